@@ -1,6 +1,6 @@
-//! Embedded presets, digits and weights; which public files the project knows, and where they are on this machine.
+//! Embedded images and weights; which public files the project knows, and where they are on this machine.
 //!
-//! [`PRESETS`], [`DIGITS_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
+//! [`DIGITS_PNG`], [`EMOJI_NOTO_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
 //! a short name: their [`Place`] (a repository of the Hugging Face Hub and its revision, or a folder of another server), the files, their
 //! known sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the official Python client keeps
 //! them, and [`fetch_command`] is the command that gets them with that client. [`elsewhere`] lists files that no program can download,
@@ -38,8 +38,8 @@ mod web;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
 pub use embedded::{
-    CLASSIFIER_PRESETS, DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS, DIGITS_PNG, DIGITS_SOURCE_WEIGHTS,
-    DIRECTION_PRESETS, PRESETS,
+    DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS, DIGITS_PNG, DIGITS_SOURCE_WEIGHTS, EMOJI_FLUENT_PNG,
+    EMOJI_INDEX, EMOJI_JUDGE_2_WEIGHTS, EMOJI_JUDGE_WEIGHTS, EMOJI_NOTO_PNG, EMOJI_SOURCE_WEIGHTS,
 };
 pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};

@@ -4,7 +4,7 @@ use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_diffusion::Process;
 use sdft_imaging::Depth;
 use sdft_train::{
-    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, Size,
+    LoopPlan, LrSchedule, MAX_RUN_STEPS, OnlyPlan, OptimPlan, OutputPlan, PlanError, RunPlan, Size,
     check_classes, check_counts, check_name, check_optim, check_pace, check_process,
 };
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DomainPlan {
-    /// An image folder, or `digits` for the embedded handwritten digits.
+    /// An image folder, or `digits` or `emoji` for embedded images.
     pub path: String,
     /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
-    /// Digits only: `chalk` or `ember`.
+    /// Of the digits `chalk` or `ember`, of the emoji `noto` or `fluent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Digits only: the classes to take; all if empty.
@@ -26,6 +26,9 @@ pub struct DomainPlan {
     /// Digits only: at most this many of each class, the first ones; 0 means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
+    /// Emoji only: which of them are taken, by what they show; all if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<OnlyPlan>,
 }
 
 /// The images of both domains.
@@ -249,7 +252,7 @@ impl RunPlan for ClassifierPlan {
                 let option = key.replace("data.", "--");
                 return wrong(
                     &format!("{key}.path"),
-                    format!("expected an image folder or \"digits\"; give {option}"),
+                    format!("expected an image folder, \"digits\" or \"emoji\"; give {option}"),
                 );
             }
             check_classes(&format!("{key}.classes"), domain.classes.as_deref())?;

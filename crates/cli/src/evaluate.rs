@@ -6,7 +6,7 @@ use crate::job::job_on_cpu;
 use anyhow::Result;
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{
-    CacheLocation, DIGITS, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
+    CacheLocation, EMBEDDED_IMAGES, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
     evaluate_pairs, evaluate_sets,
 };
 use sdft_runtime::usage;
@@ -83,11 +83,13 @@ pub(crate) fn cache_location(cache: Option<&PathBuf>, no_cache: bool) -> CacheLo
 
 /// Fails on options that have no effect on this comparison.
 fn refuse_unused(args: &EvaluateArgs) -> Result<()> {
-    let digits = args.real.as_deref() == Some(Path::new(DIGITS));
-    if digits && args.resize != InceptionResize::default() {
-        return Err(usage(
-            "--resize has no effect on --real digits, whose embedded judge does not resize images",
-        ));
+    let judged = EMBEDDED_IMAGES
+        .iter()
+        .find(|name| args.real.as_deref() == Some(Path::new(name)));
+    if let (Some(name), true) = (judged, args.resize != InceptionResize::default()) {
+        return Err(usage(format!(
+            "--resize has no effect on --real {name}, whose embedded judge does not resize images"
+        )));
     }
     if args.without.contains(&PairPart::Lpips) && args.lpips != LpipsNet::Alex {
         return Err(usage("--lpips has no effect with --without lpips"));

@@ -46,6 +46,9 @@ pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
 /// Stopped by the user, with everything saved.
 const INTERRUPTED: u8 = 130;
 
+/// The authors of the embedded emoji.
+const ART: &str = "art      emoji by Google (Noto, Apache-2.0) and Microsoft (Fluent, MIT); details in assets/emoji/NOTICE";
+
 fn main() -> ExitCode {
     // SAFETY: no other thread exists yet.
     unsafe { sdft_runtime::prepare() };

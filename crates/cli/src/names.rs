@@ -3,6 +3,7 @@
 use anyhow::Result;
 use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets, elsewhere};
 use sdft_files::{similar, suggest};
+use sdft_jobs::is_embedded;
 use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
 
@@ -169,11 +170,11 @@ impl Names {
             .iter()
             .filter(|known| known.file.starts_with("data/") == images);
         let embedded = match images {
-            true => sdft_jobs::DIGITS,
-            false => sdft_jobs::DIGITS_SOURCE,
+            true => sdft_jobs::EMBEDDED_IMAGES,
+            false => sdft_jobs::EMBEDDED_MODELS,
         };
         let names = of_kind.chain(others.map(|known| known.name.as_str()));
-        let near = similar(text, names.chain([embedded]));
+        let near = similar(text, names.chain(embedded));
         if near.is_empty() {
             return Ok(());
         }
@@ -182,9 +183,4 @@ impl Names {
             suggest(&near)
         ))
     }
-}
-
-/// Whether the text names embedded data.
-fn is_embedded(text: &str) -> bool {
-    [sdft_jobs::DIGITS, sdft_jobs::DIGITS_SOURCE].contains(&text)
 }

@@ -11,7 +11,7 @@ use crate::names::Names;
 use anyhow::Result;
 use sdft_assets::Needs;
 use sdft_features::LpipsNet;
-use sdft_jobs::{ClipModel, EditStep, GoalNetwork, PairPart};
+use sdft_jobs::{ClipModel, EMBEDDED_IMAGES, EditStep, GoalNetwork, PairPart};
 use sdft_models::{LoadOptions, inspect_file};
 use sdft_train::Size;
 use std::path::{Path, PathBuf};
@@ -106,8 +106,8 @@ fn through(
 /// Side of a model's images, if its file can be read.
 fn side(model: Option<&str>) -> Option<usize> {
     let model = model?;
-    if model == sdft_jobs::DIGITS_SOURCE {
-        return Some(sdft_data::Digits::SIZE);
+    if let Some(size) = sdft_jobs::embedded_size(model) {
+        return Some(size);
     }
     let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
@@ -173,7 +173,8 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
         .and_then(|eval| eval.get("every"))
         .and_then(Value::as_integer)
         .is_some_and(|every| every > 0);
-    if evaluates && text_at(&table, "eval.weights").is_empty() && data != sdft_jobs::DIGITS {
+    let is_judged = EMBEDDED_IMAGES.contains(&data.as_str());
+    if evaluates && text_at(&table, "eval.weights").is_empty() && !is_judged {
         names.network("inception", &[]);
     }
     put(&mut args.run.set, "source", &source, file);
@@ -301,11 +302,8 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
     for path in args.pairs.iter_mut().flatten() {
         images(names, "--pairs", Some(path), size)?;
     }
-    if args
-        .real
-        .as_deref()
-        .is_some_and(|real| real != Path::new(sdft_jobs::DIGITS))
-    {
+    let is_judged = |real: &Path| EMBEDDED_IMAGES.iter().any(|name| real == Path::new(name));
+    if args.real.as_deref().is_some_and(|real| !is_judged(real)) {
         names.network("inception", &args.weights);
     }
     if args.pairs.is_some() {
@@ -336,6 +334,9 @@ fn clip(net: ClipModel) -> &'static str {
 fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
     let networks: &[&str] = match args.experiment {
         Experiment::Digits => return Ok(()),
+        Experiment::Emoji | Experiment::EmojiLambda => {
+            return weights_path(names, "--source", args.source.as_mut());
+        }
         Experiment::Table1 | Experiment::Table3 => &["inception", "lpips-alex"],
         Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],

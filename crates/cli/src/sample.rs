@@ -6,7 +6,7 @@ use crate::job::job;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_jobs::TrainPlan;
-use sdft_jobs::{DIGITS_SOURCE, SampleOptions, newest_run, sample_to_folder};
+use sdft_jobs::{EMOJI_SOURCE, SampleOptions, newest_run, sample_to_folder};
 use sdft_models::{Architecture, LoadOptions};
 use sdft_runtime::usage;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
     let newest = || newest_run(Path::new("runs")).map(|run| run.display().to_string());
     let model = args.model.clone().or_else(newest);
     let options = SampleOptions {
-        model: model.unwrap_or_else(|| DIGITS_SOURCE.to_owned()),
+        model: model.unwrap_or_else(|| EMOJI_SOURCE.to_owned()),
         load: args.file.options()?,
         n: args.n,
         batch: args.batch,

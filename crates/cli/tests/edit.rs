@@ -76,7 +76,7 @@ fn a_direction_that_was_killed_and_interrupted_ends_like_an_undisturbed_one() {
     assert!(more.out.contains("step-000012.png"), "{more:?}");
     // Another number of threads changes no bit, and cached inversions equal new ones.
     let cached = [
-        &SHORT[..12],
+        &SHORT[..13],
         &[
             "--set",
             "walk.steps=200",

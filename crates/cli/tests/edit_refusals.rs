@@ -169,7 +169,8 @@ fn invalid_requests_are_refused_before_anything_is_done() {
 #[test]
 fn a_dry_run_prints_the_plan_and_its_cost() {
     let place = workspace();
-    let dry = place.run(&["edit", "train", "--dry-run"]).ok();
+    let dry = ["edit", "train", "--config", "digits-3-to-2", "--dry-run"];
+    let dry = place.run(&dry).ok();
     for words in [
         "to = \"2\"",
         "kind = \"sgd\"",

@@ -252,5 +252,7 @@ fn a_table_of_the_paper_lists_its_missing_inputs() {
     reproduce(&["table4", "--target", "aahq"]).fails(2, &["metfaces"]);
     reproduce(&["table3", "--seeds", "1"]).fails(2, &["--seeds has no effect on table3"]);
     reproduce(&["digits", "--limit", "5"]).fails(2, &["--limit has no effect on digits"]);
+    let emoji = ["emoji-lambda", "--data", "photos"];
+    reproduce(&emoji).fails(2, &["--data has no effect on emoji-lambda"]);
     reproduce(&["table3", "--row", "sft=x"]).fails(2, &["sft=x", "scratch, naive, sdft"]);
 }

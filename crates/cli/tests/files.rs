@@ -231,6 +231,27 @@ fn a_source_model_that_does_not_fit_is_refused_with_a_solution() {
 }
 
 #[test]
+fn embedded_images_are_counted() {
+    let place = workspace();
+    let report = place.run(&["data", "check", "emoji"]).ok();
+    for text in [
+        "3287/2895 images of 32x32 in noto/fluent",
+        "\n  kind     smiley ",
+        "sad ",
+    ] {
+        assert!(report.out.contains(text), "{text}: {}", report.out);
+    }
+    let json = place.run(&["data", "check", "emoji", "--json"]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["columns"][0]["values"][0][0], "smiley");
+    let list = place.run(&["data", "check", "digits", "--list"]).ok();
+    assert!(list.out.contains("1797 images") && list.out.contains("\ndigits/1796\n"));
+    place
+        .run(&["data", "check", "emoji", "--channels", "1"])
+        .fails(2, &["data check emoji", "--list or --json"]);
+}
+
+#[test]
 fn a_folder_is_checked_and_trained_on() {
     let place = workspace();
     place

@@ -74,7 +74,7 @@ fn a_preset_of_the_digits_reports_dropped_settings_for_a_folder() {
     assert!(!plan.out.contains("classes = [1"), "{}", plan.out);
     assert!(plan.out.contains("name = \"photos-sdft\""), "{}", plan.out);
     // The run continues like any other.
-    let short = [&SHORT[..], &["--data", "photos", "--config", "digits-sdft"]].concat();
+    let short = [&SHORT[..], &["--data", "photos"]].concat();
     place.run(&short).ok();
     let resume = ["train", "--resume", "runs/short", "--steps", "9"];
     place.run(&resume).ok();
@@ -114,7 +114,13 @@ fn the_memory_of_a_dry_run_is_what_the_run_takes() {
     for more in [
         &["train", "--config", "digits-scratch", "--batch", "8"][..],
         &["train", "--config", "digits-sdft", "--batch", "64"],
-        &["train-classifier", "--batch", "64"],
+        &[
+            "train-classifier",
+            "--config",
+            "digits-classifier",
+            "--batch",
+            "64",
+        ],
     ] {
         let short = ["--steps", "3", "--set", "output.log_every=1"];
         let args = [more, &short].concat();
@@ -163,9 +169,11 @@ fn thousands_of_threads_are_limited_to_a_useful_number() {
 fn the_judge_replaces_a_file_only_with_an_option() {
     let place = workspace();
     place.write("mine.safetensors", b"precious");
-    place
-        .run(&["judge", "--out", "mine.safetensors"])
-        .fails(2, &["mine.safetensors", "--overwrite"]);
+    for set in ["digits", "emoji"] {
+        place
+            .run(&["judge", set, "--out", "mine.safetensors"])
+            .fails(2, &["mine.safetensors", "--overwrite"]);
+    }
     assert_eq!(
         std::fs::read(place.path("mine.safetensors")).unwrap(),
         b"precious"

@@ -54,6 +54,14 @@ fn a_typo_is_answered_with_the_likely_word() {
             &["--data digts", "did you mean digits?"],
         ),
         (
+            &["train", "--data", "emojis"],
+            &["--data emojis", "did you mean emoji?"],
+        ),
+        (
+            &["sample", "--model", "emoji-sorce"],
+            &["did you mean emoji-source?"],
+        ),
+        (
             &["sample", "--model", "digit-source"],
             &["did you mean digits-source?"],
         ),

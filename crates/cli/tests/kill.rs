@@ -103,6 +103,32 @@ fn an_interrupt_finishes_the_step_saves_and_prints_how_to_continue() {
 }
 
 #[test]
+fn the_embedded_example_replaces_no_picture_of_the_users_and_can_be_interrupted() {
+    let place = workspace();
+    place.write("mine/example.png", b"precious");
+    let refused = place.run(&["train", "--out", "mine"]);
+    refused.fails(2, &["mine/example.png", "another picture"]);
+    assert_eq!(std::fs::read_dir(place.path("mine")).unwrap().count(), 1);
+    let mut command = place.command(&["train"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let started = Instant::now();
+    while !place.path("runs/example-samples/source/00000.png").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no sample");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(told.unwrap().success());
+    let run = common::Run::from(child.wait_with_output().unwrap());
+    assert_eq!(run.code, Some(130), "{run:?}");
+    assert!(run.out.contains("the same command continues"), "{run:?}");
+    assert!(!place.path("runs/example.png").exists());
+}
+
+#[test]
 fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
     let place = workspace();
     let args = [

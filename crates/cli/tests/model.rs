@@ -202,7 +202,7 @@ fn a_run_continues_with_images_and_a_model_that_were_moved() {
         "--set",
         "data.flip=true",
     ];
-    let args = [&SHORT[..], &["--config", "digits-sdft"], &data].concat();
+    let args = [&SHORT[..], &data].concat();
     let stay = workspace();
     for name in [
         "images/00000.png",

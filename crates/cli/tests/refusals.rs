@@ -148,7 +148,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
     );
     // The example, too, refuses invalid options before it trains.
     place.run(&["translate", "--t0", "2"]).fails(2, &["--t0 2"]);
-    assert!(!place.path("runs/translate-example").exists());
+    assert!(!place.path("runs/example-sdft").exists());
 }
 
 /// A small untrained classifier.

@@ -81,6 +81,8 @@ fn micro_batches_change_the_memory_and_not_the_result() {
     let place = workspace();
     let steps = [
         "train",
+        "--config",
+        "digits-sdft",
         "--steps",
         "3",
         "--batch",
@@ -271,9 +273,9 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
             &["output.sampler", "60"],
         ),
         (
-            &["train", "--set", "model.image_size=32"],
+            &["train", "--set", "model.image_size=64"],
             1,
-            &["model.image_size", "32", "16"],
+            &["model.image_size", "64", "32"],
         ),
         (
             &["train", "--set", "model.num_classes=10"],
@@ -320,7 +322,8 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
 #[test]
 fn a_dry_run_prints_the_plan() {
     let place = workspace();
-    let plan = place.run(&["train", "--dry-run"]).ok();
+    let plan = ["train", "--config", "digits-sdft", "--dry-run"];
+    let plan = place.run(&plan).ok();
     for word in [
         "method = \"sdft\"",
         "lambda = 5.0",
@@ -434,7 +437,6 @@ fn a_run_continues_only_with_its_own_images() {
         ])
         .ok();
     let train = [&SHORT[..], &["--data", "images"]].concat();
-    let train = [&train[..], &["--config", "digits-sdft"]].concat();
     place.run(&train).ok();
     // A number of steps given with --resume replaces that of the run.
     place

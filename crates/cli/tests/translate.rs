@@ -2,10 +2,20 @@
 
 mod common;
 
+use candle_core::Device;
 use common::{
-    CLASSIFIER, Run, SHORT, assert_same, files, names, place_with_inputs, translate, workspace,
+    CLASSIFIER, SHORT, Workspace, assert_same, files, names, place_with_inputs, translate,
+    workspace,
 };
+use sdft_data::{Digits, DigitsSource, ImageSource as _, Style};
+use sdft_eval::score_kept;
+use sdft_features::DigitsJudge;
+use sdft_imaging::ImageSpec;
+use sdft_jobs::Context;
+use sdft_train::NoopProgress;
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -230,66 +240,106 @@ fn a_stopped_or_killed_translation_continues() {
     );
 }
 
+/// Writes digits as images whose names begin with their class, and returns the names and classes in the order of the names.
+fn write_digits(
+    place: &Workspace,
+    folder: &str,
+    digits: &DigitsSource,
+    from: usize,
+) -> (Vec<String>, Vec<u8>) {
+    std::fs::create_dir(place.path(folder)).unwrap();
+    let mut all: Vec<(String, u8)> = Vec::new();
+    for i in from..digits.len() {
+        let class = digits.labels()[i];
+        let name = format!("{class}-{}.png", digits.id(i).replace(['/', ' '], "-"));
+        let path = place.path(folder).join(&name);
+        sdft_imaging::write_png(&path, &digits.screen(i).unwrap()).unwrap();
+        all.push((name, class));
+    }
+    all.sort();
+    all.into_iter().unzip()
+}
+
+/// The share of the images in a folder that the judge sees as these classes.
+fn share_of(judge: &DigitsJudge, folder: &Path, expected: &[String], classes: &[u8]) -> f64 {
+    let made = files(folder);
+    assert_eq!(names(&made), expected);
+    let decode =
+        |bytes: &[u8]| sdft_imaging::decode_bytes(bytes, &sdft_imaging::Limits::default()).unwrap();
+    let images: Vec<_> = made.iter().map(|(_, bytes)| decode(bytes)).collect();
+    let x = sdft_train::to_tensor(&images, &ImageSpec::rgb8(16, 16)).unwrap();
+    score_kept(judge, &x, classes).unwrap().class
+}
+
 #[test]
-fn without_arguments_the_embedded_digits_are_translated() {
+fn digits_that_the_target_set_lacks_are_translated_and_edited() {
     let place = workspace();
-    let first = place.run(&["translate"]).ok();
-    let words = "of 70 digits of classes that the target set lacks";
-    assert!(
-        first.out.contains(words) && first.out.contains("translated-grid.png"),
-        "{first:?}"
-    );
-    assert_eq!(files(&place.path("translated")).len(), 70);
-    let accuracy = place.path("runs/translate-example/classifier/accuracy.json");
+    let model = ["train", "--config", "digits-sdft", "--name=model"];
+    place.run(&model).ok();
+    let classifier = ["train-classifier", "--config", "digits-classifier"];
+    place.run(&classifier).ok();
+    let accuracy = place.path("runs/digits-classifier/accuracy.json");
     let accuracy: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(accuracy).unwrap()).unwrap();
     for domain in ["source", "target"] {
         let [little, much] = [0, 9].map(|l| accuracy["levels"][l][domain].as_f64().unwrap());
         assert!(little > 0.9 && (0.0..=1.0).contains(&much), "{accuracy}");
     }
-    // The networks are kept; the input's class is in its name.
-    let second = place
-        .run(&[
-            "translate",
-            "--method",
-            "sdedit",
-            "--t0",
-            "0.2",
-            "--out",
-            "weak",
-        ])
-        .ok();
-    assert!(!second.err.contains("gradient audit"), "{second:?}");
-    let share = |run: &Run| -> f64 {
-        let line = run.out.lines().find(|line| line.contains(words)).unwrap();
-        let (_, rest) = line.split_once("lacks, ").unwrap();
-        rest.split(' ').next().unwrap().parse().unwrap()
+    let absent = [0, 2, 3, 5, 6, 8, 9];
+    let digits = || Digits::embedded().unwrap();
+    let inputs = DigitsSource::new(digits(), Style::Chalk, &absent, 10).unwrap();
+    let (expected, classes) = write_digits(&place, "in", &inputs, 0);
+    let judge = sdft_jobs::load_judge().unwrap();
+    let both = ["translate", "--model", "runs/model", "--input", "in"];
+    let guided = "--method=egsde --classifier=runs/digits-classifier --out=guided";
+    let weak = "--t0=0.2 --out=weak";
+    for (more, least) in [(guided, 0.3), (weak, 0.8)] {
+        let more: Vec<&str> = more.split(' ').collect();
+        place.run(&[&both[..], &more].concat()).ok();
+        let folder = place.path(more[more.len() - 1].trim_start_matches("--out="));
+        let share = share_of(&judge, &folder, &expected, &classes);
+        assert!(share > least, "{more:?}: {share}");
+    }
+
+    // Threes that the direction has not seen become twos, to a judge that did not guide it.
+    let train = [
+        "edit",
+        "train",
+        "--config",
+        "digits-3-to-2",
+        "--model",
+        "runs/model",
+        "--set",
+        "data.style=ember",
+        "--no-cache",
+    ];
+    place.run(&train).ok();
+    let threes = DigitsSource::new(digits(), Style::Ember, &[3], 44).unwrap();
+    let (expected, _) = write_digits(&place, "threes", &threes, 20);
+    let apply = [
+        "edit",
+        "apply",
+        "--model",
+        "runs/model",
+        "--edit",
+        "runs/digits-3-to-2",
+        "--input",
+        "threes",
+        "--sweep",
+        "0,1",
+        "--no-cache",
+    ];
+    place.run(&apply).ok();
+    let (stop, mut quiet) = (AtomicBool::new(false), NoopProgress);
+    let mut context = Context::new(Device::Cpu, &stop, &mut quiet);
+    let judge = place.path("judge.safetensors");
+    let (judge, _) = sdft_jobs::second_judge(&judge, &mut context).unwrap();
+    let twos = |strength: &str| {
+        let folder = place.path("edited").join(format!("strength={strength}"));
+        share_of(&judge, &folder, &expected, &[2; 24])
     };
-    assert!(
-        share(&first) > 30.0 && share(&second) > 80.0,
-        "{} {}",
-        share(&first),
-        share(&second)
-    );
-    // The embedded example of editing has the same model.
-    std::fs::create_dir_all(place.path("runs/edit-example")).unwrap();
-    std::fs::rename(
-        place.path("runs/translate-example/model"),
-        place.path("runs/edit-example/model"),
-    )
-    .unwrap();
-    let mut edit = place.command(&["edit"]);
-    edit.env("XDG_CACHE_HOME", place.path("cache"));
-    let edited = Run::from(edit.output().unwrap()).ok();
-    assert!(!edited.err.contains("loss.lambda"), "{edited:?}");
-    let twos = |strength: &str| -> f64 {
-        let start = format!("runs/edit-example/edited/strength={strength}:");
-        let line = edited.out.lines().find(|line| line.starts_with(&start));
-        let (_, rest) = line.unwrap().split_once("not seen, ").unwrap();
-        rest.split(' ').next().unwrap().parse().unwrap()
-    };
-    assert!(twos("0") < 10.0 && twos("1") > 60.0, "{edited:?}");
-    assert!(edited.out.contains("edited-grid.png"), "{edited:?}");
+    let (before, after) = (twos("0"), twos("1"));
+    assert!(before < 0.1 && after > 0.6, "{before} {after}");
     // The newest model is sampled, although a classifier is newer.
     place.run(&CLASSIFIER).ok();
     place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();

@@ -106,7 +106,7 @@ impl Digits {
         Self::parse(
             sdft_assets::DIGITS_PNG,
             sdft_assets::DIGITS_LABELS,
-            "embedded",
+            "digits",
         )
     }
 
@@ -117,7 +117,7 @@ impl Digits {
     pub fn load(folder: &Path) -> Result<Self> {
         let scans = read_image_file(&folder.join(SCANS_FILE), &Limits::default())?;
         let path = folder.join(LABELS_FILE);
-        let labels = fs::read(&path).map_err(|e| DataError::Digits {
+        let labels = fs::read(&path).map_err(|e| DataError::Embedded {
             file: path.display().to_string(),
             problem: format!("cannot be read: {e}"),
         })?;
@@ -181,7 +181,7 @@ impl Digits {
 
     /// Parses the digits from the content of both files; `origin` names the folder in errors.
     fn parse(scans: &[u8], labels: &[u8], origin: &str) -> Result<Self> {
-        let problem = |file: &str, problem: String| DataError::Digits {
+        let problem = |file: &str, problem: String| DataError::Embedded {
             file: format!("{origin}/{file}"),
             problem,
         };

@@ -1,10 +1,10 @@
 //! The digits as an image source.
 
-use sdft_imaging::{Depth, Fit, Fitted, Fitting, Image, ImageSpec, fit};
+use sdft_imaging::{Image, ImageSpec};
 
 use crate::{
-    DataError, Digits, ImageSource, Item, Place, Result, Style,
-    reader::{check_range, clamped},
+    DataError, Digits, EmbeddedForm, ImageSource, Item, Place, Result, Style,
+    embedded::EmbeddedImages,
 };
 
 /// Which digits a source has, and in which form.
@@ -17,20 +17,10 @@ pub struct DigitsOptions {
     pub digits: Vec<u8>,
     /// At most this many of each digit, the first ones.
     pub per_class: usize,
-    /// Height and width in pixels; a digit is drawn in 16x16 and then fitted.
-    pub size: [usize; 2],
-    /// 1 (grey), 3, or 4: colours and the shape as alpha.
-    pub channels: usize,
-    /// Type of the samples.
-    pub depth: Depth,
-    /// The values that become -1 and 1; the full range of the type if `None`.
-    pub range: Option<[f64; 2]>,
-    /// How a digit gets the size.
-    pub fit: Fit,
-    /// The colour around padded digits.
-    pub background: [u8; 3],
     /// Whether the images have classes: their digits.
     pub labelled: bool,
+    /// The form of the images; a fourth channel is the shape.
+    pub form: EmbeddedForm,
 }
 
 impl DigitsOptions {
@@ -41,13 +31,8 @@ impl DigitsOptions {
             style,
             digits: Vec::new(),
             per_class: usize::MAX,
-            size: [Digits::SIZE; 2],
-            channels: 3,
-            depth: Depth::U8,
-            range: None,
-            fit: Fit::Crop,
-            background: [255; 3],
             labelled: false,
+            form: EmbeddedForm::rgb8(Digits::SIZE),
         }
     }
 }
@@ -59,10 +44,7 @@ impl DigitsOptions {
 pub struct DigitsSource {
     indices: Vec<usize>,
     labels: Vec<u8>,
-    /// As they are drawn for random crops, otherwise fitted.
-    images: Vec<Item>,
-    spec: ImageSpec,
-    fitting: Fitting,
+    images: EmbeddedImages,
     classes: Vec<String>,
 }
 
@@ -98,19 +80,11 @@ impl DigitsSource {
                 ),
             });
         }
-        let spec = spec(options)?;
-        let fitting = Fitting {
-            background: options.background,
-            ..Fitting::new(spec, options.fit)
-        };
-        let image = |&index: &usize| {
-            let drawn = draw(digits, index, options.style, &spec)?;
-            Ok(match options.fit {
-                Fit::RandomCrop => drawn.into(),
-                _ => fitted(&drawn, &fitting),
-            })
-        };
-        let images = indices.iter().map(image).collect::<Result<_>>()?;
+        let spec = options.form.spec("the shape is alpha")?;
+        let drawn = indices
+            .iter()
+            .map(|&index| draw(digits, index, options.style, &spec));
+        let images = EmbeddedImages::new(&options.form, spec, drawn)?;
         let labels: Vec<u8> = indices.iter().map(|&i| digits.labels()[i]).collect();
         let mut present = labels.clone();
         present.sort_unstable();
@@ -124,8 +98,6 @@ impl DigitsSource {
             labels,
             images,
             indices,
-            spec,
-            fitting,
             classes: present.iter().map(u8::to_string).collect(),
         })
     }
@@ -143,25 +115,11 @@ impl ImageSource for DigitsSource {
     }
 
     fn spec(&self) -> &ImageSpec {
-        &self.spec
+        self.images.spec()
     }
 
     fn item(&self, index: usize, place: Place) -> Result<Item> {
-        let item = self.images.get(index).ok_or(DataError::Index {
-            index,
-            len: self.len(),
-        })?;
-        Ok(match self.fitting.fit {
-            Fit::RandomCrop => {
-                let place = [place.x, place.y];
-                let fitting = Fitting {
-                    place,
-                    ..self.fitting
-                };
-                fitted(&item.image, &fitting)
-            }
-            _ => item.clone(),
-        })
+        self.images.item(index, place)
     }
 
     /// The digits in the set are its classes, named by their numerals.
@@ -184,32 +142,6 @@ impl ImageSource for DigitsSource {
     }
 }
 
-/// The form that options ask for.
-fn spec(options: &DigitsOptions) -> Result<ImageSpec> {
-    let [height, width] = options.size;
-    let refuse = |option, expected: &str, found: String| {
-        Err(DataError::Option {
-            option,
-            expected: expected.to_owned(),
-            found,
-        })
-    };
-    if options.size.contains(&0) {
-        return refuse("image size", "at least 1", format!("{height}x{width}"));
-    }
-    if ![1, 3, 4].contains(&options.channels) {
-        let expected = "1 (grey), 3, or 4 (with the shape as alpha) for the digits";
-        return refuse("channels", expected, options.channels.to_string());
-    }
-    if let Some(range) = options.range {
-        check_range(range, options.depth)?;
-    }
-    Ok(ImageSpec {
-        range: options.range.unwrap_or_else(|| options.depth.full_range()),
-        ..ImageSpec::new(options.channels, options.depth, width, height)
-    })
-}
-
 /// Draws a digit in 16x16 pixels with the channels, depth and range of `spec`.
 fn draw(digits: &Digits, index: usize, style: Style, spec: &ImageSpec) -> Result<Image> {
     let mut drawn = digits.render(index, style);
@@ -225,12 +157,4 @@ fn draw(digits: &Digits, index: usize, style: Style, spec: &ImageSpec) -> Result
     }
     let image = form.from_unit_range(&drawn)?;
     Ok(image.with_channels(spec.channels)?)
-}
-
-fn fitted(image: &Image, fitting: &Fitting) -> Item {
-    let Fitted { image, mask } = fit(image, fitting);
-    Item {
-        image: clamped(image, &fitting.spec),
-        mask,
-    }
 }

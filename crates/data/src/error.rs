@@ -157,9 +157,19 @@ pub enum DataError {
         /// The value given.
         found: String,
     },
-    /// The files of the digits are damaged or do not match.
-    #[error("digits {file}: {problem}")]
-    Digits {
+    /// A filter of emoji has an unknown column or value.
+    #[error("only{}{}: expected {expected}, found {found}", if column.is_some() { "." } else { "" }, column.as_deref().unwrap_or_default())]
+    Only {
+        /// The column; `None` if the filter as a whole is wrong.
+        column: Option<String>,
+        /// Valid columns or values.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The files of an embedded set are damaged or do not match.
+    #[error("{file}: {problem}")]
+    Embedded {
         /// The file.
         file: String,
         /// What was expected and found.

@@ -1,8 +1,9 @@
-//! Image folders and the embedded digits as seeded, resumable batches.
+//! Image folders and the embedded digits and emoji as seeded, resumable batches.
 //!
 //! An [`ImageSource`] is a numbered list of images of one form, with masks and classes if there are any: a [`FolderSource`], which checks a
-//! folder (see [`Report`]), or a [`DigitsSource`], the handwritten digits that are embedded in the program. [`FolderOptions`] state channels,
-//! depth, range, size, fit, pages, classes and masks. [`Batches`] visits a source in an [`Order`]:
+//! folder (see [`Report`]), a [`DigitsSource`], the handwritten digits that are embedded in the program, or an [`EmojiSource`], the embedded
+//! emoji in one of two styles, chosen by their attributes. [`FolderOptions`] state channels, depth, range, size, fit, pages, classes and masks.
+//! [`Batches`] visits a source in an [`Order`]:
 //!
 //! ```text
 //! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  crop, flip, shift, zoom, ..  of (seed, g)
@@ -32,10 +33,13 @@ mod check;
 mod classes;
 mod digits;
 mod digits_source;
+mod embedded;
+mod emoji;
 mod entries;
 mod error;
 mod examination;
 mod folder;
+mod inventory;
 mod joined;
 mod masks;
 mod options;
@@ -52,8 +56,13 @@ pub use batches::{Augment, Batch, Batches};
 pub use classes::{Classes, classes};
 pub use digits::{Digits, Style};
 pub use digits_source::{DigitsOptions, DigitsSource};
+pub use embedded::EmbeddedForm;
+pub use emoji::{
+    COLUMN_NAMES, COLUMNS, DIFFERS, Emoji, EmojiEntry, EmojiOptions, EmojiSource, EmojiStyle, Only,
+};
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
+pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
 pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;

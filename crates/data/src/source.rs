@@ -50,7 +50,7 @@ pub trait ImageSource: Send + Sync {
         &[]
     }
 
-    /// The name of an image: its path relative to the folder with `/` separators, or `digits/0123`; empty if `index` is out of range.
+    /// The name of an image: its path relative to the folder with `/` separators, or `digits/0123` or `emoji/1f600`; empty if `index` is out of range.
     fn id(&self, index: usize) -> String;
 }
 

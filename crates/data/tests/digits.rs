@@ -133,7 +133,7 @@ fn digits_come_in_every_form() {
             .all(|i| plain.item(i, Place::CENTRE).unwrap() == same.item(i, Place::CENTRE).unwrap())
     );
 
-    let grey = source(|o| o.channels = 1);
+    let grey = source(|o| o.form.channels = 1);
     let Samples::U8(levels) = grey.image(0).unwrap().samples else {
         panic!("8 bits")
     };
@@ -146,15 +146,15 @@ fn digits_come_in_every_form() {
     let expected: Vec<u8> = rgb.chunks(3).map(luma).collect();
     assert_eq!(levels, expected);
 
-    let deep = source(|o| o.depth = Depth::U16);
+    let deep = source(|o| o.form.depth = Depth::U16);
     let exact = Digits::embedded().unwrap().render(1, Style::Ember);
     let got = deep.spec().to_unit_range(&deep.image(0).unwrap());
     assert!(got.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 2e-5));
-    let floats = source(|o| (o.depth, o.range) = (Depth::F32, Some([-2.0, 2.0])));
+    let floats = source(|o| (o.form.depth, o.form.range) = (Depth::F32, Some([-2.0, 2.0])));
     let got = floats.spec().to_unit_range(&floats.image(0).unwrap());
     assert!(got.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-6));
 
-    let rgba = source(|o| o.channels = 4).image(0).unwrap();
+    let rgba = source(|o| o.form.channels = 4).image(0).unwrap();
     let Samples::U8(values) = rgba.samples else {
         panic!("8 bits")
     };
@@ -166,7 +166,7 @@ fn digits_come_in_every_form() {
 #[test]
 fn digits_are_fitted_into_other_shapes() {
     for fit in [Fit::Crop, Fit::RandomCrop, Fit::Pad, Fit::Resize] {
-        let source = source(|o| (o.size, o.fit, o.channels) = ([24, 16], fit, 1));
+        let source = source(|o| (o.form.size, o.form.fit, o.form.channels) = ([24, 16], fit, 1));
         assert_eq!(source.spec().shape(), [1, 24, 16]);
         let item = source.item(0, Place { x: 0.0, y: 0.0 }).unwrap();
         assert_eq!((item.image.height, item.image.width), (24, 16));
@@ -195,9 +195,9 @@ fn forms_that_digits_cannot_have_are_refused() {
         let error = DigitsSource::with_options(&Digits::embedded().unwrap(), &options);
         error.unwrap_err().to_string()
     };
-    assert!(refused(|o| o.channels = 5).contains("1 (grey), 3, or 4"));
-    assert!(refused(|o| o.size = [0, 4]).contains("image size"));
-    assert!(refused(|o| o.range = Some([0.0, 999.0])).contains("because the depth is 8"));
+    assert!(refused(|o| o.form.channels = 5).contains("1 (grey), 3, or 4"));
+    assert!(refused(|o| o.form.size = [0, 4]).contains("image size"));
+    assert!(refused(|o| o.form.range = Some([0.0, 999.0])).contains("because the depth is 8"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::plan::DirectionPlan;
 use sdft_asyrp::training_sequence;
+use sdft_eval::EmojiValues;
 use sdft_schedule::MAX_STEPS;
 use sdft_train::{
     MAX_RUN_STEPS, PlanError, RunPlan, check_classes, check_counts, check_name, check_optim,
@@ -30,7 +31,7 @@ impl DirectionPlan {
             (
                 "data.path",
                 &self.data.path,
-                "an image folder or \"digits\"; give --data",
+                "an image folder, \"digits\" or \"emoji\"; give --data",
             ),
             (
                 "goal.from",
@@ -80,8 +81,9 @@ impl DirectionPlan {
                 "with weight 0 there is nothing to train".into(),
             );
         }
+        let texts = [("goal.from", &self.goal.from), ("goal.to", &self.goal.to)];
         if network == "digits" {
-            for (key, text) in [("goal.from", &self.goal.from), ("goal.to", &self.goal.to)] {
+            for (key, text) in texts {
                 if !text.parse::<u8>().is_ok_and(|class| class < 10) {
                     return wrong(
                         key,
@@ -89,9 +91,16 @@ impl DirectionPlan {
                     );
                 }
             }
-            if self.goal.identity > 0.0 {
-                return wrong("goal.identity", "digits have no face".into());
+        }
+        if network == "emoji" {
+            for (key, text) in texts {
+                if let Err(error) = text.parse::<EmojiValues>() {
+                    return wrong(key, error.to_string());
+                }
             }
+        }
+        if self.goal.identity > 0.0 && ["digits", "emoji"].contains(&network) {
+            return wrong("goal.identity", format!("{network} have no identity"));
         }
         check_classes("data.classes", self.data.classes.as_deref())?;
         let walk = &self.walk;
@@ -174,18 +183,27 @@ impl RunPlan for DirectionPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::tests::plan;
+    use crate::plan::{GoalPlan, tests::plan};
 
     #[test]
     fn impossible_plans_name_the_key() {
         type Change = fn(&mut DirectionPlan);
-        let broken: [(&str, Change); 20] = [
+        let broken: [(&str, Change); 22] = [
             ("source", |p| p.source.clear()),
             ("data.path", |p| p.data.path.clear()),
             ("goal.from", |p| p.goal.from = " ".into()),
             ("goal.to", |p| p.goal.to = "face".into()),
             ("goal.network", |p| p.goal.network = "clip-l14".into()),
             ("goal.from", |p| p.goal.network = "digits".into()),
+            ("goal.from", |p| p.goal.network = "emoji".into()),
+            ("goal.to", |p| {
+                p.goal = GoalPlan {
+                    network: "emoji".into(),
+                    from: "gender=man".into(),
+                    to: "gender=wizard".into(),
+                    ..GoalPlan::default()
+                };
+            }),
             ("goal.clip", |p| p.goal.clip = 0.0),
             ("goal.l1", |p| p.goal.l1 = f64::NAN),
             ("data.classes", |p| p.data.classes = Some(vec![10])),

@@ -4,14 +4,14 @@ use sdft_asyrp::GoalWeights;
 use sdft_diffusion::Process;
 use sdft_imaging::ImageSpec;
 use sdft_models::Architecture;
-use sdft_train::{LoopPlan, LrSchedule, OptimPlan, OptimizerKind, OutputPlan};
+use sdft_train::{LoopPlan, LrSchedule, OnlyPlan, OptimPlan, OptimizerKind, OutputPlan};
 use serde::{Deserialize, Serialize};
 
 /// The images that a direction is trained on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DirectionData {
-    /// An image folder, or `digits` for the embedded handwritten digits.
+    /// An image folder, or `digits` or `emoji` for embedded images.
     pub path: String,
     /// The number of images, the first ones; 0 means all.
     pub images: usize,
@@ -19,7 +19,7 @@ pub struct DirectionData {
     pub strict: bool,
     /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
-    /// Digits only: `chalk` or `ember`.
+    /// Of the digits `chalk` or `ember`, of the emoji `noto` or `fluent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Digits only: the classes to take; all if empty.
@@ -28,6 +28,9 @@ pub struct DirectionData {
     /// Digits only: at most this many of each class, the first ones; 0 means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
+    /// Emoji only: which of them are taken, by what they show; all if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<OnlyPlan>,
 }
 
 impl Default for DirectionData {
@@ -40,6 +43,7 @@ impl Default for DirectionData {
             style: Some("ember".into()),
             classes: Some(Vec::new()),
             per_class: Some(0),
+            only: None,
         }
     }
 }
@@ -48,11 +52,11 @@ impl Default for DirectionData {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoalPlan {
-    /// What the images show; of the digits, a class.
+    /// What the images show: a text, a class of digits, or a value of an attribute of emoji, such as `gender=man`.
     pub from: String,
     /// What the edited images show.
     pub to: String,
-    /// The network that measures the edit: `clip-b16`, `clip-b32`, or `digits` for the embedded classifier.
+    /// The network that measures the edit: `clip-b16`, `clip-b32`, or `digits` or `emoji` for an embedded classifier.
     pub network: String,
     /// Its files; if empty, those in the cache.
     pub weights: Vec<String>,
@@ -245,7 +249,7 @@ impl Default for DirectionPlan {
 
 impl DirectionPlan {
     /// The networks that can measure an edit.
-    pub const NETWORKS: [&str; 3] = ["clip-b16", "clip-b32", "digits"];
+    pub const NETWORKS: [&str; 4] = ["clip-b16", "clip-b32", "digits", "emoji"];
 
     /// Trajectories in an epoch of `images`.
     #[must_use]

@@ -3,10 +3,10 @@
 use crate::error::{EvalError, Result};
 use crate::native::{describe_range, read_native};
 use candle_core::{DType, Device, Tensor};
-use sdft_data::{Digits, Style};
+use sdft_data::{Digits, Emoji, EmojiStyle, Style};
 use sdft_features::{
-    Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet,
-    Inception, InceptionResize, Network, clip_input, inception_input,
+    AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE,
+    IdentityNet, Inception, InceptionResize, Network, clip_input, inception_input,
 };
 use sdft_files::{sha256_bytes, sha256_file};
 use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Batch size of the networks.
 pub(crate) const BATCH: usize = 32;
+/// Batch size of the judges.
+const CHUNK: usize = 256;
 
 /// The network that measures images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +27,10 @@ pub enum View {
     Clip(usize),
     /// Face identity; images are brought to 256 pixels as for training.
     Identity,
-    /// The embedded judge of 16x16 digits. Its features are divided by their standard deviation over the target domain.
+    /// A judge of 16x16 digits. Its features are divided by their standard deviation over all digits in the target's style.
     Digits,
+    /// A judge of 32x32 emoji. Its features are divided by their standard deviation over all emoji in the target's style.
+    Emoji,
 }
 
 impl View {
@@ -36,7 +40,7 @@ impl View {
             Self::Inception(_) => Some(Network::Inception),
             Self::Clip(patch) => Some(Network::Clip(patch)),
             Self::Identity => Some(Network::Identity),
-            Self::Digits => None,
+            Self::Digits | Self::Emoji => None,
         }
     }
 }
@@ -45,8 +49,8 @@ enum Net {
     Inception(Inception),
     Clip(Clip),
     Identity(IdentityNet),
-    /// The judge, and the reciprocal standard deviation of each feature over all digits in the target's style.
-    Digits(DigitsJudge, Tensor),
+    /// The judge, and the reciprocal standard deviation of each feature over an embedded set in the target's style.
+    Judge(AttributeJudge, Tensor),
 }
 
 /// A network with its preprocessing: pictures in, feature vectors out.
@@ -74,15 +78,34 @@ pub fn hash_of(files: &[PathBuf]) -> Result<String> {
     })
 }
 
-/// One over the standard deviation of each feature over all digits in the target's style; 1 for constant features.
-fn digits_scale(judge: &DigitsJudge) -> Result<Tensor> {
-    let digits = Digits::embedded()?;
-    let (side, n) = (Digits::SIZE, digits.labels().len());
-    let pixels: Vec<f32> = (0..n)
-        .flat_map(|i| digits.render(i, Style::Ember))
-        .collect();
-    let x = Tensor::from_vec(pixels, (n, 3, side, side), &Device::Cpu)?;
-    let features = judge.classify(&x)?.features.to_dtype(DType::F64)?;
+/// All images of an embedded set in the target's style, `[N, 3, side, side]`.
+fn target_domain(view: View) -> Result<Tensor> {
+    let (mut pixels, mut n, mut side) = (Vec::new(), 0, Digits::SIZE);
+    if view == View::Emoji {
+        let emoji = Emoji::embedded()?;
+        side = Emoji::SIZE;
+        for index in 0..emoji.entries().len() {
+            if let Some(picture) = emoji.picture(index, EmojiStyle::Fluent) {
+                pixels.extend(to_unit_range(&picture));
+                n += 1;
+            }
+        }
+    } else {
+        let digits = Digits::embedded()?;
+        n = digits.labels().len();
+        pixels.extend((0..n).flat_map(|i| digits.render(i, Style::Ember)));
+    }
+    Ok(Tensor::from_vec(pixels, (n, 3, side, side), &Device::Cpu)?)
+}
+
+/// One over the standard deviation of each feature of these images; 1 for constant features.
+fn scale(judge: &AttributeJudge, images: &Tensor) -> Result<Tensor> {
+    let mut rows = Vec::new();
+    for start in (0..images.dim(0)?).step_by(CHUNK) {
+        let n = CHUNK.min(images.dim(0)? - start);
+        rows.push(judge.classify(&images.narrow(0, start, n)?)?.features);
+    }
+    let features = Tensor::cat(&rows, 0)?.to_dtype(DType::F64)?;
     let centred = features.broadcast_sub(&features.mean_keepdim(0)?)?;
     let spread = centred.sqr()?.mean(0)?.sqrt()?.to_vec1::<f64>()?;
     let scale: Vec<f64> = spread
@@ -118,18 +141,39 @@ impl Extractor {
             View::Inception(_) => Net::Inception(Inception::load(params)?),
             View::Clip(patch) => Net::Clip(Clip::load(ClipConfig::vit_b(patch), params)?),
             View::Identity => Net::Identity(IdentityNet::load(params)?),
-            View::Digits => {
-                let judge = DigitsJudge::load(params)?;
-                let scale = digits_scale(&judge)?;
-                Net::Digits(judge, scale)
+            View::Digits | View::Emoji => {
+                return Err(EvalError::Weights(format!(
+                    "{view:?} takes a judge, not parameters"
+                )));
             }
         };
-        Ok(Self {
+        Ok(Self::of_net(view, net, weights))
+    }
+
+    /// Makes an extractor from a judge of the digits or emoji; `weights` is the hash of its file.
+    ///
+    /// # Errors
+    /// Fails if the view is another network, or the judge takes images of another size.
+    pub fn of_judge(
+        view: View,
+        judge: &impl AsRef<AttributeJudge>,
+        weights: String,
+    ) -> Result<Self> {
+        if view.network().is_some() {
+            return Err(EvalError::Weights(format!("{view:?} has no judge")));
+        }
+        let judge = judge.as_ref().clone();
+        let scale = scale(&judge, &target_domain(view)?)?;
+        Ok(Self::of_net(view, Net::Judge(judge, scale), weights))
+    }
+
+    fn of_net(view: View, net: Net, weights: String) -> Self {
+        Self {
             view,
             net,
             weights,
             range: None,
-        })
+        }
     }
 
     /// The extractor with the lowest and the highest possible value of images of 16 bits and floats, which become black and white.
@@ -173,6 +217,7 @@ impl Extractor {
             View::Clip(patch) => format!("CLIP ViT-B/{patch}"),
             View::Identity => "IR-SE50".to_owned(),
             View::Digits => "digits judge".to_owned(),
+            View::Emoji => "emoji judge".to_owned(),
         };
         let range = self.range.map_or(String::new(), |range| {
             format!(", range {}", describe_range(range))
@@ -187,10 +232,10 @@ impl Extractor {
 
     /// Length of a feature vector.
     pub fn dim(&self) -> usize {
-        match self.view {
-            View::Inception(_) => INCEPTION_FEATURES,
-            View::Clip(_) | View::Identity => 512,
-            View::Digits => 64,
+        match &self.net {
+            Net::Inception(_) => INCEPTION_FEATURES,
+            Net::Clip(_) | Net::Identity(_) => 512,
+            Net::Judge(judge, _) => judge.config().features,
         }
     }
 
@@ -199,7 +244,7 @@ impl Extractor {
             View::Inception(mode) => inception_input(image, mode),
             View::Clip(_) => clip_input(image, 224),
             View::Identity => to_unit_range(&center_crop(image, IDENTITY_SIDE)),
-            View::Digits => to_unit_range(image),
+            View::Digits | View::Emoji => to_unit_range(image),
         }
     }
 
@@ -208,7 +253,7 @@ impl Extractor {
             View::Inception(_) => [INCEPTION_SIDE; 2],
             View::Clip(_) => [224; 2],
             View::Identity => [IDENTITY_SIDE; 2],
-            View::Digits => [image.height, image.width],
+            View::Digits | View::Emoji => [image.height, image.width],
         }
     }
 
@@ -242,7 +287,7 @@ impl Extractor {
             Net::Inception(net) => net.features(&x)?,
             Net::Clip(net) => net.image_features(&x)?,
             Net::Identity(net) => net.embed(&x)?,
-            Net::Digits(net, scale) => net.classify(&x)?.features.broadcast_mul(scale)?,
+            Net::Judge(net, scale) => net.classify(&x)?.features.broadcast_mul(scale)?,
         };
         Ok(y.flatten_all()?.to_vec1::<f32>()?)
     }

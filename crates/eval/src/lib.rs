@@ -4,13 +4,14 @@
 //! precision and recall of two sets; [`compare_pairs`] computes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] has the
 //! settings of each number, and a warning if it cannot be trusted.
 //!
-//! For the embedded digits the classes are known, so expressiveness can be counted: [`score_digits`] classifies the digit and the style of
-//! each sample with [`sdft_features::DigitsJudge`]. [`train_judge`] trains that judge.
+//! In the embedded sets the classes or attributes are known, so expressiveness can be counted: [`score_digits`] classifies the digit and the
+//! style of each sample with [`sdft_features::DigitsJudge`], [`judge_emoji`] the style and the attributes with an
+//! [`sdft_features::AttributeJudge`]. [`train_judge`] and [`train_emoji_judge`] train these judges.
 //!
 //! ```text
-//! coverage = share of samples of a class absent from the target set (confidence > 0.8) AND in the target style
+//! coverage = share of samples of a class or attribute absent from the target set (probability > 0.8) AND in the target style
 //! style    = share of samples in the target style
-//! aligned  = mean over three layers of the squared distance between unit features of paired samples, summed over the layers
+//! aligned  = mean over the pixels of the squared distance between unit features of paired samples, summed over the layers
 //! ```
 //!
 //! # Example
@@ -31,16 +32,24 @@
 
 pub use crate::{
     cache::FeatureCache,
+    copies::{Copies, copied},
+    distance::aligned_distance,
+    emoji::{
+        EMOJI_ATTRIBUTES, EmojiAttribute, EmojiEditScore, EmojiJudged, EmojiKeptScore, EmojiScore,
+        EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
+        score_kept_emoji,
+    },
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},
-    judge::{JudgeReport, train_judge},
+    judge::{
+        EmojiJudgeReport, HeadReport, JudgeReport, ValueReport, emoji_judge_config,
+        evaluate_emoji_judge, train_emoji_judge, train_judge,
+    },
     loaded::PairOptions,
     pairing::{Pair, Pairing, pair_up},
     pairs::{PairNets, compare_pairs},
     report::{Measure, Report},
-    score::{
-        DigitsScore, KeptScore, aligned_distance, class_features, score_digits, score_kept, tint,
-    },
+    score::{DigitsScore, KeptScore, class_features, score_digits, score_kept, tint},
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
     strip::{nearest_first, neighbour_strip},
@@ -51,6 +60,9 @@ pub use crate::{
 
 mod archive;
 mod cache;
+mod copies;
+mod distance;
+mod emoji;
 mod error;
 mod extractor;
 mod judge;

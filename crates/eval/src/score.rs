@@ -1,8 +1,8 @@
 //! Scores of generated and translated digits.
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use sdft_data::{Digits, Style};
-use sdft_features::{DigitsJudge, Judgement};
+use sdft_features::DigitsJudge;
 
 /// Minimum confidence for a sample to count as its class.
 const CONFIDENT: f32 = 0.8;
@@ -148,7 +148,7 @@ fn classify(judge: &DigitsJudge, images: &Tensor) -> Result<Vec<Seen>> {
     let mut all = Vec::with_capacity(n);
     for start in (0..n).step_by(CHUNK) {
         let seen = judge.classify(&images.narrow(0, start, CHUNK.min(n - start))?)?;
-        let confidence = candle_nn::ops::softmax(&seen.classes, 1)?.to_vec2::<f32>()?;
+        let confidence = candle_nn::ops::softmax(&seen.heads[0], 1)?.to_vec2::<f32>()?;
         let style = seen.style.to_vec1::<f32>()?;
         for (probabilities, style) in confidence.iter().zip(style) {
             let mut class = 0;
@@ -210,54 +210,10 @@ fn ground(values: impl Iterator<Item = f32>) -> [f64; 3] {
     sums.map(|sum| 3.0 * sum / n as f64)
 }
 
-/// How much the samples of two models from the same noise differ in the judge's layers; 0 for equal images.
-///
-/// # Shapes
-/// - `a`, `b`: `[N, 3, 16, 16]`, in the same order
-///
-/// # Errors
-/// Fails if the sets have different sizes.
-pub fn aligned_distance(judge: &DigitsJudge, a: &Tensor, b: &Tensor) -> Result<f64> {
-    let n = a.dim(0)?;
-    if n == 0 || b.dim(0)? != n {
-        bail!(
-            "expected two sets of equal size, found {n} and {} samples",
-            b.dim(0)?
-        );
-    }
-    let mut total = 0.0;
-    for start in (0..n).step_by(CHUNK) {
-        let len = CHUNK.min(n - start);
-        let (a, b) = (
-            judge.classify(&a.narrow(0, start, len)?)?,
-            judge.classify(&b.narrow(0, start, len)?)?,
-        );
-        total += distance(&a, &b)?;
-    }
-    Ok(total / n as f64)
-}
-
-/// Sum over the batch and over the layers of the spatial mean of `|a/|a| - b/|b||^2`.
-fn distance(a: &Judgement, b: &Judgement) -> Result<f64> {
-    let unit = |map: &Tensor| map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-10)?);
-    let mut total = 0.0;
-    for (a, b) in a.maps.iter().zip(&b.maps) {
-        let difference = (unit(a)? - unit(b)?)?
-            .sqr()?
-            .sum(1)?
-            .mean((D::Minus2, D::Minus1))?;
-        total += difference
-            .sum_all()?
-            .to_dtype(DType::F64)?
-            .to_scalar::<f64>()?;
-    }
-    Ok(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::DType;
 
     #[test]
     fn the_tint_is_0_and_1_for_the_two_styles() {

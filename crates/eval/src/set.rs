@@ -232,7 +232,8 @@ pub(crate) mod tests {
     pub(crate) fn extractor(weights: &str) -> Extractor {
         let specs = DigitsJudge::specs().unwrap();
         let params = Params::init(&specs, 5, &candle_core::Device::Cpu).unwrap();
-        Extractor::new(View::Digits, &params, weights.to_owned()).unwrap()
+        let judge = DigitsJudge::load(&params).unwrap();
+        Extractor::of_judge(View::Digits, &judge, weights.to_owned()).unwrap()
     }
 
     pub(crate) fn images(n: usize) -> Vec<u8> {

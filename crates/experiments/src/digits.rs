@@ -1,22 +1,23 @@
 //! The paper's claim on digits: how many samples of classes missing from the target set each method still draws.
 
+use crate::draw::samples;
 use crate::editing::Edits;
 use crate::lock_folder;
-use crate::table::{Column, GAP, Report, markdown, write_files};
+use crate::methods::{Method, unless_stopped};
+use crate::table::{Column, GAP, Report, markdown, numbers, write_files};
 use crate::translation::Translations;
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
-use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
+use sdft_eval::{Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
 use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_jobs::{
-    Context, DIGITS_SOURCE, Result, ResultExt, SamplePlan, Sampler, TRAINING, TrainJob, TrainPlan,
-    judge_features, load_judge, load_model,
+    Context, DIGITS_SOURCE, Result, ResultExt, judge_features, load_judge, load_model,
 };
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
-use sdft_models::{LoadOptions, LoadedModel, write_diffusers};
-use sdft_settings::{layers, put, set};
-use sdft_train::{Ending, contact_sheet, to_screens};
+use sdft_models::{LoadOptions, write_diffusers};
+use sdft_train::{contact_sheet, to_screens};
+use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -24,108 +25,76 @@ use std::path::{Path, PathBuf};
 const PRESENT: [u8; 3] = [1, 4, 7];
 /// Number of samples to classify.
 const SAMPLES: usize = 192;
-const BATCH: usize = 64;
+/// Steps of samples and edits.
+pub(crate) const STEPS: usize = 40;
 /// Samples in the picture.
 const SHOWN: usize = 36;
 /// Seed of their noise, the same for every model.
 const NOISE_SEED: u64 = 1000;
 
-/// One row of the table.
-struct Method {
-    label: &'static str,
-    /// The title of its samples in the picture; without one they are not shown.
-    title: &'static str,
-    preset: &'static str,
-    /// Settings on top of the preset's.
-    set: &'static [&'static str],
-    /// Whether its models are measured in translation and editing, too.
-    translates: bool,
-    /// Whether it starts from the source model as a `UNet2DModel` of diffusers.
-    of_diffusers: bool,
-}
+const SCRATCH: Method = Method::of("scratch", "digits-scratch");
+const NAIVE: Method = Method::of("naive", "digits-naive");
+const SDFT: Method = Method::of("SDFT, lambda 5", "digits-sdft");
 
 const METHODS: [Method; 9] = [
     Method {
-        label: "scratch",
         title: "scratch",
-        preset: "digits-scratch",
-        set: &[],
         translates: true,
-        of_diffusers: false,
+        ..SCRATCH
     },
     Method {
-        label: "naive",
         title: "naive",
-        preset: "digits-naive",
-        set: &[],
         translates: true,
-        of_diffusers: false,
+        ..NAIVE
     },
     Method {
         label: "naive, stopped at 50 steps",
         title: "naive 50 steps",
-        preset: "digits-naive",
         set: &["loop.steps=50"],
         translates: true,
-        of_diffusers: false,
+        ..NAIVE
     },
     Method {
-        label: "SDFT, lambda 5",
         title: "SDFT",
-        preset: "digits-sdft",
-        set: &[],
         translates: true,
-        of_diffusers: false,
+        ..SDFT
     },
     Method {
         label: "SDFT without auxiliary input",
-        title: "",
-        preset: "digits-sdft",
         set: &["loss.lambda_aux=0.0"],
-        translates: false,
-        of_diffusers: false,
+        ..SDFT
     },
     Method {
         label: "constant weight, lambda 0.1",
         title: "constant",
-        preset: "digits-sdft",
         set: &[
             "loss.lambda=0.1",
             "loss.lambda_aux=0.1",
             "loss.weight=constant",
             "loss.weight_aux=constant",
         ],
-        translates: false,
-        of_diffusers: false,
+        ..SDFT
     },
     Method {
         label: "Min-SNR-5 (eps form), lambda 0.1",
         title: "Min-SNR-5",
-        preset: "digits-sdft",
         set: &[
             "loss.lambda=0.1",
             "loss.lambda_aux=0.1",
             "loss.weight=min-snr-5-eps",
             "loss.weight_aux=min-snr-5-eps",
         ],
-        translates: false,
-        of_diffusers: false,
+        ..SDFT
     },
     Method {
         label: "naive, UNet2DModel",
-        title: "",
-        preset: "digits-naive",
-        set: &[],
-        translates: false,
         of_diffusers: true,
+        ..NAIVE
     },
     Method {
         label: "SDFT, lambda 5, UNet2DModel",
-        title: "",
-        preset: "digits-sdft",
-        set: &[],
-        translates: false,
         of_diffusers: true,
+        ..SDFT
     },
 ];
 
@@ -140,23 +109,27 @@ gamma_aux = 50 the auxiliary input adds nothing that this miniature can measure.
 target classes they can worsen while coverage rises.";
 
 const COLUMNS: [Column<Row>; 7] = [
-    ("coverage", 3, |r| r.score.coverage),
-    ("style", 3, |r| r.score.style),
+    ("coverage", 3, |r| r.coverage),
+    ("style", 3, |r| r.style),
     ("tint", 2, |r| r.tint),
-    ("classes", 1, |r| r.score.classes as f64),
+    ("classes", 1, |r| r.classes as f64),
     ("aligned", 2, |r| r.aligned),
-    ("KID x1000", 0, |r| r.kid),
+    ("KID x1000", 0, |r| r.kid_x1000),
     ("FID", 1, |r| r.fid),
 ];
 
 /// The measurements of one model.
+#[derive(Serialize)]
 struct Row {
-    score: DigitsScore,
+    coverage: f64,
+    style: f64,
+    classes: usize,
     aligned: f64,
-    kid: f64,
+    kid_x1000: f64,
     fid: f64,
     tint: f64,
-    samples: Tensor,
+    n: usize,
+    histogram: [f64; 10],
 }
 
 /// Options of the experiment on digits.
@@ -186,102 +159,54 @@ pub fn reproduce_digits(
     options: &DigitsOptions,
     context: &mut Context<'_>,
 ) -> Result<Option<[Report; 3]>> {
+    let done = run(options, context);
+    unless_stopped(done, context)
+}
+
+fn run(options: &DigitsOptions, context: &mut Context<'_>) -> Result<[Report; 3]> {
     let out = &options.out;
     let _lock = lock_folder(out, "digits", None)?;
     let judges = Judges::new()?;
     let source = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-    let source = draw(&source, context)?;
-    let mut table = vec![("source", vec![judges.measure(source.clone(), &source)?])];
+    let source = samples(&source, SAMPLES, STEPS, NOISE_SEED, context)?;
+    let mut table = vec![("source", vec![judges.measure(&source, &source)?])];
     let mut sheets = vec![shown(&source, "source")?];
-    let Some(mut translations) = Translations::new(out, context)? else {
-        return Ok(None);
-    };
+    let mut translations = Translations::new(out, context)?;
     let mut edits = Edits::new(out, context)?;
-    if context.is_stopped() {
-        return Ok(None);
-    }
     for method in METHODS {
-        let Some(models) = train(&method, options, context)? else {
-            return Ok(None);
+        let more = match method.of_diffusers {
+            true => vec![format!("source={}", json!(source_of_diffusers(out)?))],
+            false => Vec::new(),
         };
+        let models = (0..options.seeds)
+            .map(|seed| {
+                let model = method.train(seed, &more, out, context)?;
+                Ok(model.display().to_string())
+            })
+            .collect::<Result<Vec<_>>>()?;
         let mut rows = Vec::new();
-        for model in &models {
-            let samples = load_model(model, &LoadOptions::default())
-                .and_then(|loaded| draw(&loaded, context))
+        for (seed, model) in models.iter().enumerate() {
+            let drawn = load_model(model, &LoadOptions::default())
+                .and_then(|loaded| samples(&loaded, SAMPLES, STEPS, NOISE_SEED, context))
                 .with_context(|| format!("cannot sample {model}"))?;
-            let row = judges.measure(samples, &source);
+            let row = judges.measure(&drawn, &source);
             rows.push(row.with_context(|| format!("samples of {model}"))?);
-        }
-        if method.translates {
-            let translated = translations.add(method.label, &models, context);
-            let edited = translated.and_then(|()| edits.add(method.label, &models, context));
-            match edited {
-                Ok(true) => {}
-                Ok(false) => return Ok(None),
-                Err(_) if context.is_stopped() => return Ok(None),
-                Err(error) => return Err(error),
+            if seed == 0 && !method.title.is_empty() {
+                sheets.push(shown(&drawn, method.title)?);
             }
         }
-        if !method.title.is_empty() {
-            sheets.push(shown(&rows[0].samples, method.title)?);
+        if method.translates {
+            translations.add(method.label, &models, context)?;
+            edits.add(method.label, &models, context)?;
         }
         table.push((method.label, rows));
     }
     let text = markdown("method", &COLUMNS, &table);
-    let numbers: Vec<_> = table
-        .iter()
-        .map(|(label, rows)| {
-            let seeds: Vec<_> = rows.iter().map(as_json).collect();
-            json!({ "method": label, "seeds": seeds })
-        })
-        .collect();
     let picture = sdft_imaging::side_by_side(&sheets, 8, GAP);
+    let numbers = numbers("method", &table);
     let stems = ["table", "grid"];
     let samples = write_files(out, stems, (text, READING), &numbers, Some(&picture))?;
-    Ok(Some([
-        samples,
-        translations.finish(out)?,
-        edits.finish(out)?,
-    ]))
-}
-
-/// Trains the models of a method, one for each seed, unless they exist. Returns `None` if it was interrupted.
-fn train(
-    method: &Method,
-    options: &DigitsOptions,
-    context: &mut Context<'_>,
-) -> Result<Option<Vec<String>>> {
-    let mut models = Vec::new();
-    for seed in 0..options.seeds {
-        let settings = method.set.iter().map(|set| set.replace(['.', '='], "-"));
-        let kind = method.of_diffusers.then(|| "unet2d".to_owned());
-        let parts: Vec<String> = std::iter::once(method.preset.to_owned())
-            .chain(settings)
-            .chain(kind)
-            .collect();
-        let name = format!("{}-seed{seed}", parts.join("-"));
-        let root = options.out.join(&name);
-        let model = root.join("final.safetensors");
-        if !model.is_file() {
-            let mut table = layers::<TrainPlan>(&TRAINING, &[method.preset])?;
-            put(&mut table, "seed", i64::try_from(seed).unwrap_or(i64::MAX));
-            put(&mut table, "name", name);
-            put(&mut table, "output.keep", 1);
-            for assignment in method.set {
-                set::<TrainPlan>(&mut table, assignment)?;
-            }
-            if method.of_diffusers {
-                let source = source_of_diffusers(&options.out)?;
-                put(&mut table, "source", source.display().to_string());
-            }
-            let job = TrainJob::from_settings(table, context)?;
-            if let Ending::Interrupted { .. } = job.run_in(&root, context)? {
-                return Ok(None);
-            }
-        }
-        models.push(model.display().to_string());
-    }
-    Ok(Some(models))
+    Ok([samples, translations.finish(out)?, edits.finish(out)?])
 }
 
 /// The folder of the source model as a `UNet2DModel` of diffusers; it is written unless it exists.
@@ -330,42 +255,21 @@ impl Judges {
         })
     }
 
-    fn measure(&self, samples: Tensor, source: &Tensor) -> Result<Row> {
-        let images = to_screens(&samples, &form())?;
+    fn measure(&self, samples: &Tensor, source: &Tensor) -> Result<Row> {
+        let images = to_screens(samples, &form())?;
         let features = Features::new(self.extractor.extract(&images)?, self.extractor.dim())?;
         let statistics = Moments::of(&features)?.statistics()?;
+        let score = score_digits(&self.judge, samples, &PRESENT)?;
         Ok(Row {
-            score: score_digits(&self.judge, &samples, &PRESENT)?,
-            aligned: aligned_distance(&self.judge, source, &samples)?,
-            kid: 1e3 * mmd2_unbiased(&self.domain, &features, &KidOptions::default())?,
+            coverage: score.coverage,
+            style: score.style,
+            classes: score.classes,
+            aligned: aligned_distance(&self.judge, source, samples)?,
+            kid_x1000: 1e3 * mmd2_unbiased(&self.domain, &features, &KidOptions::default())?,
             fid: fid(&self.statistics, &statistics)?.value,
-            tint: tint(&samples)?,
-            samples,
+            tint: tint(samples)?,
+            n: score.n,
+            histogram: score.histogram,
         })
     }
-}
-
-/// The samples to measure.
-fn draw(model: &LoadedModel, context: &mut Context<'_>) -> Result<Tensor> {
-    let plan = SamplePlan::paper(model, "", NOISE_SEED, context)?;
-    let sampler = Sampler::new(plan, model, context)?;
-    let parts = (0..SAMPLES)
-        .step_by(BATCH)
-        .map(|first| sampler.draw(NOISE_SEED, first, BATCH, &mut |_| Ok(())))
-        .collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&parts, 0)?)
-}
-
-fn as_json(row: &Row) -> serde_json::Value {
-    json!({
-        "coverage": row.score.coverage,
-        "style": row.score.style,
-        "classes": row.score.classes,
-        "aligned": row.aligned,
-        "kid_x1000": row.kid,
-        "fid": row.fid,
-        "tint": row.tint,
-        "n": row.score.n,
-        "histogram": row.score.histogram,
-    })
 }

@@ -1,32 +1,38 @@
 //! Documented experiments as library calls.
 //!
-//! [`reproduce_digits`] shows the paper's claim on the embedded digits in minutes, without downloads. [`reproduce_table`] repeats one of the
-//! paper's tables on real data. [`fine_tuning_example`], [`translation_example`] and [`edit_example`] are the examples that the program runs
-//! without arguments. All of them take a [`Context`](sdft_jobs::Context), print nothing, and keep finished results: after an interruption, which
-//! returns `None`, the same call continues.
+//! [`reproduce_emoji`] shows the paper's claim on the embedded emoji in an hour, without downloads, and [`choose_emoji_lambda`] how its lambda
+//! was chosen. [`reproduce_digits`] does the same on digits in minutes. [`reproduce_table`] repeats one of the paper's tables on real data.
+//! [`fine_tuning_example`], [`translation_example`] and [`edit_example`] are the examples that the program runs without arguments. All of them
+//! take a [`Context`](sdft_jobs::Context), print nothing, and keep finished results: after an interruption, which returns `None`, the same
+//! call continues.
 //!
 //! **Invariant:** finished results in the folder of an experiment are reused, and runs of another experiment are never mixed in.
 
 mod digits;
-mod edit_example;
+mod draw;
 mod editing;
 mod edits;
+mod emoji;
+mod examples;
 mod figures;
-mod fine_tuning;
+mod kept;
+mod marked;
+mod methods;
 mod needs;
 mod paper;
 mod table;
 mod translation;
-mod translation_example;
 
 pub use digits::{DigitsOptions, reproduce_digits};
-pub use edit_example::{EditExample, EditedFolder, edit_example};
+pub use emoji::{EmojiOptions, EmojiScale, choose_emoji_lambda, reproduce_emoji};
+pub use examples::{
+    EditExample, ExampleOptions, FineTuningExample, TranslationExample, edit_example,
+    fine_tuning_example, translation_example,
+};
 pub use figures::{PaperTable, Target};
-pub use fine_tuning::{FineTuningExample, fine_tuning_example};
 pub use needs::TableOptions;
 pub use paper::reproduce_table;
 pub use table::Report;
-pub use translation_example::{TranslationExample, translation_example};
 
 use sdft_gallery::Outputs;
 use sdft_jobs::Result;

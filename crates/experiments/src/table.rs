@@ -3,6 +3,8 @@
 use sdft_imaging::Rgb8;
 use sdft_jobs::{Result, write_file};
 use sdft_train::sheet;
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,7 @@ pub struct Report {
     pub picture: Option<PathBuf>,
 }
 
-/// A column: its name, its decimal places, and its value for a measured model.
+/// A column: its name, its decimal places, and its value for a measured model, NaN if it has none.
 pub(crate) type Column<M> = (&'static str, usize, fn(&M) -> f64);
 
 /// A row for each label, with the mean over its models and their range in every column.
@@ -45,8 +47,11 @@ pub(crate) fn markdown<M>(
     out
 }
 
-/// Mean and range over the seeds.
+/// Mean and range over the seeds; a dash where there is no value.
 fn spread(values: &[f64], digits: usize) -> String {
+    if values.iter().any(|value| value.is_nan()) {
+        return "-".to_owned();
+    }
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -56,12 +61,19 @@ fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
+/// The numbers of a table, as JSON: for each label the measurements of its models, one for each seed.
+pub(crate) fn numbers<M: Serialize>(first: &str, rows: &[(impl AsRef<str>, Vec<M>)]) -> Vec<Value> {
+    let rows = rows.iter();
+    rows.map(|(label, models)| json!({ first: label.as_ref(), "seeds": models }))
+        .collect()
+}
+
 /// Writes a table as `STEM.md`, its numbers as `STEM.json`, and rows of images under titles as `STEM.png`.
 pub(crate) fn write_table(
     out: &Path,
     stem: &str,
     (text, reading): (String, &'static str),
-    numbers: &[serde_json::Value],
+    numbers: &[Value],
     rows: impl Iterator<Item = (String, Vec<Rgb8>)>,
 ) -> Result<Report> {
     let rows: Vec<Rgb8> = rows
@@ -79,7 +91,7 @@ pub(crate) fn write_files(
     out: &Path,
     [stem, picture_stem]: [&str; 2],
     (text, reading): (String, &'static str),
-    numbers: &[serde_json::Value],
+    numbers: &[Value],
     picture: Option<&Rgb8>,
 ) -> Result<Report> {
     let table = out.join(format!("{stem}.json"));
@@ -109,10 +121,14 @@ mod tests {
     #[test]
     fn a_row_has_means_and_ranges_of_its_models() {
         let columns: [Column<f64>; 2] = [("a", 1, |m| *m), ("b", 0, |m| 10.0 * m)];
-        let rows = [("one", vec![0.25]), ("two", vec![1.0, 2.0])];
+        let rows = [
+            ("one", vec![0.25]),
+            ("two", vec![1.0, 2.0]),
+            ("none", vec![f64::NAN]),
+        ];
         assert_eq!(
             markdown("x", &columns, &rows),
-            "| x | a | b |\n|---|---|---|\n| one | 0.2 | 2 |\n| two | 1.5 (1.0 to 2.0) | 15 (10 to 20) |\n"
+            "| x | a | b |\n|---|---|---|\n| one | 0.2 | 2 |\n| two | 1.5 (1.0 to 2.0) | 15 (10 to 20) |\n| none | - | - |\n"
         );
     }
 }

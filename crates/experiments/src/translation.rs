@@ -1,21 +1,23 @@
 //! Table 1 on digits: digits of classes that the target set lacks, from chalk to ember.
 
 use crate::digits::form;
-use crate::table::{Column, Report, markdown, write_table};
+use crate::draw::translations;
+use crate::methods::interrupted;
+use crate::table::{Column, Report, markdown, numbers, write_table};
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
-use sdft_eval::{KeptScore, score_kept};
+use sdft_eval::score_kept;
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
-    Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Translator, Variant,
-    WalkKind, check_stop, load_judge, load_source, train_digits_classifier,
+    Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Variant, WalkKind,
+    load_judge, load_source, train_classifier_preset,
 };
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
-use sdft_randn::NumberedNoise;
-use sdft_train::{to_screens, to_tensor};
-use serde_json::{Map, json};
+use sdft_train::to_tensor;
+use serde::Serialize;
+use serde_json::Map;
 use std::path::Path;
 
 /// How far inputs are noised.
@@ -26,8 +28,6 @@ const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 const PER_CLASS: usize = 30;
 /// Seed of the noise for the first models; the second ones use the next seed, so that the mean is over noises, too.
 const NOISE_SEED: u64 = 1000;
-/// Inputs at once.
-const BATCH: usize = 64;
 /// The picture shows one input out of this many.
 const EVERY: usize = 15;
 
@@ -37,16 +37,20 @@ kept      share of inputs that still show their digit; style: share in the targe
 PSNR, SSIM  against the input: they reward what is left as it was, its colours too, so a change of style costs in both";
 
 const COLUMNS: [Column<Measured>; 5] = [
-    ("kept", 2, |r| r.kept.class),
-    ("style", 2, |r| r.kept.style),
-    ("both", 2, |r| r.kept.both),
+    ("kept", 2, |r| r.kept),
+    ("style", 2, |r| r.style),
+    ("both", 2, |r| r.both),
     ("PSNR", 2, |r| r.psnr),
     ("SSIM", 3, |r| r.ssim),
 ];
 
 /// The measurements of one model's translations.
+#[derive(Serialize)]
 struct Measured {
-    kept: KeptScore,
+    n: usize,
+    kept: f64,
+    style: f64,
+    both: f64,
     psnr: f64,
     ssim: f64,
 }
@@ -69,12 +73,11 @@ pub(crate) struct Translations {
 }
 
 impl Translations {
-    /// Trains the classifier unless it exists. Returns `None` if it was interrupted.
-    pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Option<Self>> {
+    /// Trains the classifier unless it exists.
+    pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Self> {
         let root = out.join("classifier");
-        let Some(classifier) = train_digits_classifier(&root, context)? else {
-            return Ok(None);
-        };
+        let classifier = train_classifier_preset("digits-classifier", &[], &root, context)?;
+        let classifier = classifier.ok_or_else(interrupted)?;
         let source = inputs(PER_CLASS)?;
         let inputs = (0..source.len())
             .map(|i| Ok(source.screen(i)?))
@@ -82,7 +85,7 @@ impl Translations {
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
         let classifier = load_encoder(&classifier, &LoadOptions::default())?;
         context.notes(&classifier.notes);
-        Ok(Some(Self {
+        Ok(Self {
             x0: to_tensor(&inputs, &form())?,
             inputs,
             classes: source.labels().to_vec(),
@@ -90,7 +93,7 @@ impl Translations {
             classifier,
             rows: Vec::new(),
             picture: vec![shown],
-        }))
+        })
     }
 
     /// Adds the rows of a method whose models, one for each seed, are in these files.
@@ -119,18 +122,8 @@ impl Translations {
                     classifier: Some(&self.classifier),
                     mask: None,
                 };
-                let translator = Translator::new(&plan, models, context)?;
-                let mut images = Vec::with_capacity(self.inputs.len());
-                for first in (0..self.inputs.len()).step_by(BATCH) {
-                    let n = BATCH.min(self.inputs.len() - first);
-                    let numbers = (first..first + n).map(|i| i as u64).collect();
-                    let mut noise = NumberedNoise::new(NOISE_SEED + seed as u64, numbers);
-                    let x0 = self.x0.narrow(0, first, n)?;
-                    images.extend(to_screens(
-                        &translator.run(0, &x0, &mut noise, &mut |_| check_stop(context.stop))?,
-                        &form(),
-                    )?);
-                }
+                let seed_of_noise = NOISE_SEED + seed as u64;
+                let images = translations(&plan, models, &self.x0, seed_of_noise, context)?;
                 rows.push(self.measure(&images)?);
                 if seed == 0 {
                     self.picture
@@ -158,7 +151,10 @@ impl Translations {
         }
         let n = images.len() as f64;
         Ok(Measured {
-            kept,
+            n: kept.n,
+            kept: kept.class,
+            style: kept.style,
+            both: kept.both,
             psnr: psnrs / n,
             ssim: ssims / n,
         })
@@ -167,16 +163,7 @@ impl Translations {
     /// Writes the table, and the picture of the first seed.
     pub(crate) fn finish(&self, out: &Path) -> Result<Report> {
         let text = markdown("translation", &COLUMNS, &self.rows);
-        let mut numbers = Vec::new();
-        for (label, rows) in &self.rows {
-            let seeds: Vec<_> = rows
-                .iter()
-                .map(|r| {
-                    json!({ "n": r.kept.n, "kept": r.kept.class, "style": r.kept.style, "both": r.kept.both, "psnr": r.psnr, "ssim": r.ssim })
-                })
-                .collect();
-            numbers.push(json!({ "translation": label, "t0": T0, "seeds": seeds }));
-        }
+        let numbers = numbers("translation", &self.rows);
         let names = self.rows.iter().map(|(label, _)| label.clone());
         let names = std::iter::once("inputs".to_owned()).chain(names);
         let rows = names.zip(self.picture.iter().cloned());

@@ -3,7 +3,7 @@
 //! ```text
 //! Inception     FID, KID, precision and recall: 2048 features        IdentityNet   ArcFace IR-SE50: identity of faces
 //! Lpips         perceptual distance of two images                    Clip          images and texts in one space
-//! DigitsJudge   the embedded example: digit and style of an image
+//! AttributeJudge   style and attributes of an embedded set's images; DigitsJudge, the same network for digits
 //! ```
 //! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare
 //! images as pytorch-fid, clean-fid, torch-fidelity and CLIP's own `preprocess` do.
@@ -17,15 +17,16 @@
 //! let params = Params::init(&DigitsJudge::specs()?, 0, &Device::Cpu)?;
 //! let judge = DigitsJudge::load(&params)?;
 //! let seen = judge.classify(&Tensor::zeros((2, 3, 16, 16), DType::F32, &Device::Cpu)?)?;
-//! assert_eq!(seen.classes.dims(), [2, 10]);
+//! assert_eq!(seen.heads[0].dims(), [2, 10]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
 //! **Invariant:** inputs are 8-bit images or tensors in [-1, 1]; nothing here knows about diffusion.
 
 pub use crate::{
+    attributes::{AttributeJudge, JudgeConfig, JudgeHead, Judgement},
     clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts},
-    digits::{DigitsJudge, Judgement},
+    digits::DigitsJudge,
     error::Error,
     identity::{IDENTITY_SIDE, IdentityNet},
     inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},
@@ -34,6 +35,7 @@ pub use crate::{
     weights::Network,
 };
 
+mod attributes;
 mod clip;
 mod conv_norm;
 mod digits;

@@ -108,6 +108,14 @@ pub fn contact_sheet<S: AsRef<str>>(
     titled(&sheet, title)
 }
 
+/// Adds a frame of `width` pixels around the picture.
+#[must_use]
+pub fn framed(image: &Rgb8, width: usize, colour: [u8; 3]) -> Rgb8 {
+    let mut sheet = Rgb8::filled(image.width + 2 * width, image.height + 2 * width, colour);
+    sheet.paste(image, width, width);
+    sheet
+}
+
 /// Arranges pictures next to each other, aligned at the top, with `gap` pixels of `background` between them.
 ///
 /// Without pictures the result is one pixel of background.
@@ -120,6 +128,22 @@ pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
     for image in images {
         sheet.paste(image, x, 0);
         x += image.width + gap;
+    }
+    sheet
+}
+
+/// Arranges pictures below each other, aligned at the left, with `gap` pixels of `background` between them.
+///
+/// Without pictures the result is one pixel of background.
+#[must_use]
+pub fn stacked(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
+    let width = images.iter().map(|i| i.width).max().unwrap_or(0);
+    let height: usize = images.iter().map(|i| i.height + gap).sum();
+    let mut sheet = Rgb8::filled(width, height.saturating_sub(gap), background);
+    let mut y = 0;
+    for image in images {
+        sheet.paste(image, 0, y);
+        y += image.height + gap;
     }
     sheet
 }
@@ -182,6 +206,13 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_surrounds_the_whole_picture() {
+        let sheet = framed(&dot(9), 1, BACK);
+        assert_eq!(reds(&sheet), [1, 1, 1, 1, 9, 1, 1, 1, 1]);
+        assert_eq!(framed(&dot(9), 0, BACK), dot(9));
+    }
+
+    #[test]
     fn enlarging_repeats_pixels() {
         let image = Rgb8::new(2, 1, vec![5, 5, 5, 6, 6, 6]).unwrap();
         let large = enlarge(&image, 2);
@@ -196,6 +227,13 @@ mod tests {
         let sheet = side_by_side(&[dot(8), Rgb8::filled(1, 2, [9; 3]), dot(7)], 1, BACK);
         assert_eq!(reds(&sheet), [8, 1, 9, 1, 7, 1, 1, 9, 1, 1]);
         assert_eq!(side_by_side(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
+    }
+
+    #[test]
+    fn sheets_stand_below_each_other() {
+        let sheet = stacked(&[dot(8), Rgb8::filled(2, 1, [9; 3]), dot(7)], 1, BACK);
+        assert_eq!(reds(&sheet), [8, 1, 1, 1, 9, 9, 1, 1, 7, 1]);
+        assert_eq!(stacked(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
     }
 
     #[test]

@@ -65,7 +65,7 @@ mod spec;
 mod tiff;
 mod upright;
 
-pub use compose::{contact_sheet, enlarge, grid, side_by_side, titled};
+pub use compose::{contact_sheet, enlarge, framed, grid, side_by_side, stacked, titled};
 pub use conversions::Conversions;
 pub use crop::{center_crop, resize_short_side, resize_short_side_square, resize_to_cover};
 pub use decode::{Decoded, decode_as_pillow, decode_bytes, decode_file, read_image_file};

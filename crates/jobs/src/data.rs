@@ -1,11 +1,11 @@
 //! Training images, and input images.
 
 use crate::context::Context;
-use crate::embedded::DIGITS;
+use crate::embedded::EMBEDDED_IMAGES;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_data::{
-    DataError, Digits, DigitsOptions, DigitsSource, FolderOptions, FolderSource, ImageSource,
-    Listing, Place, Style, scan_images,
+    DataError, Digits, DigitsOptions, DigitsSource, EmbeddedForm, Emoji, EmojiOptions, EmojiSource,
+    EmojiStyle, FolderOptions, FolderSource, ImageSource, Listing, Place, Style, scan_images,
 };
 use sdft_gallery::Input;
 use sdft_imaging::{Depth, ImageSpec, Limits};
@@ -51,7 +51,7 @@ impl Form {
     }
 }
 
-/// Opens the images of a plan: a folder, or the embedded digits. `otherwise` is their form where the plan does not set it.
+/// Opens the images of a plan: a folder, or embedded images. `otherwise` is their form where the plan does not set it.
 ///
 /// # Errors
 /// The folder cannot be read, or a setting does not fit the images.
@@ -66,34 +66,14 @@ pub fn open_data(
         plan.depth.or(otherwise.depth),
     );
     let range = plan.range.or(otherwise.range);
-    if plan.is_digits() {
-        if size != [Digits::SIZE; 2] && plan.size.is_none() {
-            return Err(usage(format!(
-                "data.path: the digits are {0}x{0}, the model takes {1}x{2}; data.size resizes them",
-                Digits::SIZE,
-                size[0],
-                size[1]
-            )));
-        }
-        let style = plan.style.as_deref().unwrap_or("chalk");
-        let style: Style = style
-            .parse()
-            .map_err(|e| usage(format!("data.style: {e}")))?;
-        let mut options = DigitsOptions::new(style);
-        options.digits = plan.chosen_digits().to_vec();
-        options.per_class = match plan.per_class {
-            None | Some(0) => usize::MAX,
-            Some(n) => n,
+    if plan.is_digits() || plan.is_emoji() {
+        let form = Form {
+            size,
+            channels,
+            depth,
+            range,
         };
-        options.size = size;
-        options.channels = channels.unwrap_or(options.channels);
-        options.depth = depth.unwrap_or_default();
-        options.range = range;
-        options.fit = plan.fit;
-        options.background = plan.background;
-        options.labelled = plan.classes_from().is_some();
-        let source = DigitsSource::with_options(&Digits::embedded()?, &options).map_err(of_key)?;
-        return Ok(Arc::new(source));
+        return open_embedded(plan, &form);
     }
     let mut options = FolderOptions::new(size[0]);
     options.size = size;
@@ -128,10 +108,53 @@ pub fn open_data(
     Ok(Arc::new(source))
 }
 
+/// Opens the embedded digits or emoji of a plan in this form.
+fn open_embedded(plan: &DataPlan, form: &Form) -> Result<Arc<dyn ImageSource>> {
+    let side = if plan.is_digits() {
+        Digits::SIZE
+    } else {
+        Emoji::SIZE
+    };
+    let [height, width] = form.size;
+    if form.size != [side; 2] && plan.size.is_none() {
+        return Err(usage(format!(
+            "data.path: the {} are {side}x{side}, the model takes {height}x{width}; data.size resizes them",
+            plan.path
+        )));
+    }
+    let fill = |images: &mut EmbeddedForm| {
+        images.size = form.size;
+        images.channels = form.channels.unwrap_or(images.channels);
+        images.depth = form.depth.unwrap_or_default();
+        images.range = form.range;
+        images.fit = plan.fit;
+        images.background = plan.background;
+    };
+    if plan.is_emoji() {
+        let style = plan.style.as_deref().unwrap_or("noto");
+        let mut options = EmojiOptions::new(style.parse::<EmojiStyle>().map_err(of_key)?);
+        options.only = plan.only.clone().unwrap_or_default().0;
+        fill(&mut options.form);
+        let source = EmojiSource::new(&Emoji::embedded()?, &options).map_err(of_key)?;
+        return Ok(Arc::new(source));
+    }
+    let style = plan.style.as_deref().unwrap_or("chalk");
+    let mut options = DigitsOptions::new(style.parse::<Style>().map_err(of_key)?);
+    options.digits = plan.chosen_digits().to_vec();
+    options.per_class = match plan.per_class {
+        None | Some(0) => usize::MAX,
+        Some(n) => n,
+    };
+    options.labelled = plan.classes_from().is_some();
+    fill(&mut options.form);
+    let source = DigitsSource::with_options(&Digits::embedded()?, &options).map_err(of_key)?;
+    Ok(Arc::new(source))
+}
+
 /// An error with an option of the data has the key of the plan.
 fn of_key(error: DataError) -> Error {
     match error {
-        DataError::Option { .. } => usage(format!("data.{error}")),
+        DataError::Option { .. } | DataError::Only { .. } => usage(format!("data.{error}")),
         error => error.into(),
     }
 }
@@ -189,7 +212,7 @@ pub(crate) fn same_images(
     option: &str,
     open: impl FnOnce() -> Result<Arc<dyn ImageSource>>,
 ) -> Result<Arc<dyn ImageSource>> {
-    if path != DIGITS && !Path::new(path).exists() {
+    if !EMBEDDED_IMAGES.contains(&path) && !Path::new(path).exists() {
         return Err(failed(format!(
             "{path}: the images of this run are missing; give their new path with {option} DIR"
         )));

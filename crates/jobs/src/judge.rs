@@ -1,30 +1,24 @@
-//! The small classifier that judges digits: the embedded one, and others trained from another seed.
+//! The small classifiers that judge images of the embedded sets: the embedded ones, and others trained from another seed.
 
 use crate::context::Context;
-use crate::embedded::DIGITS_JUDGE_WEIGHTS;
-use crate::error::{Result, ResultExt as _};
+use crate::error::{Result, ResultExt as _, failed};
 use candle_core::DType;
-use sdft_eval::{Extractor, JudgeReport, View};
-use sdft_features::DigitsJudge;
+use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_2_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
+use sdft_eval::{EmojiJudgeReport, Extractor, JudgeReport, View};
+use sdft_features::{AttributeJudge, DigitsJudge};
 use sdft_models::read_params_bytes;
-use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The seed of [`second_judge`]; the embedded judge has 0.
+/// The seed of [`second_judge`]; the embedded judge has 0. The embedded judges of the emoji have 0 and 1, too.
 const SECOND_SEED: u64 = 1;
 
-/// Trains a judge from `seed` and writes it to `path`.
+/// Trains a judge of the digits from `seed` and writes it to `path`.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn train_judge(path: &Path, seed: u64, context: &mut Context<'_>) -> Result<JudgeReport> {
-    let (params, report) = sdft_eval::train_judge(seed, |step, steps, loss| {
-        if step % 100 == 0 {
-            let text = format!("judge step {step}/{steps} loss {loss:.4}");
-            context.progress.note(&text);
-        }
-    })?;
+    let (params, report) = sdft_eval::train_judge(seed, noted(context))?;
     let metadata = BTreeMap::from([
         ("sdft.kind".to_owned(), "digits-judge".to_owned()),
         ("sdft.provenance.seed".to_owned(), seed.to_string()),
@@ -37,7 +31,40 @@ pub fn train_judge(path: &Path, seed: u64, context: &mut Context<'_>) -> Result<
     Ok(report)
 }
 
-/// A second judge and its features, trained into `path` unless that exists: for images that were optimised against the embedded one.
+/// Trains a judge of the emoji from `seed` and writes it to `path`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn train_emoji_judge(
+    path: &Path,
+    seed: u64,
+    context: &mut Context<'_>,
+) -> Result<EmojiJudgeReport> {
+    let (config, params, report) = sdft_eval::train_emoji_judge(seed, noted(context))?;
+    let mut metadata = config.metadata()?;
+    metadata.insert("sdft.provenance.seed".to_owned(), seed.to_string());
+    let accuracies = report.heads.iter().map(|head| (&*head.name, head.accuracy));
+    for (name, accuracy) in accuracies.chain([("style", report.style)]) {
+        let key = format!("sdft.provenance.{name}_accuracy");
+        metadata.insert(key, format!("{accuracy:.4}"));
+    }
+    sdft_checkpoint::write_safetensors(path, params.iter(), &metadata, Some(DType::F16))?;
+    Ok(report)
+}
+
+/// Notes the loss of the training now and then.
+fn noted(context: &mut Context<'_>) -> impl FnMut(u64, u64, f64) {
+    let progress = &mut context.progress;
+    |step, steps, loss| {
+        if step % 100 == 0 {
+            let text = format!("judge step {step}/{steps} loss {loss:.4}");
+            progress.note(&text);
+        }
+    }
+}
+
+/// A second judge of the digits and its features, trained into `path` unless that exists: for images that were optimised against the embedded
+/// one.
 ///
 /// # Errors
 /// The file cannot be written or read.
@@ -50,34 +77,111 @@ pub fn second_judge(path: &Path, context: &mut Context<'_>) -> Result<(DigitsJud
         train_judge(path, SECOND_SEED, context)?;
     }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let specs = DigitsJudge::specs()?;
-    let params = read_params_bytes(&path.display().to_string(), &bytes, &specs)?;
-    let hash = sdft_files::sha256_bytes(&bytes);
-    let features = Extractor::new(View::Digits, &params, hash)?;
-    Ok((DigitsJudge::load(&params)?, features))
+    digits_judge(&path.display().to_string(), &bytes)
 }
 
-/// The embedded judge's features, for sets of digits.
+/// The features of the embedded judge of the digits, for sets of digits.
 ///
 /// # Errors
 /// A tensor operation fails.
 pub fn judge_features() -> Result<Extractor> {
-    let hash = sdft_files::sha256_bytes(DIGITS_JUDGE_WEIGHTS);
-    Ok(Extractor::new(View::Digits, &params()?, hash)?)
+    Ok(digits_judge("digits-judge", DIGITS_JUDGE_WEIGHTS)?.1)
 }
 
-/// The embedded judge.
+/// The embedded judge of the digits.
 ///
 /// # Errors
 /// A tensor operation fails.
 pub fn load_judge() -> Result<DigitsJudge> {
-    Ok(DigitsJudge::load(&params()?)?)
+    let specs = DigitsJudge::specs()?;
+    let params = read_params_bytes("digits-judge", DIGITS_JUDGE_WEIGHTS, &specs)?;
+    Ok(DigitsJudge::load(&params)?)
 }
 
-fn params() -> Result<Params> {
-    Ok(read_params_bytes(
-        "digits-judge",
-        DIGITS_JUDGE_WEIGHTS,
-        &DigitsJudge::specs()?,
-    )?)
+fn digits_judge(name: &str, bytes: &[u8]) -> Result<(DigitsJudge, Extractor)> {
+    let params = read_params_bytes(name, bytes, &DigitsJudge::specs()?)?;
+    let judge = DigitsJudge::load(&params)?;
+    let features = Extractor::of_judge(View::Digits, &judge, sdft_files::sha256_bytes(bytes))?;
+    Ok((judge, features))
+}
+
+/// The embedded judge of the emoji.
+///
+/// # Errors
+/// A tensor operation fails.
+pub fn load_emoji_judge() -> Result<AttributeJudge> {
+    emoji_judge("emoji-judge", EMOJI_JUDGE_WEIGHTS)
+}
+
+/// The features of the embedded judge of the emoji, for sets of emoji.
+///
+/// # Errors
+/// A tensor operation fails.
+pub fn emoji_judge_features() -> Result<Extractor> {
+    features_of_emoji(&load_emoji_judge()?, EMOJI_JUDGE_WEIGHTS)
+}
+
+/// The second embedded judge of the emoji and its features, trained from another seed: for images that were optimised against the first.
+///
+/// # Errors
+/// A tensor operation fails.
+pub fn second_emoji_judge() -> Result<(AttributeJudge, Extractor)> {
+    let bytes = EMOJI_JUDGE_2_WEIGHTS;
+    let judge = emoji_judge("emoji-judge-2", bytes)?;
+    let features = features_of_emoji(&judge, bytes)?;
+    Ok((judge, features))
+}
+
+fn emoji_judge(name: &str, bytes: &[u8]) -> Result<AttributeJudge> {
+    AttributeJudge::read_bytes(name, bytes).map_err(|error| failed(error.to_string()))
+}
+
+fn features_of_emoji(judge: &AttributeJudge, bytes: &[u8]) -> Result<Extractor> {
+    let hash = sdft_files::sha256_bytes(bytes);
+    Ok(Extractor::of_judge(View::Emoji, judge, hash)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_eval::{EMOJI_ATTRIBUTES, emoji_judge_config, evaluate_emoji_judge};
+
+    #[test]
+    fn both_judges_know_styles_and_attributes_of_emoji_they_were_not_trained_on() {
+        let judges = [load_emoji_judge().unwrap(), second_emoji_judge().unwrap().0];
+        for judge in &judges {
+            assert_eq!(judge.config(), &emoji_judge_config());
+            let report = evaluate_emoji_judge(judge).unwrap();
+            assert!(report.n > 400, "{}", report.n);
+            // Samples of diffusion models are soft, and soft Noto must not count as Fluent.
+            assert!(
+                report.style > 0.95 && report.soft_style > 0.95,
+                "{report:#?}"
+            );
+            for (name, least) in [
+                ("kind", 0.7),
+                ("tone", 0.85),
+                ("gender", 0.7),
+                ("glasses", 0.97),
+                ("hat", 0.9),
+                ("mood", 0.8),
+            ] {
+                let head = report.heads.iter().find(|head| head.name == name).unwrap();
+                assert!(head.accuracy > least, "{name}: {}", head.accuracy);
+            }
+        }
+        let style = |judge: &AttributeJudge| {
+            let x =
+                candle_core::Tensor::zeros((1, 3, 32, 32), DType::F32, &candle_core::Device::Cpu);
+            let seen = judge.classify(&x.unwrap()).unwrap();
+            seen.style.to_vec1::<f32>().unwrap()
+        };
+        assert_ne!(style(&judges[0]), style(&judges[1]));
+        for attribute in EMOJI_ATTRIBUTES {
+            let heads = &judges[0].config().heads;
+            let head = &heads[judges[0].head(attribute.column).unwrap()];
+            let known = |value: &&str| head.position(value).is_some();
+            assert!(attribute.values.iter().all(known), "{}", attribute.name);
+        }
+    }
 }

@@ -29,7 +29,10 @@ pub use choice::Choice;
 pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
 pub use data::{Form, list_inputs, open_data};
 pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
-pub use embedded::{DIGITS, DIGITS_SOURCE, is_embedded};
+pub use embedded::{
+    DIGITS, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS, EMOJI, EMOJI_SOURCE, embedded_size,
+    is_embedded,
+};
 pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};
 pub use evaluate::{
@@ -37,7 +40,10 @@ pub use evaluate::{
     evaluate_sets, parse_range, read_lpips,
 };
 pub use files::write_file;
-pub use judge::{judge_features, load_judge, second_judge, train_judge};
+pub use judge::{
+    emoji_judge_features, judge_features, load_emoji_judge, load_judge, second_emoji_judge,
+    second_judge, train_emoji_judge, train_judge,
+};
 pub use model::{ModelFile, load_model, load_source, newest_run};
 pub use sample::{
     Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
@@ -47,7 +53,7 @@ pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
     CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
     EditStep, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training,
-    follow, join_group, train_digits_classifier, train_digits_direction, train_direction_in,
+    follow, join_group, train_classifier_preset, train_direction_in, train_direction_preset,
     train_preset,
 };
 pub use translate::{

@@ -1,7 +1,7 @@
 //! Finds and loads the model of a name or path.
 
 use crate::context::Context;
-use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
+use crate::embedded::embedded_model;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_diffusion::Network;
 use sdft_imaging::ImageSpec;
@@ -54,7 +54,7 @@ impl ModelFile {
                 format!("{name}: take another file, or remove its line from SHA256SUMS if you changed it yourself")
             })?;
         }
-        if name != DIGITS_SOURCE
+        if embedded_model(name).is_none()
             && !path.exists()
             && let Some(runs) = runs_near(path)
         {
@@ -112,13 +112,13 @@ pub fn newest_run(folder: &Path) -> Option<PathBuf> {
     Some(newest.1)
 }
 
-/// Loads the model in a file, or the embedded one.
+/// Loads the model in a file, or an embedded one.
 ///
 /// # Errors
 /// The file cannot be read, or does not hold a model that fits the options.
 pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
-    if name == DIGITS_SOURCE {
-        return Ok(load_network_bytes(name, DIGITS_SOURCE_WEIGHTS, options)?);
+    if let Some(bytes) = embedded_model(name) {
+        return Ok(load_network_bytes(name, bytes, options)?);
     }
     Ok(load_network(Path::new(name), options)?)
 }

@@ -242,6 +242,77 @@ fn a_source_model_is_fitted_to_channels_and_classes() {
 }
 
 #[test]
+fn emoji_are_chosen_by_what_they_show() {
+    let cooks = [
+        "data.only.role=cook",
+        "data.only.hat=[\"yes\"]",
+        "data.digits=[1]",
+    ];
+    let trained = train("emoji", None, &[&ADM[..], &cooks].concat());
+    assert_eq!(trained.model.image, ImageSpec::new(3, Depth::U8, 32, 32));
+    for line in [
+        "[data.only]\n",
+        "role = [\"cook\"]\n",
+        "style = \"fluent\"\n",
+    ] {
+        assert!(trained.plan.contains(line), "{line}: {}", trained.plan);
+    }
+    let notes = trained.notes.join("\n");
+    // Men and persons of two tones.
+    assert!(notes.contains("on 4 images of"), "{notes}");
+    let left_out = "left out, because the embedded emoji do not have it: data.digits";
+    assert!(notes.contains(left_out), "{notes}");
+    let dir = tempfile::tempdir().unwrap();
+    for (set, words) in [
+        (
+            "data.only.tone=[\"blue\"]",
+            &[
+                "data.only.tone: expected none, light, medium-light",
+                "found \"blue\"",
+            ][..],
+        ),
+        (
+            "data.only.ton=light",
+            &["no key data.only.ton", "did you mean data.only.tone?"],
+        ),
+        (
+            "data.only.colour=[\"red\"]",
+            &[
+                "no key data.only.colour",
+                "[data.only] has kind, tone, gender",
+            ],
+        ),
+        (
+            "data.only.tone=3",
+            &["data.only.tone", "a text or a list of texts"],
+        ),
+        (
+            "data.only.kind=food",
+            &["data.only: expected values that leave at least one emoji"],
+        ),
+        (
+            "data.style=chalk",
+            &["data.style: expected noto or fluent, found \"chalk\""],
+        ),
+        (
+            "data.classes=folders",
+            &["data.classes", "emoji have no classes"],
+        ),
+    ] {
+        let (stop, mut progress) = (AtomicBool::new(false), sdft_train::NoopProgress);
+        let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+        let options = options(dir.path(), "emoji", None, &[&ADM[..], &[set]].concat());
+        let error = TrainJob::new(&options, &mut context).err();
+        let error = error
+            .unwrap_or_else(|| panic!("{set} was accepted"))
+            .to_string();
+        for word in words {
+            assert!(error.contains(word), "{set}: {word}: {error}");
+        }
+    }
+}
+
+#[test]
 fn masks_of_a_folder_belong_to_its_images() {
     let dir = tempfile::tempdir().unwrap();
     for folder in ["images/a", "images/b", "masks/a", "masks/b"] {

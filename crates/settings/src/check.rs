@@ -63,7 +63,7 @@ pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Resu
             let error = read::<P>(&known, key, value).err()?;
             Some(error.message().to_owned())
         },
-        omitted: &|| omitted::<P>(&known),
+        omitted: &|section| omitted::<P>(&known, section),
     };
     check_level(table, &known, "", &plan, origin)
 }
@@ -81,10 +81,14 @@ fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
     }
 }
 
-/// The keys that the serialized default omits, by what serde expects instead of a key that does not exist.
-fn omitted<P: Plan>(defaults: &Table) -> Vec<String> {
+/// The keys that the serialized default omits, by what serde expects instead of a key that does not exist. `section` may be one that it
+/// omits as a whole.
+fn omitted<P: Plan>(defaults: &Table, section: &str) -> Vec<String> {
     let mut sections = vec![String::new()];
     collect_sections(defaults, "", &mut sections);
+    if !sections.iter().any(|known| known == section) {
+        sections.push(section.to_owned());
+    }
     let mut all = Vec::new();
     for section in sections {
         let Err(error) = read::<P>(defaults, &format!("{section}__unknown"), &true.into()) else {
@@ -136,7 +140,7 @@ struct Keys<'a> {
     /// What is wrong with the value of a key, if anything is.
     problem: &'a dyn Fn(&str, &Value) -> Option<String>,
     /// The other keys that exist.
-    omitted: &'a dyn Fn() -> Vec<String>,
+    omitted: &'a dyn Fn(&str) -> Vec<String>,
 }
 
 fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
@@ -178,9 +182,16 @@ fn check_level(
                     let inside = format!("{key}.");
                     plan.all.iter().any(|known| known.starts_with(&inside))
                 };
-                let others = (plan.omitted)().into_iter();
+                let others = (plan.omitted)(prefix).into_iter();
                 all.extend(others.filter(|key| !plan.all.contains(key) && !is_section(key)));
                 let mut problem = keys::unknown(&full, value, &all, in_file);
+                // A section that the default omits can be listed nowhere else.
+                if !prefix.is_empty() && known.is_empty() && !problem.contains("did you mean") {
+                    let inside = all.iter().filter_map(|key| key.strip_prefix(prefix));
+                    let inside: Vec<&str> = inside.collect();
+                    let section = prefix.trim_end_matches('.');
+                    problem += &format!("; [{section}] has {}", inside.join(", "));
+                }
                 let kinds = KINDS.map(|kind| format!("{prefix}{kind}"));
                 let any = Value::String(String::new());
                 if let Some(kind) = kinds.iter().find(|kind| (plan.is_known)(kind, &any)) {

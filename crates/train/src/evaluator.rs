@@ -6,8 +6,10 @@ use crate::plan::{BestBy, Plan};
 use crate::preview::{Choice, Samples, to_tensor};
 use candle_core::Device;
 use sdft_data::{Digits, ImageSource};
-use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
-use sdft_features::DigitsJudge;
+use sdft_eval::{
+    Extractor, ImageSet, judge_emoji, nearest_first, neighbour_strip, score_digits, score_emoji,
+};
+use sdft_features::{AttributeJudge, DigitsJudge};
 use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
 use std::sync::Arc;
@@ -19,16 +21,49 @@ const NOISE_STEP: u64 = 1;
 pub struct Evaluator {
     /// The network in whose features samples are compared with the training images.
     pub extractor: Extractor,
-    /// On the digits: the judge, and the classes of the training images.
-    pub judge: Option<(DigitsJudge, Vec<u8>)>,
+    /// Of an embedded set: the judge of its images.
+    pub judge: Option<SampleJudge>,
+}
+
+/// The judge of an embedded set.
+pub enum SampleJudge {
+    /// Of the digits, with the classes of the training images.
+    Digits(DigitsJudge, Vec<u8>),
+    /// Of the emoji.
+    Emoji(AttributeJudge),
+}
+
+impl SampleJudge {
+    /// Width and height of its images.
+    fn side(&self) -> usize {
+        match self {
+            Self::Digits(..) => Digits::SIZE,
+            Self::Emoji(judge) => judge.config().side,
+        }
+    }
+
+    /// The coverage of samples, and the share in the target's style.
+    fn score(&self, images: &[Rgb8]) -> Result<[f64; 2]> {
+        let x = to_tensor(images, &ImageSpec::rgb8(self.side(), self.side()))?;
+        Ok(match self {
+            Self::Digits(judge, present) => {
+                let score = score_digits(judge, &x, present)?;
+                [score.coverage, score.style]
+            }
+            Self::Emoji(judge) => {
+                let score = score_emoji(&judge_emoji(judge, &x)?)?;
+                [score.coverage, score.style]
+            }
+        })
+    }
 }
 
 impl Evaluator {
-    /// An image as the networks see it: the judge of digits takes 16x16 pixels, Inception any size.
+    /// An image as the networks see it: a judge takes images of its size, Inception of any size.
     fn seen(&self, image: Rgb8) -> Rgb8 {
-        match self.judge {
-            Some(_) if [image.width, image.height] != [Digits::SIZE; 2] => {
-                sdft_imaging::center_crop(&image, Digits::SIZE)
+        match self.judge.as_ref().map(SampleJudge::side) {
+            Some(side) if [image.width, image.height] != [side; 2] => {
+                sdft_imaging::center_crop(&image, side)
             }
             _ => image,
         }
@@ -106,13 +141,12 @@ impl Evaluation {
             ("eval.nearest".to_owned(), distances[distances.len() / 2]),
         ];
         let mut score = kid;
-        if let Some((judge, present)) = &self.evaluator.judge {
-            let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
-            let judged = score_digits(judge, &to_tensor(&images, &spec)?, present)?;
-            values.push(("eval.coverage".to_owned(), judged.coverage));
-            values.push(("eval.style".to_owned(), judged.style));
+        if let Some(judge) = &self.evaluator.judge {
+            let [coverage, style] = judge.score(&images)?;
+            values.push(("eval.coverage".to_owned(), coverage));
+            values.push(("eval.style".to_owned(), style));
             if self.by == BestBy::Coverage {
-                score = -judged.coverage;
+                score = -coverage;
             }
         }
         Ok(EvalReport {

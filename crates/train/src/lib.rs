@@ -32,7 +32,7 @@ pub use crate::{
     checkpoint::{Checkpoint, Position, Tensors, TrainingState},
     drive::{DriveSetup, Ending, drive, due},
     error::{Result, TrainError},
-    evaluator::Evaluator,
+    evaluator::{Evaluator, SampleJudge},
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
     images::StepImages,
@@ -41,7 +41,7 @@ pub use crate::{
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, ClassesPlan, DataPlan, DistillSampling, EvalPlan,
-        LoopPlan, LossPlan, LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OptimPlan,
+        LoopPlan, LossPlan, LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OnlyPlan, OptimPlan,
         OptimizerKind, OutputPlan, Plan, PlanError, Precision, Size, SizeError, check_classes,
         check_counts, check_name, check_optim, check_pace, check_process,
     },

@@ -18,7 +18,8 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), an .npy or TIFF of many images, or `digits`.
+    /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), an .npy or TIFF of many images, or
+    /// `digits` or `emoji`.
     #[arg(long, value_name = "DIR|FILE", requires = "fake")]
     pub(crate) real: Option<PathBuf>,
     /// The generated images: a folder, an .npz, an .npy or a TIFF.

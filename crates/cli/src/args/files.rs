@@ -80,13 +80,25 @@ pub(crate) struct MissingArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct JudgeArgs {
-    /// The .safetensors file to write.
-    #[arg(long, default_value = "digits-judge.safetensors")]
-    pub(crate) out: PathBuf,
+    /// The embedded set whose images it judges.
+    #[arg(value_enum, default_value = "digits")]
+    pub(crate) set: JudgedSet,
+    /// The .safetensors file to write; `digits-judge.safetensors` or `emoji-judge.safetensors` if not given.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
     /// Replace the file if it exists.
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Seed.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
+}
+
+/// An embedded set that has a judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JudgedSet {
+    /// Digits of 16x16.
+    Digits,
+    /// Emoji of 32x32.
+    Emoji,
 }

@@ -30,7 +30,8 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// The model: a weights file, a run folder, or `digits-source`; the newest finished run if not given.
+    /// The model: a weights file, a run folder, `emoji-source` or `digits-source`; if not given, the newest finished run in `runs`, or
+    /// `emoji-source` if there is none.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// Number of images.
@@ -94,10 +95,10 @@ pub(crate) struct SampleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TranslateArgs {
-    /// The method; sdedit if not given, egsde for the embedded example.
+    /// The method; sdedit if not given.
     #[arg(long, value_parser = choice::<TranslationMethod>())]
     pub(crate) method: Option<TranslationMethod>,
-    /// The model of the target domain: a weights file, a run folder, or `digits-source`.
+    /// The model of the target domain: a weights file, a run folder, `emoji-source` or `digits-source`.
     #[arg(long, value_name = "FILE|DIR", requires = "input")]
     pub(crate) model: Option<String>,
     /// The images: a file or a folder with its subfolders.

@@ -9,7 +9,7 @@ pub(crate) use crate::parse::{at_least_one, choice, number, size, whole, whole_f
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use files::{
-    ConvertArgs, DtypeArg, FormatArg, InspectArgs, JudgeArgs, MissingArgs, PreferArg,
+    ConvertArgs, DtypeArg, FormatArg, InspectArgs, JudgeArgs, JudgedSet, MissingArgs, PreferArg,
 };
 pub(crate) use images::{ModelArgs, SampleArgs, TranslateArgs};
 pub(crate) use training::{ClassifierArgs, RunArgs, TrainArgs};
@@ -92,7 +92,7 @@ pub(crate) enum Verb {
     /// List as JSON the named files that a command needs and that are missing.
     #[command(hide = true)]
     Missing(MissingArgs),
-    /// Train the small classifier that judges digit samples.
+    /// Train the small classifier that judges samples of the digits or emoji.
     #[command(hide = true)]
     Judge(JudgeArgs),
     /// Measure images: two sets (FID, KID, ..), or inputs and outputs (PSNR, SSIM, LPIPS, ..).

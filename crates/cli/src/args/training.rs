@@ -77,13 +77,13 @@ pub(crate) enum MethodArg {
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// The source model: a .pt or .safetensors file, a run folder, or a name such as `ffhq-10m` (`cargo xtask fetch --list`) or
-    /// `digits-source`. With --resume, where the same file is now.
+    /// `emoji-source`. With --resume, where the same file is now.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take if it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name such as `metfaces` or `digits`. With --resume, where the same images are now.
+    /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// How to train.
@@ -123,7 +123,7 @@ impl TrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// The images that translations start from: a folder, or `digits`. With --resume, where the same images are now; --target and --init
+    /// The images that translations start from: a folder, `emoji` or `digits`. With --resume, where the same images are now; --target and --init
     /// likewise.
     #[arg(long, value_name = "DIR")]
     pub(crate) source: Option<String>,

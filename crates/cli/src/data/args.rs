@@ -17,7 +17,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataVerb {
-    /// Decode every image of a folder and report broken, duplicate and unusual images.
+    /// Decode every image of a folder and report broken, duplicate and unusual images; say what `emoji` or `digits` hold.
     Check(CheckArgs),
     /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-prepare`).
     #[command(disable_help_flag = true)]
@@ -33,7 +33,7 @@ pub(crate) enum DataVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The folder.
+    /// The folder, or `emoji` or `digits` for images in the program.
     pub(crate) dir: PathBuf,
     /// Size that the images will have in training: height and width, or the side of a square.
     #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size, default_value = "256")]
@@ -71,6 +71,20 @@ pub(crate) struct CheckArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl CheckArgs {
+    /// Whether an option says how files are read.
+    pub(crate) fn reads_files(&self) -> bool {
+        let form = (self.size, self.fit, self.background, self.pages);
+        form != ([256; 2], Fit::Crop, [255; 3], Pages::Images)
+            || self.channels.is_some()
+            || self.depth.is_some()
+            || self.range.is_some()
+            || self.classes.is_some()
+            || self.masks.is_some()
+            || self.strict
+    }
 }
 
 fn fit() -> impl TypedValueParser<Value = Fit> {

@@ -6,7 +6,7 @@ use crate::console;
 use crate::job::job_on_cpu;
 use anyhow::Result;
 use args::{CheckArgs, DataArgs, DataVerb, SelectArgs};
-use sdft_data::{FolderOptions, check_folder_with};
+use sdft_data::{FolderOptions, Inventory, check_folder_with};
 use sdft_imaging::Limits;
 use sdft_jobs::{SelectOptions, Take, Weights, select_images};
 use sdft_runtime::usage;
@@ -21,6 +21,9 @@ pub(crate) fn data(args: &DataArgs, offline: bool, threads: Option<usize>) -> Re
 }
 
 fn check(args: &CheckArgs) -> Result<ExitCode> {
+    if let Some(inventory) = Inventory::of(&args.dir.to_string_lossy())? {
+        return check_embedded(args, &inventory);
+    }
     let [height, width] = args.size;
     if height.max(width) > 65_536 {
         return Err(usage(format!(
@@ -55,6 +58,27 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Prints what an embedded set holds.
+fn check_embedded(args: &CheckArgs, inventory: &Inventory) -> Result<ExitCode> {
+    if args.reads_files() {
+        return Err(usage(format!(
+            "data check {}: images in the program are complete and have one form; expected only --list or --json",
+            inventory.name
+        )));
+    }
+    if args.json {
+        console::line(serde_json::to_string_pretty(inventory)?)?;
+    } else {
+        console::line(inventory)?;
+    }
+    if args.list {
+        for id in &inventory.ids {
+            console::line(id)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn select(args: &SelectArgs) -> Result<()> {

@@ -14,7 +14,7 @@ pub(crate) struct EditArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
-    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
+    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded example.
     #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.
@@ -72,17 +72,17 @@ impl CacheArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditTrainArgs {
-    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `digits-source`. It is not changed. With --resume,
+    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `emoji-source`. It is not changed. With --resume,
     /// where the same model is now.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// The part of the model's file to take if it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name such as `metfaces` or `digits`. With --resume, where the same images are now.
+    /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show; of the digits, a class.
+    /// What the images show. With `--set goal.network=emoji`, values of an attribute such as gender=man; with `digits`, a class.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.
@@ -135,7 +135,7 @@ impl EditTrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditApplyArgs {
-    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `digits-source`.
+    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `emoji-source`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: String,
     /// A direction: a file or a run folder of `edit train`, or a published checkpoint, a file or an `hf:` path; may be given again.

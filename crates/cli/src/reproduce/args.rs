@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Experiment {
+    /// The embedded emoji in about an hour, without downloads: Tables 1 to 4, with true answers.
+    Emoji,
+    /// SDFT and its ablations on the emoji with several values of lambda; one seed.
+    EmojiLambda,
     /// The embedded digits in minutes, without downloads: Tables 1 to 4 in small.
     Digits,
     /// The paper's Table 1: domain translation, measured.
@@ -30,13 +34,13 @@ pub(crate) struct ReproduceArgs {
     /// Which experiment.
     #[arg(value_enum)]
     pub(crate) experiment: Experiment,
-    /// `digits`: number of seeds.
-    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
-    pub(crate) seeds: usize,
+    /// `emoji` and `digits`: number of seeds, 3 if not given. `emoji-lambda`: 1 if not given.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) seeds: Option<usize>,
     /// Tables: which target.
     #[arg(long, value_enum, default_value = "metfaces")]
     pub(crate) target: TargetArg,
-    /// Tables: the source model, a file, a run folder or a name.
+    /// Tables and `emoji`: the source model, a file, a run folder or a name. For `emoji` the embedded one if not given.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<PathBuf>,
     /// Tables: the inputs, 10,000 FFHQ images at 256x256.

@@ -6,8 +6,10 @@ use crate::job::job;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use args::{Experiment, ReproduceArgs, TargetArg};
+use clap::ValueEnum;
 use sdft_experiments::{
-    DigitsOptions, PaperTable, Report, TableOptions, Target, reproduce_digits, reproduce_table,
+    DigitsOptions, EmojiOptions, PaperTable, Report, TableOptions, Target, choose_emoji_lambda,
+    reproduce_digits, reproduce_emoji, reproduce_table,
 };
 use sdft_features::InceptionResize;
 use sdft_jobs::Weights;
@@ -17,10 +19,24 @@ use std::process::ExitCode;
 pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
     refuse_unused(args)?;
     let tables = match args.experiment {
+        Experiment::Emoji => {
+            let options = of_emoji(args, EmojiOptions::default());
+            job("emoji", |context| reproduce_emoji(&options, context))?.map(Vec::from)
+        }
+        Experiment::EmojiLambda => {
+            let usual = EmojiOptions {
+                seeds: 1,
+                out: "runs/reproduce-emoji-lambda".into(),
+                ..EmojiOptions::default()
+            };
+            let options = of_emoji(args, usual);
+            job("lambda", |context| choose_emoji_lambda(&options, context))?
+                .map(|report| vec![report])
+        }
         Experiment::Digits => {
             let usual = DigitsOptions::default();
             let options = DigitsOptions {
-                seeds: args.seeds,
+                seeds: args.seeds.unwrap_or(usual.seeds),
                 out: args.out.clone().unwrap_or(usual.out),
             };
             job("digits", |context| reproduce_digits(&options, context))?.map(Vec::from)
@@ -41,6 +57,16 @@ pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
         print(table)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn of_emoji(args: &ReproduceArgs, usual: EmojiOptions) -> EmojiOptions {
+    let source = args.source.as_ref();
+    EmojiOptions {
+        seeds: args.seeds.unwrap_or(usual.seeds),
+        out: args.out.clone().unwrap_or(usual.out),
+        source: source.map_or(usual.source, |source| source.display().to_string()),
+        scale: usual.scale,
+    }
 }
 
 fn table(table: PaperTable, args: &ReproduceArgs) -> Result<Option<Vec<Report>>> {
@@ -76,15 +102,16 @@ fn print(report: &Report) -> Result<()> {
 
 /// Fails on options that the experiment does not use.
 fn refuse_unused(args: &ReproduceArgs) -> Result<()> {
-    use Experiment::{Digits, Table1, Table2, Table3, Table4};
-    let (all, tables) = (args.experiment, !matches!(args.experiment, Digits));
+    use Experiment::{Digits, Emoji, EmojiLambda, Table1, Table2, Table3, Table4};
+    let all = args.experiment;
+    let tables = !matches!(all, Emoji | EmojiLambda | Digits);
     let options = [
-        ("--seeds", args.seeds != 3, !tables),
+        ("--seeds", args.seeds.is_some(), !tables),
         ("--target", args.target != TargetArg::Metfaces, tables),
         (
             "--source",
             args.source.is_some(),
-            matches!(all, Table3 | Table4),
+            matches!(all, Emoji | EmojiLambda | Table3 | Table4),
         ),
         ("--inputs", args.inputs.is_some(), matches!(all, Table1)),
         ("--data", args.data.is_some(), tables),
@@ -98,10 +125,13 @@ fn refuse_unused(args: &ReproduceArgs) -> Result<()> {
         ("--weights", !args.weights.is_empty(), tables),
     ];
     match options.iter().find(|(_, given, used)| *given && !used) {
-        Some((option, ..)) => Err(usage(format!(
-            "{option} has no effect on {}",
-            format!("{all:?}").to_lowercase()
-        ))),
+        Some((option, ..)) => Err(usage(format!("{option} has no effect on {}", name(all)))),
         None => Ok(()),
     }
+}
+
+/// The experiment as it is typed.
+fn name(experiment: Experiment) -> String {
+    let value = experiment.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
 }

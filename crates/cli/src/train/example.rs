@@ -1,34 +1,69 @@
 //! `train` without arguments: the embedded example.
 
 use crate::job::job;
-use crate::{INTERRUPTED, console};
+use crate::{ART, INTERRUPTED, console};
 use anyhow::Result;
-use sdft_experiments::fine_tuning_example;
+use sdft_experiments::{ExampleOptions, FineTuningExample, fine_tuning_example};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn example(out: &Path) -> Result<ExitCode> {
     console::note(
-        "no arguments: the embedded example. A model that draws all ten digits in chalk is fine-tuned on 90 digits, 1, 4 and 7 only, in \
-         another style: first naively, then with SDFT",
+        "no arguments: the embedded example. A model that draws emoji of all kinds in one flat style is fine-tuned on a few portraits in \
+         another style, all of them light-skinned and none of a woman: first naively, then with SDFT",
     );
-    let Some(made) = job("example", |context| fine_tuning_example(out, &[], context))? else {
+    let options = ExampleOptions {
+        out: out.to_owned(),
+        ..ExampleOptions::default()
+    };
+    let made = job("example", |context| fine_tuning_example(&options, context))?;
+    let Some(made) = made else {
         console::line("interrupted; the same command continues from here")?;
         return Ok(ExitCode::from(INTERRUPTED));
     };
+    console::line(report(&made))?;
+    console::line(ART)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(made: &FineTuningExample) -> String {
     let shares = made.shares.iter();
     let shares: Vec<String> = shares
         .map(|(title, share)| format!("{title} {:.0} %", 100.0 * share))
         .collect();
-    console::line(format_args!("model    {}", made.model.display()))?;
-    console::line(format_args!(
-        "unseen   {} of {} samples are one of the other seven digits, in the new style",
+    format!(
+        "model    {}\n\
+         unseen   {} of {} samples are in the new style and show what none of the {} target pictures does: a woman, dark skin, glasses, a \
+         hat, sadness or anger, an animal, or something else that is no portrait\n\
+         picture  {} (the source model, target pictures, naive fine-tuning and SDFT from the same noise)",
+        made.model.display(),
         shares.join(", "),
-        made.judged
-    ))?;
-    console::line(format_args!(
-        "picture  {} (from the same noise: the source model, naive fine-tuning, SDFT)",
+        made.samples,
+        made.target,
         made.picture.display()
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_has_the_share_of_each_model() {
+        let made = FineTuningExample {
+            model: "m".into(),
+            picture: "p.png".into(),
+            target: 118,
+            shares: vec![("naive", 0.042), ("SDFT", 0.5)],
+            samples: 72,
+        };
+        let text = report(&made);
+        for words in [
+            "naive 4 %, SDFT 50 % of 72 samples",
+            "118",
+            "picture  p.png",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) fn workspace() -> Workspace {
 }
 
 /// Arguments of a run of a second or two, with a checkpoint every other step.
-pub(crate) const SHORT: [&str; 16] = [
+pub(crate) const SHORT: [&str; 17] = [
     "train",
     "--steps",
     "8",
@@ -30,6 +30,7 @@ pub(crate) const SHORT: [&str; 16] = [
     "output.sampler=ddim5",
     "--set",
     "output.log_every=3",
+    "--config=digits-sdft",
     "--name=short",
 ];
 
@@ -83,7 +84,7 @@ pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
 }
 
 /// Arguments that train a classifier in a second.
-pub(crate) const CLASSIFIER: [&str; 10] = [
+pub(crate) const CLASSIFIER: [&str; 11] = [
     "train-classifier",
     "--steps",
     "8",
@@ -93,6 +94,7 @@ pub(crate) const CLASSIFIER: [&str; 10] = [
     "output.eval_every=4",
     "--set",
     "output.log_every=2",
+    "--config=digits-classifier",
     "--name=classifier",
 ];
 

@@ -4,11 +4,12 @@
 use crate::common::{Run, Workspace, place_with_inputs};
 
 /// A direction that trains in a second: four digits, four steps.
-pub(crate) const SHORT: [&str; 14] = [
+pub(crate) const SHORT: [&str; 15] = [
     "edit",
     "train",
     "--images",
     "4",
+    "--config=digits-3-to-2",
     "--epochs",
     "2",
     "--set",

@@ -1,13 +1,18 @@
 //! The networks that measure an edit, as named by the plan of a direction.
 
 use crate::error::{Result, ResultExt as _, failed, usage};
-use crate::judge::load_judge;
+use crate::judge::{load_emoji_judge, load_judge};
 use crate::weights::{Files, Weights};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, as_rgb, cosine_of_texts};
 use sdft_directions::GoalPlan;
-use sdft_eval::{class_features, hash_of, read_clip, text_as_it_stands, texts_through_templates};
-use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, LpipsNet, Network};
+use sdft_eval::{
+    EmojiValues, class_features, features_of_values, hash_of, read_clip, text_as_it_stands,
+    texts_through_templates,
+};
+use sdft_features::{
+    AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, IdentityNet, LpipsNet, Network,
+};
 use sdft_imaging::ImageSpec;
 use sdft_metrics::Features;
 use std::path::{Path, PathBuf};
@@ -22,6 +27,8 @@ pub enum GoalNetwork {
     Clip(usize),
     /// The embedded judge of digits.
     Digits,
+    /// The embedded judge of emoji.
+    Emoji,
 }
 
 impl GoalNetwork {
@@ -29,6 +36,7 @@ impl GoalNetwork {
     pub fn of(name: &str) -> Self {
         match name {
             "digits" => Self::Digits,
+            "emoji" => Self::Emoji,
             "clip-b32" => Self::Clip(32),
             _ => Self::Clip(16),
         }
@@ -157,13 +165,13 @@ struct Words {
 
 enum Opened {
     Clip(Clip, usize),
-    Digits(DigitsJudge),
+    Judge(AttributeJudge),
 }
 
 impl Opened {
     fn embed(self, size: [usize; 2], antialias: bool) -> Result<Box<Embed>> {
         Ok(match self {
-            Self::Digits(judge) => Box::new(move |x| Ok(judge.classify(&as_rgb(x)?)?.features)),
+            Self::Judge(judge) => Box::new(move |x| Ok(judge.classify(&as_rgb(x)?)?.features)),
             Self::Clip(clip, patch) => {
                 let seen = ClipConfig::vit_b(patch).side;
                 let input = ClipInput::new(size, seen, antialias, &Device::Cpu)?;
@@ -174,8 +182,10 @@ impl Opened {
 }
 
 fn read_words(goal: &GoalPlan) -> Result<Words> {
-    let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
-        return digits(goal);
+    let patch = match GoalNetwork::of(&goal.network) {
+        GoalNetwork::Clip(patch) => patch,
+        GoalNetwork::Digits => return digits(goal),
+        GoalNetwork::Emoji => return emoji(goal),
     };
     let (files, tokenizer) = parts(goal)?;
     let clip = read_clip(patch, &files)?;
@@ -212,12 +222,29 @@ fn digits(goal: &GoalPlan) -> Result<Words> {
     let place = |text: &str| -> Result<Tensor> {
         Ok(class_features(&judge, class(text)?, DIGITS_OF_A_CLASS)?)
     };
-    let (from, to) = (place(&goal.from)?, place(&goal.to)?);
+    between(&place(&goal.from)?, &place(&goal.to)?, judge.as_ref())
+}
+
+/// Values of an attribute instead of texts: each is the mean of the Fluent portraits that have it and agree otherwise.
+fn emoji(goal: &GoalPlan) -> Result<Words> {
+    let judge = load_emoji_judge()?;
+    let values = |key: &str, text: &str| -> Result<EmojiValues> {
+        text.parse()
+            .map_err(|error| usage(format!("goal.{key}: {error}")))
+    };
+    let (from, to) = (values("from", &goal.from)?, values("to", &goal.to)?);
+    let [from, to] =
+        features_of_values(&judge, &from, &to).map_err(|error| usage(format!("goal: {error}")))?;
+    between(&from, &to, &judge)
+}
+
+/// The direction between paired features of a judge, `[N, F]` each.
+fn between(from: &Tensor, to: &Tensor, judge: &AttributeJudge) -> Result<Words> {
     let mean = |x: &Tensor| x.mean(0)?.to_vec1::<f32>();
     Ok(Words {
-        cosine: cosine_of_texts(&mean(&from)?, &mean(&to)?),
-        direction: TextDirection::between(&from, &to)?,
-        eye: Opened::Digits(judge),
+        cosine: cosine_of_texts(&mean(from)?, &mean(to)?),
+        direction: TextDirection::between(from, to)?,
+        eye: Opened::Judge(judge.clone()),
     })
 }
 
@@ -269,7 +296,40 @@ mod tests {
         goal.network = "clip-b32".into();
         let all = [Network::Clip(32), Network::Identity, lpips];
         assert_eq!(goal_networks(&goal, true), all);
-        goal.network = "digits".into();
-        assert_eq!(goal_networks(&goal, true), []);
+        for judged in ["digits", "emoji"] {
+            goal.network = judged.into();
+            assert_eq!(goal_networks(&goal, true), []);
+        }
+    }
+
+    #[test]
+    fn the_goals_of_emoji_are_values_of_an_attribute() {
+        let form = ImageSpec::rgb8(32, 32);
+        for (from, to, wrong) in [
+            ("gender=man", "gender=woman", ""),
+            ("tone=light,medium-light", "tone=medium-dark,dark", ""),
+            ("glasses=no", "glasses=yes", ""),
+            ("man", "gender=woman", "goal.from: expected ATTRIBUTE=VALUE"),
+            (
+                "gender=man",
+                "gender=wizard",
+                "none, man, woman, person, mixed",
+            ),
+            ("gender=man", "tone=dark", "goal: expected different values"),
+        ] {
+            let goal = GoalPlan {
+                network: "emoji".into(),
+                from: from.into(),
+                to: to.into(),
+                ..GoalPlan::default()
+            };
+            match open_goal(&goal, &form) {
+                Ok(_) => assert_eq!(wrong, "", "{from} {to}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!wrong.is_empty() && error.contains(wrong), "{error}");
+                }
+            }
+        }
     }
 }

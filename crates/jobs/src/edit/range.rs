@@ -100,17 +100,18 @@ pub(crate) struct RangeImages<'a> {
 /// Mean distances by LPIPS of the images' inversions from the images. Distances in the cache are not measured again.
 ///
 /// # Errors
-/// The plan edits digits, LPIPS cannot be read, or the job is stopped.
+/// The plan edits digits or emoji, LPIPS cannot be read, or the job is stopped.
 pub(crate) fn measure_range(
     plan: &DirectionPlan,
     images: &RangeImages<'_>,
     context: &mut Context<'_>,
 ) -> Result<Curves> {
     let RangeImages { net, data, .. } = *images;
-    if GoalNetwork::of(&plan.goal.network) == GoalNetwork::Digits {
-        return Err(usage(
-            "auto: LPIPS does not measure digits; give `t_edit` and `t_boost` as numbers",
-        ));
+    if let GoalNetwork::Digits | GoalNetwork::Emoji = GoalNetwork::of(&plan.goal.network) {
+        return Err(usage(format!(
+            "auto: LPIPS does not measure {}; give `t_edit` and `t_boost` as numbers",
+            plan.goal.network
+        )));
     }
     (context.on_start)();
     let network = Network::Lpips(LpipsNet::Alex);

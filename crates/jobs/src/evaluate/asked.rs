@@ -1,17 +1,12 @@
 //! Whether generated digits are of the classes that were asked for.
 
+use super::judged::{BATCH, read_square};
 use crate::error::{Result, ResultExt as _};
 use crate::judge::load_judge;
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 use sdft_data::Digits;
 use sdft_eval::{Extractor, Measure, score_kept};
-use sdft_imaging::to_unit_range;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-
-/// Images that are judged at once.
-const BATCH: usize = 256;
 
 /// The keys of a sampled folder's `plan.toml` that say of which class an image is. There are others.
 #[derive(Deserialize)]
@@ -68,12 +63,9 @@ pub(super) fn asked(
     let Some(digits) = digits.collect::<Option<Vec<u8>>>() else {
         return Ok(None);
     };
-    let (judge, side, mut kept) = (load_judge()?, Digits::SIZE, 0.0);
+    let (judge, mut kept) = (load_judge()?, 0.0);
     for (files, digits) in files.chunks(BATCH).zip(digits.chunks(BATCH)) {
-        let images = files.par_iter().map(|(_, path)| extractor.show(path));
-        let images = images.collect::<sdft_eval::Result<Vec<_>>>()?;
-        let pixels: Vec<f32> = images.iter().flat_map(to_unit_range).collect();
-        let x = Tensor::from_vec(pixels, (digits.len(), 3, side, side), &Device::Cpu)?;
+        let x = read_square(files, extractor, Digits::SIZE)?;
         kept += score_kept(&judge, &x, digits)?.class * digits.len() as f64;
     }
     if digits.is_empty() {

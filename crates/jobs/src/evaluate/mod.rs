@@ -1,6 +1,7 @@
 //! Measurements of images: two sets, or pairs of inputs and outputs.
 
 mod asked;
+mod judged;
 mod options;
 mod pairs;
 mod sets;

@@ -67,7 +67,7 @@ impl Choice for Pairing {
 /// Two sets of images to compare.
 #[derive(Clone, Debug)]
 pub struct SetsOptions {
-    /// The real images: a folder, an `.npz` of statistics or images, an `.npy` of images, or the name of the embedded digits.
+    /// The real images: a folder, an `.npz` of statistics or images, an `.npy` of images, or the name of embedded images.
     pub real: PathBuf,
     /// The generated images: a folder, an `.npz` or an `.npy`.
     pub fake: PathBuf,

@@ -1,12 +1,15 @@
 //! Comparing two sets of images.
 
 use super::asked::asked;
+use super::judged::emoji_measures;
 use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
 use crate::context::Context;
-use crate::embedded::DIGITS;
+use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Error, Result, option, usage};
-use crate::judge::judge_features;
-use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use crate::judge::{emoji_judge_features, judge_features};
+use sdft_data::{
+    Digits, DigitsSource, Emoji, EmojiOptions, EmojiSource, EmojiStyle, ImageSource, Style,
+};
 use sdft_eval::{
     Extractor, ImageSet, SetOptions, View, compare_sets, nearest_first, neighbour_strip,
 };
@@ -39,15 +42,18 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
                 .map_err(|source| Error::Output { option, source })?;
         }
     }
-    let digits = options.real == Path::new(DIGITS);
+    let [digits, emoji] = [DIGITS, EMOJI].map(|name| options.real == Path::new(name));
+    let embedded = embedded(&options.real)?;
     for path in paths {
-        let embedded = digits && path == options.real;
-        if !embedded && !path.exists() {
+        let is_embedded = embedded.is_some() && path == options.real;
+        if !is_embedded && !path.exists() {
             return Err(usage(format!("{}: no such folder or file", path.display())));
         }
     }
     let extractor = if digits {
         judge_features()?
+    } else if emoji {
+        emoji_judge_features()?
     } else {
         let otherwise = "give --weights inception=FILE";
         let files = common.weights.of(Network::Inception, otherwise)?;
@@ -57,10 +63,9 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
     let mut cache = common.cache.features(&extractor, context);
     let mut open = |path: &Path| -> Result<ImageSet> {
         let mut progress = |done, all| context.progress.images(done as f64, all);
-        if digits && path == options.real {
-            let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
+        if let (true, Some(all)) = (path == options.real, &embedded) {
             let images = (0..all.len()).map(|i| Ok(all.screen(i)?));
-            let label = "digits, all in the target's style".to_owned();
+            let label = format!("{}, all in the target's style", path.display());
             return Ok(ImageSet::of_images(
                 label,
                 images,
@@ -101,6 +106,11 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
             .measures
             .extend(asked(&options.fake, &fake.files, &extractor)?);
     }
+    if emoji {
+        report
+            .measures
+            .extend(emoji_measures(&fake.files, &extractor)?);
+    }
     report
         .settings
         .push(("features".into(), extractor.describe()));
@@ -118,6 +128,20 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         out: common.out.clone(),
         overwrite: common.overwrite,
     })
+}
+
+/// Embedded images in the target's style, if a path is their name.
+fn embedded(path: &Path) -> Result<Option<Box<dyn ImageSource>>> {
+    if path == Path::new(DIGITS) {
+        let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
+        return Ok(Some(Box::new(all)));
+    }
+    if path == Path::new(EMOJI) {
+        let options = EmojiOptions::new(EmojiStyle::Fluent);
+        let all = EmojiSource::new(&Emoji::embedded()?, &options)?;
+        return Ok(Some(Box::new(all)));
+    }
+    Ok(None)
 }
 
 /// The generated images that are nearest to a real one, where both sets are files.

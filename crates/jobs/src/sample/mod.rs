@@ -7,7 +7,7 @@ pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
 
 use crate::condition::{label_of, names_of_classes, null_for};
 use crate::context::Context;
-use crate::embedded::DIGITS_SOURCE;
+use crate::embedded::EMOJI_SOURCE;
 use crate::error::{Result, ResultExt as _, option};
 use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
 use sdft_gallery::{
@@ -65,10 +65,10 @@ pub struct SampleOptions {
 }
 
 impl Default for SampleOptions {
-    /// 16 images of the embedded model, into `samples`.
+    /// 16 images of the embedded emoji model, into `samples`.
     fn default() -> Self {
         Self {
-            model: DIGITS_SOURCE.to_owned(),
+            model: EMOJI_SOURCE.to_owned(),
             load: LoadOptions::default(),
             n: 16,
             batch: 16,

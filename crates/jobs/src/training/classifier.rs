@@ -16,7 +16,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::Process;
 use sdft_imaging::Depth;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
-use sdft_settings::{given, layers, put};
+use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan, Size};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -33,18 +33,18 @@ pub struct ClassifierTraining {
     domains: [Arc<dyn ImageSource>; 2],
 }
 
-/// The preset of the embedded example.
-const DIGITS_CLASSIFIER: &str = "digits-classifier";
+/// The preset if neither presets nor models and images are named.
+const EXAMPLE: &str = "emoji-classifier";
 
 /// The keys that can change when a run is resumed.
 const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
 
-/// Options of a run that trains a classifier; the defaults train that of the embedded digits.
+/// Options of a run that trains a classifier; the defaults train that of the embedded example.
 #[derive(Clone, Debug, Default)]
 pub struct ClassifierOptions {
     /// Options of every run.
     pub run: RunOptions,
-    /// The images that translations start from: a folder, or the name of the embedded digits.
+    /// The images that translations start from: a folder, or the name of embedded ones.
     pub source: Option<String>,
     /// The images of the target domain.
     pub target: Option<String>,
@@ -63,7 +63,7 @@ impl ClassifierOptions {
         let given = [&self.source, &self.target, &self.model, &self.init];
         let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
         let configs = match is_embedded {
-            true => vec![DIGITS_CLASSIFIER.to_owned()],
+            true => vec![EXAMPLE.to_owned()],
             false => self.run.config.clone(),
         };
         let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &configs)?;
@@ -202,13 +202,20 @@ impl ClassifierJob {
     }
 }
 
-/// Trains the classifier of the embedded digits into `root`, unless it exists. Returns its file, or `None` if the run was interrupted.
+/// Trains the classifier of a preset with these settings into `root`, unless it exists. Returns its file, or `None` if the run was
+/// interrupted.
 ///
 /// # Errors
 /// Those of [`ClassifierJob::from_settings`] and [`Run::run_in`].
-pub fn train_digits_classifier(root: &Path, context: &mut Context<'_>) -> Result<Option<PathBuf>> {
+pub fn train_classifier_preset(
+    preset: &str,
+    assignments: &[&str],
+    root: &Path,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &[preset])?;
+    set_all::<ClassifierPlan>(&mut table, assignments)?;
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &[DIGITS_CLASSIFIER])?;
     put(&mut table, "name", name.into_owned());
     match ClassifierJob::from_settings(table, None, context)?.run_in(root, context)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
@@ -398,6 +405,7 @@ fn open_domain(
         style: domain.style.clone(),
         classes: domain.classes.clone().map(ClassesPlan::Digits),
         per_class: domain.per_class,
+        only: domain.only.clone(),
         ..DataPlan::default()
     };
     let form = Form {

@@ -40,8 +40,8 @@ pub struct DirectionTraining {
     cache: CacheLocation,
 }
 
-/// The preset of the embedded example.
-const DIGITS_DIRECTION: &str = "digits-3-to-2";
+/// The preset if neither presets, models, images nor texts are named.
+const EXAMPLE: &str = "emoji-man-to-woman";
 
 /// A step of the process, or one to find from the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum EditStep {
     Auto,
 }
 
-/// Options of a run that trains a direction; the defaults train that of the embedded digits.
+/// Options of a run that trains a direction; the defaults train that of the embedded example.
 #[derive(Clone, Debug, Default)]
 pub struct DirectionOptions {
     /// Options of every run; `steps` is not used here.
@@ -61,7 +61,7 @@ pub struct DirectionOptions {
     pub model: Option<String>,
     /// The part of the model's file to take, if it holds several.
     pub source_key: Option<String>,
-    /// The images: a folder, or the name of the embedded digits.
+    /// The images: a folder, or the name of embedded ones.
     pub data: Option<String>,
     /// What the images show.
     pub from: Option<String>,
@@ -94,7 +94,7 @@ impl DirectionOptions {
         let given = [&self.model, &self.data, &self.from, &self.to];
         let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
         let configs = match is_embedded {
-            true => vec![DIGITS_DIRECTION.to_owned()],
+            true => vec![EXAMPLE.to_owned()],
             false => self.run.config.clone(),
         };
         let mut table = layers::<DirectionPlan>(&DIRECTIONS, &configs)?;
@@ -309,12 +309,14 @@ impl DirectionJob {
     }
 }
 
-/// Trains the direction of the embedded digits on a model into `root`, unless it exists. Returns its file, or `None` if the run was
-/// interrupted.
+/// Trains the direction of a preset with these settings on a model into `root`, unless it exists. Returns its file, or `None` if the run
+/// was interrupted.
 ///
 /// # Errors
 /// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].
-pub fn train_digits_direction(
+pub fn train_direction_preset(
+    preset: &str,
+    assignments: &[&str],
     root: &Path,
     model: &str,
     context: &mut Context<'_>,
@@ -323,11 +325,11 @@ pub fn train_digits_direction(
         model: Some(model.to_owned()),
         ..DirectionOptions::default()
     };
-    options.run.config = vec![DIGITS_DIRECTION.to_owned()];
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    options.run.config = vec![preset.to_owned()];
+    options.run.set = assignments.iter().map(|&set| set.to_owned()).collect();
     let mut table = options.settings()?;
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
     put(&mut table, "name", name.into_owned());
-    put(&mut table, "data.style", "ember");
     train_direction_in(root, table, &options, context)
 }
 
@@ -416,6 +418,7 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         style: plan.data.style.clone(),
         classes: plan.data.classes.clone().map(ClassesPlan::Digits),
         per_class: plan.data.per_class,
+        only: plan.data.only.clone(),
         ..DataPlan::default()
     };
     let all = open_data(&data, &Form::of(&form(plan)), context)?;

@@ -10,10 +10,9 @@ use super::run::{Run, Training};
 use super::settings::{TrainOptions, fit_architecture, fit_process, fit_to_images};
 use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
-use crate::embedded::DIGITS;
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
-use crate::judge::{judge_features, load_judge};
+use crate::judge::{emoji_judge_features, judge_features, load_emoji_judge, load_judge};
 use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_source};
 use crate::weights::Weights;
 use candle_core::Device;
@@ -23,9 +22,10 @@ use sdft_features::{InceptionResize, Network};
 use sdft_imaging::Depth;
 use sdft_models::{Adapted, LoadOptions, LoadedModel, convert_to_diffusers};
 use sdft_parallel::ProcessGroup;
-use sdft_settings::{given, layers, put, set};
+use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{
-    ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, Setup, run,
+    ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, SampleJudge, Setup,
+    run,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,14 +190,12 @@ impl TrainJob {
 /// Those of [`TrainJob::from_settings`] and [`Run::run_in`].
 pub fn train_preset(
     preset: &str,
-    assignments: &[impl AsRef<str>],
+    assignments: &[&str],
     root: &Path,
     context: &mut Context<'_>,
 ) -> Result<Option<PathBuf>> {
     let mut table = layers::<TrainPlan>(&TRAINING, &[preset])?;
-    for assignment in assignments {
-        set::<TrainPlan>(&mut table, assignment.as_ref())?;
-    }
+    set_all::<TrainPlan>(&mut table, assignments)?;
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     put(&mut table, "name", name.into_owned());
     put(&mut table, "output.keep", 1);
@@ -368,16 +366,22 @@ fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> Strin
     }
 }
 
-/// The evaluator of samples: the embedded judge for digits, otherwise Inception.
+/// The evaluator of samples: the embedded judge for digits and emoji, otherwise Inception.
 fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
-    if plan.data.path == DIGITS {
+    if plan.data.is_digits() {
         let present = match plan.data.chosen_digits() {
             [] => (0..10).collect(),
             digits => digits.to_vec(),
         };
         return Ok(Evaluator {
             extractor: judge_features()?,
-            judge: Some((load_judge()?, present)),
+            judge: Some(SampleJudge::Digits(load_judge()?, present)),
+        });
+    }
+    if plan.data.is_emoji() {
+        return Ok(Evaluator {
+            extractor: emoji_judge_features()?,
+            judge: Some(SampleJudge::Emoji(load_emoji_judge()?)),
         });
     }
     let files = [PathBuf::from(&plan.eval.weights)];
@@ -398,7 +402,7 @@ fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
 
 /// Finds Inception's weights for a run that evaluates.
 fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
-    if plan.eval.every == 0 || plan.data.path == DIGITS {
+    if plan.eval.every == 0 || plan.data.is_digits() || plan.data.is_emoji() {
         return Ok(());
     }
     if plan.eval.weights.is_empty() {

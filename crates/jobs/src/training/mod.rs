@@ -10,9 +10,9 @@ mod presets;
 mod run;
 mod settings;
 
-pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
+pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
 pub use direction::{
-    DirectionJob, DirectionOptions, EditStep, train_digits_direction, train_direction_in,
+    DirectionJob, DirectionOptions, EditStep, train_direction_in, train_direction_preset,
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};

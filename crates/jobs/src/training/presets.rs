@@ -1,9 +1,10 @@
 //! Presets of every kind of run, and the plan that a table of settings describes.
 
 use crate::context::Context;
-use crate::embedded::DIGITS;
+use crate::embedded::{DIGITS, EMOJI};
 use crate::error::Result;
 use sdft_settings::{Plan, Presets, complete};
+use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 macro_rules! preset {
@@ -28,6 +29,10 @@ pub const TRAINING: Presets = Presets(&[
     preset!("digits-naive"),
     preset!("digits-scratch"),
     preset!("digits-source"),
+    preset!("emoji-sdft"),
+    preset!("emoji-naive"),
+    preset!("emoji-scratch"),
+    preset!("emoji-source"),
     preset!("metfaces-sdft"),
     preset!("aahq-sdft"),
     preset!("celebahq-sdft"),
@@ -35,7 +40,8 @@ pub const TRAINING: Presets = Presets(&[
 ]);
 
 /// Presets of `train-classifier`.
-pub const CLASSIFIERS: Presets = Presets(&[preset!("digits-classifier")]);
+pub const CLASSIFIERS: Presets =
+    Presets(&[preset!("digits-classifier"), preset!("emoji-classifier")]);
 
 /// Presets of `edit train`.
 pub const DIRECTIONS: Presets = Presets(&[
@@ -46,55 +52,84 @@ pub const DIRECTIONS: Presets = Presets(&[
     preset!("old", "edit/old"),
     preset!("man", "edit/man"),
     preset!("woman", "edit/woman"),
+    preset!("emoji-man-to-woman", "edit/emoji-man-to-woman"),
+    preset!("emoji-light-to-dark", "edit/emoji-light-to-dark"),
+    preset!("emoji-add-glasses", "edit/emoji-add-glasses"),
     preset!("digits-3-to-2", "edit/digits-3-to-2"),
 ]);
 
-/// The keys that only the embedded digits have, in every section of images.
-const OF_DIGITS: [&str; 4] = ["style", "classes", "per_class", "digits"];
+/// The keys that only embedded images have, in every section of images.
+const OF_EMBEDDED: [&str; 5] = ["style", "classes", "per_class", "digits", "only"];
 
-/// The plan that a checked table describes. Keys that only the digits have are dropped where images come from a folder, with a note.
+/// The keys of [`OF_EMBEDDED`] that the images at a path have, and what these images are.
+fn keys_of(path: &str) -> (&'static [&'static str], &'static str) {
+    match path {
+        DIGITS => (
+            &["style", "classes", "per_class", "digits"],
+            "the embedded digits",
+        ),
+        EMOJI => (&["style", "only"], "the embedded emoji"),
+        _ => (&[], "the images of a folder"),
+    }
+}
+
+/// The plan that a checked table describes. Keys that its images do not have are dropped with a note.
 pub(super) fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
     let (plan, dropped) = resolve(table)?;
-    if !dropped.is_empty() {
-        context.progress.note(&format!(
-            "left out, because only the embedded digits have it and the images come from a folder: {}",
-            dropped.join(", ")
-        ));
+    let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, images) in dropped {
+        notes.entry(images).or_default().push(key);
+    }
+    for (images, keys) in notes {
+        let keys = keys.join(", ");
+        let note = format!("left out, because {images} do not have it: {keys}");
+        context.progress.note(&note);
     }
     Ok(plan)
 }
 
-/// [`plan`], and the keys that were set and dropped.
-fn resolve<P: Plan>(table: Table) -> Result<(P, Vec<String>)> {
+/// [`plan`], and the keys that were set and dropped, each with its images.
+fn resolve<P: Plan>(table: Table) -> Result<(P, Vec<(String, &'static str)>)> {
     let mut all = complete::<P>(table.clone());
     let mut dropped = Vec::new();
-    drop_keys_of_digits(&mut all, "", &mut dropped);
-    dropped.retain(|key| is_set(&table, key));
+    drop_keys(&mut all, &table, "", &mut dropped);
+    dropped.retain(|(key, _)| is_set(&table, key));
     Ok((sdft_settings::read(all)?, dropped))
 }
 
-/// Removes [`OF_DIGITS`] from sections whose images come from a folder, and adds the keys to `dropped`.
-fn drop_keys_of_digits(table: &mut Table, prefix: &str, dropped: &mut Vec<String>) {
+/// Removes keys of [`OF_EMBEDDED`] from sections whose images do not have them, and adds them to `dropped`. `given` is what was set.
+fn drop_keys(
+    table: &mut Table,
+    given: &Table,
+    prefix: &str,
+    dropped: &mut Vec<(String, &'static str)>,
+) {
     let path = table.get("path").and_then(Value::as_str);
-    if path.is_some_and(|path| !path.is_empty() && path != DIGITS) {
-        let is_of_digits = |key: &str| match table.get(key) {
-            // Anything but a list of digits says where the classes of a folder are.
-            Some(value) => key != "classes" || value.is_array(),
-            None => false,
-        };
-        let gone: Vec<&str> = OF_DIGITS
-            .into_iter()
-            .filter(|key| is_of_digits(key))
-            .collect();
-        for key in &gone {
-            table.remove(*key);
+    if let Some(path) = path.filter(|path| !path.is_empty()) {
+        let (own, images) = keys_of(path);
+        let is_emoji = path == EMOJI;
+        for key in OF_EMBEDDED.into_iter().filter(|key| !own.contains(key)) {
+            // Anything but a list of digits says where the classes are.
+            let is_place =
+                key == "classes" && table.get(key).is_some_and(|value| !value.is_array());
+            if !is_place && table.remove(key).is_some() {
+                dropped.push((format!("{prefix}{key}"), images));
+            }
         }
-        let gone = gone.iter();
-        dropped.extend(gone.map(|key| format!("{prefix}{key}")));
+        let is_default = !is_set(given, &format!("{prefix}style"));
+        if let (true, true, Some(style)) = (is_emoji, is_default, table.get_mut("style")) {
+            // The default styles are those of the digits, of the source and of the target domain.
+            let domain = if style.as_str() == Some("ember") {
+                "fluent"
+            } else {
+                "noto"
+            };
+            *style = domain.into();
+        }
     }
     for (key, value) in table.iter_mut() {
         if let Value::Table(inner) = value {
-            drop_keys_of_digits(inner, &format!("{prefix}{key}."), dropped);
+            drop_keys(inner, given, &format!("{prefix}{key}."), dropped);
         }
     }
 }
@@ -124,10 +159,11 @@ mod tests {
         for name in TRAINING.names() {
             let mut table = layers::<TrainPlan>(&TRAINING, &[name]).unwrap();
             let own = name.starts_with("own-");
-            if !own && !name.starts_with("digits") {
+            let embedded = ["digits", "emoji"].iter().any(|set| name.starts_with(set));
+            if !own && !embedded {
                 put(&mut table, "source", "source.pt");
             }
-            if !name.starts_with("digits") {
+            if !embedded {
                 put(&mut table, "data.path", "images");
             }
             assert_eq!(own, !table.contains_key("name"), "{name}");
@@ -139,16 +175,38 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_digits_do_not_reach_the_plan_of_a_folder() {
+    fn every_preset_of_a_direction_is_a_valid_configuration() {
+        for name in DIRECTIONS.names() {
+            let mut table = layers::<DirectionPlan>(&DIRECTIONS, &[name]).unwrap();
+            let embedded = ["digits", "emoji"].iter().any(|set| name.starts_with(set));
+            if !embedded {
+                put(&mut table, "source", "source.pt");
+                put(&mut table, "data.path", "images");
+            }
+            let (plan, _) = resolve::<DirectionPlan>(table).unwrap();
+            assert_eq!(plan.name, name);
+            plan.validate_settings()
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+
+    #[test]
+    fn settings_of_embedded_images_do_not_reach_the_plan_of_a_folder() {
+        let keys = |dropped: Vec<(String, &'static str)>| {
+            dropped.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
         let mut table = layers::<TrainPlan>(&TRAINING, &["digits-sdft"]).unwrap();
         let (digits, dropped) = resolve::<TrainPlan>(table.clone()).unwrap();
         assert!(dropped.is_empty());
         assert_eq!(digits.data.chosen_digits(), [1, 4, 7]);
         put(&mut table, "data.path", "photos");
         let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
-        assert_eq!(dropped, ["data.style", "data.classes", "data.per_class"]);
+        assert_eq!(
+            keys(dropped),
+            ["data.style", "data.classes", "data.per_class"]
+        );
         let text = toml::to_string(&photos).unwrap();
-        for key in OF_DIGITS {
+        for key in OF_EMBEDDED {
             assert!(!text.contains(&format!("\n{key} = ")), "{key}: {text}");
         }
         assert_eq!(toml::from_str::<TrainPlan>(&text).unwrap(), photos);
@@ -165,5 +223,41 @@ mod tests {
             (data.style, data.classes, data.per_class),
             (None, None, None)
         );
+    }
+
+    #[test]
+    fn each_embedded_set_has_its_own_settings() {
+        let mut table = layers::<TrainPlan>(&TRAINING, &["emoji-sdft"]).unwrap();
+        let (emoji, dropped) = resolve::<TrainPlan>(table.clone()).unwrap();
+        assert!(dropped.is_empty());
+        let only = emoji.data.only.clone().unwrap().0;
+        assert_eq!(only["kind"], ["portrait"]);
+        assert_eq!(emoji.data.style.as_deref(), Some("fluent"));
+        let text = toml::to_string(&emoji).unwrap();
+        assert_eq!(toml::from_str::<TrainPlan>(&text).unwrap(), emoji);
+        put(&mut table, "data.digits", Value::Array(vec![1.into()]));
+        let (_, dropped) = resolve::<TrainPlan>(table.clone()).unwrap();
+        assert_eq!(dropped, [("data.digits".to_owned(), "the embedded emoji")]);
+        for (path, images) in [
+            ("digits", "the embedded digits"),
+            ("photos", "the images of a folder"),
+        ] {
+            let mut table = table.clone();
+            put(&mut table, "data.path", path);
+            let (plan, dropped) = resolve::<TrainPlan>(table).unwrap();
+            assert!(plan.data.only.is_none());
+            assert!(
+                dropped.contains(&("data.only".to_owned(), images)),
+                "{dropped:?}"
+            );
+        }
+        // The default styles of the digits' domains become those of the emoji's.
+        let mut table = Table::new();
+        put(&mut table, "data.source.path", "emoji");
+        put(&mut table, "data.target.path", "emoji");
+        let (plan, dropped) = resolve::<ClassifierPlan>(table).unwrap();
+        assert!(dropped.is_empty());
+        let styles = [plan.data.source.style, plan.data.target.style];
+        assert_eq!(styles.map(Option::unwrap), ["noto", "fluent"]);
     }
 }

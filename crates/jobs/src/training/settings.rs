@@ -4,7 +4,7 @@ use super::networks::{AUGMENT_LABELS, TrainPlan};
 use super::options::RunOptions;
 use super::presets::TRAINING;
 use crate::context::Context;
-use crate::embedded::DIGITS;
+use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Result, usage};
 use sdft_adm::AdmConfig;
 use sdft_diffusion::{EdmProcess, PredictionType};
@@ -25,11 +25,11 @@ const LONGEST: usize = 100;
 pub struct TrainOptions {
     /// Options of every run.
     pub run: RunOptions,
-    /// The source model: a file, or the name of the embedded one.
+    /// The source model: a file, or the name of an embedded one.
     pub source: Option<String>,
     /// The part of the source file to take, if it holds several.
     pub source_key: Option<String>,
-    /// The images: a folder, or the name of the embedded digits.
+    /// The images: a folder, or the name of embedded ones.
     pub data: Option<String>,
     /// How to train.
     pub method: Option<Method>,
@@ -127,9 +127,9 @@ fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
     let said = |path: &[&str]| text(asked, path).filter(|text| !text.is_empty());
     let (data, source) = (said(&["data", "path"]), said(&["source"]));
     let method = said(&["method"]);
-    if source.is_none() && data.is_none_or(|data| data == DIGITS) {
-        // The embedded example.
-        let preset = format!("digits-{}", method.unwrap_or("sdft"));
+    if source.is_none() && data.is_none_or(|data| [DIGITS, EMOJI].contains(&data)) {
+        // An embedded example.
+        let preset = format!("{}-{}", data.unwrap_or(EMOJI), method.unwrap_or("sdft"));
         return (vec![preset], None);
     }
     if source.is_none() && method.is_none_or(|method| method == "scratch") {
@@ -452,8 +452,10 @@ mod tests {
                 &["--config", "digits-source", "--seed", "3"],
                 "digits-source",
             ),
-            (&["--method", "naive"], "digits-naive"),
+            (&["--method", "naive"], "emoji-naive"),
             (&["--data", "digits"], "digits-sdft"),
+            (&["--data", "emoji"], "emoji-sdft"),
+            (&["--data", "emoji", "--method", "naive"], "emoji-naive"),
             (&["--data", "/"], "run-scratch"),
             (&["--data", &long], &format!("{}-scratch", &long[..LONGEST])),
         ] {

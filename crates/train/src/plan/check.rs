@@ -67,10 +67,11 @@ impl<M> Plan<M> {
             ("eval.patience", self.eval.patience, 0, MAX_RUN_STEPS),
         ])?;
         if self.eval.every > 0 {
-            if self.eval.best == BestBy::Coverage && !self.data.is_digits() {
+            let is_judged = self.data.is_digits() || self.data.is_emoji();
+            if self.eval.best == BestBy::Coverage && !is_judged {
                 return wrong(
                     "eval.best",
-                    "coverage counts classes, which only the digits have; expected kid".into(),
+                    "coverage counts what the judges of digits and emoji see; expected kid for other images".into(),
                 );
             }
             let problem = match self.eval.sampler.parse() {

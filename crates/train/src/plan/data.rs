@@ -1,24 +1,23 @@
 //! The training images: where they are, their form, their classes, and how they are augmented.
 
 use super::check::{PlanError, check_classes, check_ranges, error};
+use super::{OnlyPlan, Size};
 use sdft_data::{Augment, ClassesFrom, Fit, ImageSource, Pages};
 use sdft_imaging::Depth;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::fmt;
-use std::str::FromStr;
 
-/// The longest side of an image.
-const MOST_SIDE: usize = 1 << 14;
 /// The most channels of an image.
 const MOST_CHANNELS: usize = 1024;
 /// The path of the embedded digits.
 const DIGITS: &str = "digits";
+/// The path of the embedded emoji.
+const EMOJI: &str = "emoji";
 
 /// The training images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataPlan {
-    /// An image folder, or `digits` for the embedded handwritten digits.
+    /// An image folder, or `digits` or `emoji` for embedded images.
     pub path: String,
     /// Whether images are flipped horizontally half of the time.
     pub flip: bool,
@@ -28,7 +27,7 @@ pub struct DataPlan {
     pub strict: bool,
     /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
-    /// Digits only: `chalk` or `ember`.
+    /// Of the digits `chalk` or `ember`, of the emoji `noto` or `fluent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Where the classes are: `folders`, or a CSV or JSON file. A list of digits, as [`DataPlan::digits`], chooses digits.
@@ -79,6 +78,9 @@ pub struct DataPlan {
     /// The number of images of each class, set when the images are read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<usize>,
+    /// Emoji only: which of them are taken, by what they show; all if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<OnlyPlan>,
 }
 
 impl Default for DataPlan {
@@ -106,6 +108,7 @@ impl Default for DataPlan {
             augment: 0.0,
             class_names: Vec::new(),
             class_counts: Vec::new(),
+            only: None,
         }
     }
 }
@@ -124,6 +127,12 @@ impl DataPlan {
     #[must_use]
     pub fn is_digits(&self) -> bool {
         self.path == DIGITS
+    }
+
+    /// Whether the images are the embedded emoji.
+    #[must_use]
+    pub fn is_emoji(&self) -> bool {
+        self.path == EMOJI
     }
 
     /// The digits to take; all if empty.
@@ -190,7 +199,7 @@ impl DataPlan {
         if self.path.is_empty() {
             return wrong(
                 "path",
-                "expected an image folder or \"digits\"; give --data".into(),
+                "expected an image folder, \"digits\" or \"emoji\"; give --data".into(),
             );
         }
         if let Some(ClassesPlan::Digits(digits)) = &self.classes {
@@ -221,10 +230,28 @@ impl DataPlan {
                     ),
                 );
             }
-            if self.masks.is_some() {
-                return wrong("masks", "the embedded digits have no masks; drop it".into());
-            }
-        } else if self.digits.is_some() {
+        } else if self.is_emoji() && self.classes_from().is_some() {
+            return wrong(
+                "classes",
+                "the embedded emoji have no classes; drop it".into(),
+            );
+        }
+        if let (true, Some(_)) = (self.is_digits() || self.is_emoji(), &self.masks) {
+            return wrong(
+                "masks",
+                format!("the embedded {} have no masks; drop it", self.path),
+            );
+        }
+        if let (false, Some(_)) = (self.is_emoji(), &self.only) {
+            return wrong(
+                "only",
+                format!(
+                    "chooses embedded emoji, and the images are those of {}; drop it",
+                    self.path
+                ),
+            );
+        }
+        if !self.is_digits() && self.digits.is_some() {
             return wrong(
                 "digits",
                 format!(
@@ -288,98 +315,6 @@ impl<'de> Deserialize<'de> for ClassesPlan {
     }
 }
 
-/// Height and width of images in pixels. In settings it is `256` or `"192x256"`: height first, as in shapes of tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Height in pixels.
-    pub height: usize,
-    /// Width in pixels.
-    pub width: usize,
-}
-
-impl Size {
-    /// Images of this height and width.
-    #[must_use]
-    pub fn new(height: usize, width: usize) -> Self {
-        Self { height, width }
-    }
-
-    /// `[height, width]`.
-    #[must_use]
-    pub fn sides(self) -> [usize; 2] {
-        [self.height, self.width]
-    }
-
-    fn checked(height: usize, width: usize) -> Option<Self> {
-        let fits = |side| (1..=MOST_SIDE).contains(&side);
-        (fits(height) && fits(width)).then_some(Self { height, width })
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.height == self.width {
-            true => write!(f, "{}", self.height),
-            false => write!(f, "{}x{}", self.height, self.width),
-        }
-    }
-}
-
-/// A text that is not a size.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected a side such as 256, or HEIGHTxWIDTH such as 192x256, up to {MOST_SIDE}, found {found}"
-)]
-pub struct SizeError {
-    found: String,
-}
-
-impl FromStr for Size {
-    type Err = SizeError;
-
-    fn from_str(text: &str) -> Result<Self, SizeError> {
-        let side = |text: &str| text.trim().parse::<usize>().ok();
-        let size = match text.split_once(['x', 'X']) {
-            None => side(text).map(|side| [side, side]),
-            Some((height, width)) => side(height).zip(side(width)).map(Into::into),
-        };
-        size.and_then(|[height, width]| Self::checked(height, width))
-            .ok_or_else(|| SizeError {
-                found: format!("{text:?}"),
-            })
-    }
-}
-
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.height == self.width {
-            true => self.height.serialize(serializer),
-            false => serializer.collect_str(self),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Side(i64),
-            Text(String),
-        }
-        let text = match Written::deserialize(deserializer) {
-            Ok(Written::Side(side)) => side.to_string(),
-            Ok(Written::Text(text)) => text,
-            Err(_) => {
-                return Err(D::Error::custom(
-                    "expected a side such as 256, or HEIGHTxWIDTH such as \"192x256\"",
-                ));
-            }
-        };
-        text.parse().map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,7 +341,7 @@ mod tests {
         assert_eq!(keys, old);
         let text = "size = \"24x16\"\ndepth = 16\nrange = [0, 4095]\nfit = \"random-crop\"\nclasses = \"folders\"\n\
                     background = [0, 0, 0]\npages = \"channels\"\nmasks = \"m\"\nscale = 0.1\naugment = 0.12\nflip_vertical = true\n\
-                    channels = 2\n";
+                    channels = 2\n[only]\nkind = [\"portrait\"]\n";
         let plan = read(text).unwrap();
         assert_eq!(plan.size, Some(Size::new(24, 16)));
         assert_eq!(plan.range, Some([0.0, 4095.0]));
@@ -440,24 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_a_side_or_height_and_width() {
-        for (text, size) in [
-            ("256", Size::new(256, 256)),
-            ("\"256\"", Size::new(256, 256)),
-            ("\"192x256\"", Size::new(192, 256)),
-        ] {
-            let plan = read(&format!("size = {text}")).unwrap();
-            assert_eq!(plan.size, Some(size));
-        }
-        for text in ["0", "-1", "\"16x\"", "\"0x16\"", "\"big\"", "1.5", "99999"] {
-            let message = read(&format!("size = {text}")).unwrap_err().to_string();
-            assert!(message.contains("HEIGHTxWIDTH"), "{text}: {message}");
-        }
-        assert_eq!(Size::new(24, 16).to_string(), "24x16");
-        assert_eq!(Size::new(16, 16).to_string(), "16");
-    }
-
-    #[test]
     fn impossible_settings_name_the_key() {
         for (text, key) in [
             ("", "data.path"),
@@ -470,6 +387,11 @@ mod tests {
             ("path = \"digits\"\nclasses = [10]", "data.classes"),
             ("path = \"digits\"\nclasses = \"a.csv\"", "data.classes"),
             ("path = \"digits\"\nmasks = \"m\"", "data.masks"),
+            ("path = \"emoji\"\nmasks = \"m\"", "data.masks"),
+            ("path = \"emoji\"\nclasses = \"folders\"", "data.classes"),
+            ("path = \"emoji\"\ndigits = [1]", "data.digits"),
+            ("path = \"digits\"\nonly.tone = [\"dark\"]", "data.only"),
+            ("path = \"p\"\nonly.tone = [\"dark\"]", "data.only"),
         ] {
             assert_eq!(read(text).unwrap().check().unwrap_err().key, key, "{text}");
         }

@@ -11,13 +11,17 @@ pub use check::{
     check_process,
 };
 
-pub use data::{ClassesPlan, DataPlan, Size, SizeError};
+pub use data::{ClassesPlan, DataPlan};
+pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
+pub use size::{Size, SizeError};
 
 mod advice;
 mod check;
 mod data;
+mod only;
 mod output;
+mod size;
 
 /// What is trained, and against what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +280,7 @@ impl Default for LoopPlan {
 pub enum BestBy {
     /// The smallest KID against the training images.
     Kid,
-    /// Digits only: the largest share of samples in the training images' style whose class is not among the training images.
+    /// Digits and emoji only: the largest share of samples in the target's style with a class or an attribute that the target set lacks.
     Coverage,
 }
 
@@ -325,7 +329,7 @@ pub struct Plan<M = toml::Table> {
     pub seed: u64,
     /// What is trained, and against what.
     pub method: Method,
-    /// The source model: a file, or `digits-source` for the embedded one; empty for `scratch`.
+    /// The source model: a file, or `digits-source` or `emoji-source` for an embedded one; empty for `scratch`.
     pub source: String,
     /// The part of the source file to take where it holds several; empty chooses the moving average.
     pub source_key: String,

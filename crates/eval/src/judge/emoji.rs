@@ -1,0 +1,359 @@
+//! Training the judge of the emoji.
+
+use super::report::{EmojiJudgeReport, Tally};
+use super::{Batch, HELD_OUT, shifted, train};
+use crate::emoji::judge_emoji;
+use crate::error::Result;
+use candle_core::{Device, Tensor};
+use sdft_data::{COLUMNS, Emoji, EmojiEntry, EmojiStyle};
+use sdft_features::{AttributeJudge, JudgeConfig, JudgeHead};
+use sdft_imaging::{Rgb8, to_unit_range};
+use sdft_nn::Params;
+use sdft_noise::{Draw, Purpose};
+use std::collections::BTreeMap;
+
+const STEPS: u64 = 4000;
+const BATCH: u64 = 32;
+const SIDE: usize = Emoji::SIZE;
+/// The attributes that the judge classifies.
+const HEADS: [&str; 6] = ["kind", "tone", "gender", "glasses", "hat", "mood"];
+/// The columns by which emoji are sorted before every tenth is held out.
+const SORTED_BY: [&str; 5] = ["glasses", "hat", "mood", "kind", "gender"];
+/// The strongest blur: the share of each neighbour in a pixel, along both axes.
+const BLUR: f32 = 0.25;
+/// The strongest noise.
+const NOISE: f32 = 0.25;
+/// The noise of held-out pictures that are as soft as samples.
+const SOFT_NOISE: f32 = 0.1;
+
+/// The network of the judge of the emoji: about 300,000 parameters.
+pub fn emoji_judge_config() -> JudgeConfig {
+    let columns = HEADS.iter().filter_map(|head| {
+        let (name, values) = COLUMNS.iter().find(|(name, _)| name == head)?;
+        Some(JudgeHead {
+            name: (*name).to_owned(),
+            values: values.iter().map(|&value| value.to_owned()).collect(),
+        })
+    });
+    JudgeConfig {
+        side: SIDE,
+        widths: vec![24, 48, 96, 128],
+        norm_groups: Some(8),
+        features: 64,
+        heads: columns.collect(),
+    }
+}
+
+/// Trains the judge of the emoji on both styles and on blends of them: flipped, shifted, blurred and with noise, because samples of a
+/// diffusion model are softer than drawings. Values that are rare are drawn more often. Every tenth emoji is held out, in all its skin tones.
+/// The same seed gives the same weights.
+///
+/// # Errors
+/// Fails if a tensor operation fails.
+pub fn train_emoji_judge(
+    seed: u64,
+    mut progress: impl FnMut(u64, u64, f64),
+) -> Result<(JudgeConfig, Params, EmojiJudgeReport)> {
+    let album = Album::embedded()?;
+    let (judge, params) = fit(&album, seed, STEPS, &mut progress)?;
+    let report = evaluate(&album, &judge)?;
+    Ok((judge.config().clone(), params, report))
+}
+
+/// Compares a judge with the emoji that its training does not see.
+///
+/// # Errors
+/// Fails if the judge has other heads, or takes images of another size.
+pub fn evaluate_emoji_judge(judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
+    evaluate(&Album::embedded()?, judge)
+}
+
+fn fit(
+    album: &Album,
+    seed: u64,
+    steps: u64,
+    progress: &mut dyn FnMut(u64, u64, f64),
+) -> Result<(AttributeJudge, Params)> {
+    let config = emoji_judge_config();
+    let pool = Pool::new(album, &config);
+    let draw = |step| pool.draw(seed, step);
+    Ok(train(&config, seed, steps, draw, progress)?)
+}
+
+/// All emoji, and which of them are held out.
+struct Album {
+    emoji: Emoji,
+    /// The picture in each style, if there is one.
+    pictures: Vec<[Option<Rgb8>; 2]>,
+    /// Emoji that differ in the skin tone only, sorted by their values.
+    families: Vec<Vec<usize>>,
+}
+
+impl Album {
+    fn embedded() -> Result<Self> {
+        let emoji = Emoji::embedded()?;
+        let mut bases: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in emoji.entries().iter().enumerate() {
+            bases.entry(&entry.base).or_default().push(index);
+        }
+        // Sorted by their values, so that some of the rare ones are held out.
+        let mut families: Vec<Vec<usize>> = bases.into_values().collect();
+        families.sort_by_cached_key(|family| {
+            let entry = &emoji.entries()[family[0]];
+            SORTED_BY.map(|column| entry.value(column).map(str::to_owned))
+        });
+        Ok(Self {
+            pictures: (0..emoji.entries().len())
+                .map(|index| EmojiStyle::ALL.map(|style| emoji.picture(index, style)))
+                .collect(),
+            families,
+            emoji,
+        })
+    }
+
+    /// The families that are held out, or the others.
+    fn families(&self, held_out: bool) -> impl Iterator<Item = &Vec<usize>> {
+        let numbered = self.families.iter().enumerate();
+        numbered.filter_map(move |(i, family)| ((i % HELD_OUT == 0) == held_out).then_some(family))
+    }
+}
+
+/// The places of an emoji's values among the logits of each head; `None` where the styles differ.
+fn labels(entry: &EmojiEntry, config: &JudgeConfig) -> Vec<Option<usize>> {
+    let heads = config.heads.iter();
+    heads
+        .map(|head| head.position(entry.value(&head.name)?))
+        .collect()
+}
+
+/// The emoji to train on.
+struct Pool<'a> {
+    album: &'a Album,
+    labels: Vec<Vec<Option<usize>>>,
+    all: Vec<Vec<usize>>,
+    /// For each head and each of its values: the emoji of each family that have it.
+    by_value: Vec<Vec<Vec<Vec<usize>>>>,
+}
+
+impl<'a> Pool<'a> {
+    fn new(album: &'a Album, config: &JudgeConfig) -> Self {
+        let entries = album.emoji.entries().iter();
+        let labels: Vec<_> = entries.map(|entry| labels(entry, config)).collect();
+        let all: Vec<Vec<usize>> = album.families(false).cloned().collect();
+        let with = |head: usize, value: usize| -> Vec<Vec<usize>> {
+            let has = |&&i: &&usize| labels[i][head] == Some(value);
+            let families = all.iter();
+            families
+                .map(|family| family.iter().filter(has).copied().collect::<Vec<_>>())
+                .filter(|family| !family.is_empty())
+                .collect()
+        };
+        let by_value = config.heads.iter().enumerate();
+        let by_value = by_value.map(|(head, known)| {
+            let values = (0..known.values.len()).map(|value| with(head, value));
+            values.filter(|families| !families.is_empty()).collect()
+        });
+        Self {
+            by_value: by_value.collect(),
+            album,
+            all,
+            labels,
+        }
+    }
+
+    /// An emoji: half of them from a random family, half with a random value of a random attribute.
+    fn pick(&self, draw: &Draw) -> usize {
+        let below = |at, n: usize| draw.below(at, n as u64) as usize;
+        let mut families = &self.all;
+        if below(0, 2) == 1 {
+            let values = &self.by_value[below(1, self.by_value.len())];
+            families = &values[below(2, values.len())];
+        }
+        let family = &families[below(3, families.len())];
+        family[below(4, family.len())]
+    }
+
+    fn draw(&self, seed: u64, step: u64) -> Batch {
+        let heads = self.by_value.len();
+        let mut batch = Batch {
+            images: Vec::new(),
+            style: Vec::new(),
+            labels: vec![Vec::new(); heads],
+        };
+        for sample in 0..BATCH {
+            let draw = Draw::new(seed, Purpose::Judge, step, sample);
+            let noise = Draw::new(seed, Purpose::Judge, step, BATCH + sample);
+            let index = self.pick(&draw);
+            let Some((picture, style)) = blend(&self.album.pictures[index], &draw) else {
+                continue;
+            };
+            batch.images.extend(disturbed(picture, &draw, &noise));
+            batch.style.push(style);
+            for (labels, label) in batch.labels.iter_mut().zip(&self.labels[index]) {
+                labels.push(label.and_then(|label| u32::try_from(label).ok()));
+            }
+        }
+        batch
+    }
+}
+
+/// One third Noto, one third Fluent, one third in between, and the share of Fluent. An emoji without one of them says nothing about the style.
+#[expect(clippy::cast_possible_truncation, reason = "a share")]
+fn blend(pictures: &[Option<Rgb8>; 2], draw: &Draw) -> Option<(Vec<f32>, Option<f32>)> {
+    let [Some(noto), Some(fluent)] = pictures else {
+        let only = pictures.iter().flatten().next()?;
+        return Some((to_unit_range(only), None));
+    };
+    let share = match draw.below(5, 3) {
+        0 => 0.0,
+        1 => 1.0,
+        _ => draw.uniform(6) as f32,
+    };
+    let pairs = to_unit_range(noto).into_iter().zip(to_unit_range(fluent));
+    let blended = pairs.map(|(noto, fluent)| (1.0 - share) * noto + share * fluent);
+    Some((blended.collect(), Some(share)))
+}
+
+/// A picture flipped, shifted, blurred and with noise.
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+fn disturbed(picture: Vec<f32>, draw: &Draw, noise: &Draw) -> Vec<f32> {
+    let flip = draw.below(7, 2) == 1;
+    let [dx, dy] = [8, 9].map(|at| draw.below(at, 5) as isize - 2);
+    let mut moved = Vec::with_capacity(picture.len());
+    for i in 0..picture.len() {
+        let (x, y, plane) = (i % SIDE, i / SIDE % SIDE, i / (SIDE * SIDE) * SIDE * SIDE);
+        let x = shifted(x, dx, SIDE);
+        let x = if flip { SIDE - 1 - x } else { x };
+        moved.push(picture[plane + shifted(y, dy, SIDE) * SIDE + x]);
+    }
+    if draw.below(10, 2) == 1 {
+        moved = blurred(&moved, BLUR * draw.uniform(11) as f32);
+    }
+    let spread = NOISE * draw.uniform(12) as f32;
+    let noise = noise.normals(moved.len());
+    moved
+        .iter_mut()
+        .zip(noise)
+        .for_each(|(v, n)| *v += spread * n);
+    moved
+}
+
+/// Each pixel mixed with its neighbours, `share` of each, first along the rows and then along the columns.
+fn blurred(picture: &[f32], share: f32) -> Vec<f32> {
+    let mut out = picture.to_vec();
+    for along_rows in [true, false] {
+        let from = out.clone();
+        for (i, value) in out.iter_mut().enumerate() {
+            let (x, y, plane) = (i % SIDE, i / SIDE % SIDE, i / (SIDE * SIDE) * SIDE * SIDE);
+            let neighbour = |by| match along_rows {
+                true => from[plane + y * SIDE + shifted(x, by, SIDE)],
+                false => from[plane + shifted(y, by, SIDE) * SIDE + x],
+            };
+            *value = (1.0 - 2.0 * share) * from[i] + share * (neighbour(-1) + neighbour(1));
+        }
+    }
+    out
+}
+
+fn evaluate(album: &Album, judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
+    let mut tally = Tally::new(judge.config());
+    for family in album.families(true) {
+        let (mut pixels, mut known) = (Vec::new(), Vec::new());
+        for &index in family {
+            for (picture, is_fluent) in album.pictures[index].iter().zip([false, true]) {
+                let Some(picture) = picture else { continue };
+                let sharp = to_unit_range(picture);
+                let noise = Draw::new(0, Purpose::Judge, 0, index as u64).normals(sharp.len());
+                let soft = blurred(&sharp, BLUR).into_iter().zip(noise);
+                pixels.extend(soft.map(|(v, n)| v + SOFT_NOISE * n));
+                pixels.extend(sharp);
+                known.push((index, is_fluent));
+            }
+        }
+        let x = Tensor::from_vec(pixels, (2 * known.len(), 3, SIDE, SIDE), &Device::Cpu)?;
+        let judged = judge_emoji(judge, &x)?;
+        for ((index, is_fluent), seen) in known.into_iter().zip(judged.chunks_exact(2)) {
+            let labels = labels(&album.emoji.entries()[index], judge.config());
+            tally.add([&seen[1], &seen[0]], &labels, is_fluent);
+        }
+    }
+    Ok(tally.finish(judge.config()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_bits() {
+        let album = Album::embedded().unwrap();
+        let weights = |seed| {
+            let (_, params) = fit(&album, seed, 2, &mut |_, _, _| {}).unwrap();
+            let all = params
+                .iter()
+                .map(|(_, tensor)| tensor.flatten_all().unwrap());
+            all.flat_map(|tensor| tensor.to_vec1::<f32>().unwrap())
+                .map(f32::to_bits)
+                .collect::<Vec<_>>()
+        };
+        let first = weights(3);
+        assert!(first == weights(3) && first != weights(4));
+    }
+
+    #[test]
+    fn rare_values_are_drawn_often_and_held_out_emoji_never() {
+        let album = Album::embedded().unwrap();
+        let config = emoji_judge_config();
+        let pool = Pool::new(&album, &config);
+        let draws = 4000;
+        let drawn: Vec<usize> = (0..draws)
+            .map(|i| pool.pick(&Draw::new(5, Purpose::Judge, i, 0)))
+            .collect();
+        let held_out: Vec<usize> = album.families(true).flatten().copied().collect();
+        assert!(held_out.len() > 200 && !drawn.iter().any(|i| held_out.contains(i)));
+        let share = |column: &str, value: &str, among: &[usize]| {
+            let entries = among.iter().map(|&i| &album.emoji.entries()[i]);
+            let n = entries.filter(|entry| entry.value(column) == Some(value));
+            n.count() as f64 / among.len() as f64
+        };
+        let all: Vec<usize> = (0..album.pictures.len()).collect();
+        for (column, value) in [("glasses", "yes"), ("mood", "sad"), ("mood", "angry")] {
+            let (usual, balanced) = (share(column, value, &all), share(column, value, &drawn));
+            assert!(
+                balanced > 1.2 * usual && balanced > 0.015,
+                "{column}={value}: {balanced}"
+            );
+            assert!(share(column, value, &held_out) > 0.0, "{column}={value}");
+        }
+    }
+
+    #[test]
+    fn emoji_of_one_style_say_nothing_about_the_style() {
+        let album = Album::embedded().unwrap();
+        let draw = Draw::new(0, Purpose::Judge, 0, 0);
+        let missing = |pictures: &&[Option<Rgb8>; 2]| pictures[1].is_none();
+        let one = album.pictures.iter().find(missing).unwrap();
+        let (picture, style) = blend(one, &draw).unwrap();
+        assert_eq!(style, None);
+        assert_eq!(picture, to_unit_range(one[0].as_ref().unwrap()));
+        let both = [one[0].clone(), one[0].clone()];
+        assert!(blend(&both, &draw).unwrap().1.is_some());
+        assert!(blend(&[None, None], &draw).is_none());
+    }
+
+    #[test]
+    fn a_blur_spreads_a_point_and_keeps_the_sum() {
+        let mut picture = vec![0.0; 3 * SIDE * SIDE];
+        picture[5 * SIDE + 7] = 1.0;
+        let soft = blurred(&picture, 0.25);
+        assert_eq!(soft[5 * SIDE + 7], 0.25);
+        assert_eq!((soft[4 * SIDE + 7], soft[4 * SIDE + 6]), (0.125, 0.0625));
+        assert!((soft.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert_eq!(blurred(&picture, 0.0), picture);
+        assert!(
+            blurred(&vec![0.5; picture.len()], 0.25)
+                .iter()
+                .all(|v| *v == 0.5)
+        );
+    }
+}

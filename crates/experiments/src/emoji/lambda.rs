@@ -1,0 +1,76 @@
+//! The choice of lambda: one seed of SDFT with each value.
+
+use super::generation::Generation;
+use super::{EmojiOptions, SDFT, Study};
+use crate::methods::{Method, unless_stopped};
+use crate::table::Report;
+use sdft_jobs::{Context, Result};
+
+/// SDFT with another lambda.
+macro_rules! sdft {
+    ($lambda:literal) => {
+        Method {
+            label: concat!("SDFT, lambda ", $lambda),
+            title: concat!("lambda ", $lambda),
+            set: &[
+                concat!("loss.lambda=", $lambda),
+                concat!("loss.lambda_aux=", $lambda),
+            ],
+            ..SDFT
+        }
+    };
+}
+
+/// An ablation of the weight, with another lambda.
+macro_rules! weighted {
+    ($label:literal, $weight:literal, $lambda:literal) => {
+        Method {
+            label: concat!($label, ", lambda ", $lambda),
+            set: &[
+                concat!("loss.lambda=", $lambda),
+                concat!("loss.lambda_aux=", $lambda),
+                concat!("loss.weight=", $weight),
+                concat!("loss.weight_aux=", $weight),
+            ],
+            ..SDFT
+        }
+    };
+}
+
+const METHODS: [Method; 10] = [
+    sdft!("0.3"),
+    sdft!("1.0"),
+    sdft!("3.0"),
+    sdft!("10.0"),
+    weighted!("constant weight", "constant", "0.1"),
+    weighted!("constant weight", "constant", "0.3"),
+    weighted!("constant weight", "constant", "1.0"),
+    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "0.1"),
+    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "0.3"),
+    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "1.0"),
+];
+
+/// Trains SDFT and its ablations with several values of lambda and measures their samples, as [`reproduce_emoji`](super::reproduce_emoji)
+/// does. Returns the table, or `None` if the job was interrupted.
+///
+/// # Errors
+/// As [`reproduce_emoji`](super::reproduce_emoji).
+pub fn choose_emoji_lambda(
+    options: &EmojiOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<Report>> {
+    let done = run(options, &METHODS, context);
+    unless_stopped(done, context)
+}
+
+fn run(options: &EmojiOptions, methods: &[Method], context: &mut Context<'_>) -> Result<Report> {
+    let mut study = Study::open(options, "emoji-lambda", methods, context)?;
+    let mut generation = Generation::new(&mut study, context)?;
+    for method in methods {
+        for seed in 0..options.seeds {
+            let model = study.train(method, seed, context)?;
+            generation.add(method, &model, &mut study, context)?;
+        }
+    }
+    generation.finish(&options.out)
+}

@@ -1,0 +1,141 @@
+//! The example of training: one source model, fine-tuned with and without distillation, in one picture.
+
+use super::{ExampleOptions, read_pictures, tensor};
+use crate::emoji::training_set;
+use crate::marked::{legend, marked_sheet};
+use crate::table::GAP;
+use sdft_eval::{judge_emoji, score_emoji};
+use sdft_files::write_atomic;
+use sdft_imaging::{Rgb8, encode_sheet, is_sheet, stacked};
+use sdft_jobs::{
+    Context, EMOJI_SOURCE, Error, Result, ResultExt, SampleOptions, SamplerKind, load_emoji_judge,
+    sample_to_folder,
+};
+use std::path::PathBuf;
+
+/// The fine-tuned models: names, titles and presets.
+const MODELS: [(&str, &str, &str); 2] = [
+    ("naive", "naive fine-tuning", "emoji-naive"),
+    ("sdft", "SDFT", "emoji-sdft"),
+];
+/// Seed of the noise, the same for every model.
+const NOISE_SEED: u64 = 1000;
+/// Columns of the picture, and rows of samples of each model.
+const COLUMNS: usize = 12;
+const ROWS: usize = 2;
+/// Pixels between its parts.
+const BETWEEN: usize = 6;
+
+/// The result of [`fine_tuning_example`].
+#[derive(Clone, Debug)]
+pub struct FineTuningExample {
+    /// The model that was fine-tuned with SDFT.
+    pub model: PathBuf,
+    /// Samples of the source model, naive fine-tuning and SDFT from the same noise.
+    pub picture: PathBuf,
+    /// Number of pictures in the target set.
+    pub target: usize,
+    /// For each fine-tuned model, the share of samples in the target's style with an attribute that the target set lacks.
+    pub shares: Vec<(&'static str, f64)>,
+    /// Samples of each model.
+    pub samples: usize,
+}
+
+/// Fine-tunes the embedded model of Noto's emoji on portraits in Fluent's style, all of them light-skinned men or persons drawn neutrally,
+/// naively and with SDFT, and draws samples of all three models. Existing models and samples are not made again. Returns `None` if the job
+/// was interrupted.
+///
+/// # Errors
+/// - [`Error::Usage`] for a folder whose `example.png` is another picture
+/// - an error of training or sampling
+pub fn fine_tuning_example(
+    options: &ExampleOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<FineTuningExample>> {
+    let out = &options.out;
+    let picture = out.join("example.png");
+    if std::fs::symlink_metadata(&picture).is_ok() && !is_sheet(&picture) {
+        return Err(Error::Usage(format!(
+            "--out {}: the example would replace {}, which is another picture; move it away or name another folder",
+            out.display(),
+            picture.display()
+        )));
+    }
+    let Some(source) = samples(EMOJI_SOURCE, "source", options, context)? else {
+        return Ok(None);
+    };
+    let target = training_set("emoji-sdft", context)?;
+    let n = target.len();
+    let some: Vec<Rgb8> = (0..COLUMNS.min(n))
+        .map(|i| target[i * n / COLUMNS.min(n)].clone())
+        .collect();
+    let title = format!("fine-tuned on {n} pictures such as these, in another style");
+    let mut parts = vec![
+        first_rows(&source, &[], "source model: draws everything, in one style"),
+        marked_sheet(&some, &[], COLUMNS, &title),
+    ];
+    let judge = load_emoji_judge()?;
+    let mut shares = Vec::new();
+    let mut model = PathBuf::new();
+    for (name, title, preset) in MODELS {
+        let Some(trained) = options.model(name, preset, context)? else {
+            return Ok(None);
+        };
+        let file = trained.display().to_string();
+        let Some(drawn) = samples(&file, name, options, context)? else {
+            return Ok(None);
+        };
+        let judged = judge_emoji(&judge, &tensor(&drawn)?)?;
+        let share = score_emoji(&judged)?.coverage;
+        let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
+        let percent = 100.0 * share;
+        let n = drawn.len();
+        let line = format!("{title}, same noise: {percent:.0} % of {n} samples are marked");
+        parts.push(first_rows(&drawn, &marks, &line));
+        shares.push((title, share));
+        model = trained;
+    }
+    parts.push(legend(&format!(
+        "marked: in the new style, with something that the {n} pictures lack"
+    )));
+    let png = encode_sheet(&stacked(&parts, BETWEEN, GAP))?;
+    write_atomic(&picture, &png).with_context(|| format!("cannot write {}", picture.display()))?;
+    Ok(Some(FineTuningExample {
+        model,
+        picture,
+        target: n,
+        shares,
+        samples: options.samples,
+    }))
+}
+
+/// The first samples, row by row under a title.
+fn first_rows(samples: &[Rgb8], marks: &[bool], title: &str) -> Rgb8 {
+    let shown = samples.len().min(ROWS * COLUMNS);
+    marked_sheet(&samples[..shown], marks, COLUMNS, title)
+}
+
+/// The samples of a model, or `None` if drawing them was interrupted.
+fn samples(
+    model: &str,
+    name: &str,
+    options: &ExampleOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<Vec<Rgb8>>> {
+    let drawn = SampleOptions {
+        model: model.to_owned(),
+        n: options.samples,
+        batch: COLUMNS,
+        seed: NOISE_SEED,
+        sampler: Some(SamplerKind::Ddim),
+        steps: Some(format!("ddim{}", options.steps)),
+        out: options.folder("samples").join(name),
+        ..SampleOptions::default()
+    };
+    let report = sample_to_folder(&drawn, context)?;
+    if report.complete < report.all {
+        return Ok(None);
+    }
+    let names = (0..options.samples).map(|i| format!("{i:05}.png"));
+    Ok(Some(read_pictures(&drawn.out, names)?))
+}
