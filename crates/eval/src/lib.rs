@@ -35,8 +35,8 @@ pub use crate::{
     copies::{Copies, copied},
     distance::aligned_distance,
     emoji::{
-        EMOJI_ATTRIBUTES, EmojiAttribute, EmojiEditScore, EmojiJudged, EmojiKeptScore, EmojiScore,
-        EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
+        EMOJI_ATTRIBUTES, EMOJI_OTHER, EmojiAttribute, EmojiEditScore, EmojiJudged, EmojiKeptScore,
+        EmojiScore, EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
         score_kept_emoji,
     },
     error::{EvalError, Result},

@@ -284,7 +284,7 @@ fn emoji_are_chosen_by_what_they_show() {
         ),
         (
             "data.only.tone=3",
-            &["data.only.tone", "a text or a list of texts"],
+            &["data.only", "tone: expected a text or a list of texts"],
         ),
         (
             "data.only.kind=food",

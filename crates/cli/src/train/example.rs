@@ -34,7 +34,7 @@ fn report(made: &FineTuningExample) -> String {
     format!(
         "model    {}\n\
          unseen   {} of {} samples are in the new style and show what none of the {} target pictures does: a woman, dark skin, glasses, a \
-         hat, sadness or anger, an animal, or something else that is no portrait\n\
+         hat, sadness or anger, or an animal\n\
          picture  {} (the source model, target pictures, naive fine-tuning and SDFT from the same noise)",
         made.model.display(),
         shares.join(", "),

@@ -29,7 +29,7 @@ impl EmojiJudged {
         self.style > 0.5
     }
 
-    /// Whether the image is in the target's style and has, with a probability above 0.8, an attribute that the target set lacks.
+    /// Whether the image is in the target's style and has, with a probability above 0.8, one of [`EMOJI_ATTRIBUTES`].
     pub fn is_covered(&self) -> bool {
         let mut all = EMOJI_ATTRIBUTES.iter();
         all.any(|attribute| attribute.is_covered_by(self))

@@ -4,7 +4,9 @@ mod attributes;
 mod judged;
 mod score;
 
-pub use attributes::{EMOJI_ATTRIBUTES, EmojiAttribute, EmojiValues, features_of_values};
+pub use attributes::{
+    EMOJI_ATTRIBUTES, EMOJI_OTHER, EmojiAttribute, EmojiValues, features_of_values,
+};
 pub(crate) use judged::CONFIDENT;
 pub use judged::{EmojiJudged, judge_emoji};
 pub use score::{

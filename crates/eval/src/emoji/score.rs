@@ -1,6 +1,6 @@
 //! Scores of generated, translated and edited emoji.
 
-use super::attributes::{EMOJI_ATTRIBUTES, EmojiValues};
+use super::attributes::{EMOJI_ATTRIBUTES, EMOJI_OTHER, EmojiValues};
 use super::judged::EmojiJudged;
 use crate::error::{EvalError, Result};
 use sdft_data::{DIFFERS, EmojiEntry};
@@ -16,6 +16,8 @@ pub struct EmojiScore {
     pub style: f64,
     /// Share of samples in the target's style that have each of [`EMOJI_ATTRIBUTES`], in its order.
     pub attributes: [f64; EMOJI_ATTRIBUTES.len()],
+    /// Share of samples in the target's style that are [`EMOJI_OTHER`].
+    pub other: f64,
 }
 
 /// Scores generated emoji.
@@ -30,6 +32,7 @@ pub fn score_emoji(judged: &[EmojiJudged]) -> Result<EmojiScore> {
         style: share(judged, |_, seen| seen.is_in_style()),
         attributes: EMOJI_ATTRIBUTES
             .map(|attribute| share(judged, |_, seen| attribute.is_covered_by(seen))),
+        other: share(judged, |_, seen| EMOJI_OTHER.is_covered_by(seen)),
     })
 }
 
@@ -153,9 +156,10 @@ mod tests {
             seen(0.9, &[portrait, ("tone", "medium-light", 1.0)]),
         ];
         let score = score_emoji(&judged).unwrap();
-        assert_eq!((score.n, score.coverage, score.style), (8, 0.5, 0.875));
-        let eighths = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
+        assert_eq!((score.n, score.coverage, score.style), (8, 0.375, 0.875));
+        let eighths = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0];
         assert_eq!(score.attributes, eighths.map(|n: f64| n / 8.0));
+        assert_eq!(score.other, 0.125);
         assert!(score_emoji(&[]).is_err());
     }
 

@@ -29,7 +29,7 @@ const DIRECTIONS_USED: [(&str, &str); 3] = [
     ("emoji-add-glasses", "add glasses"),
 ];
 /// About how long the training of a direction takes on two cores.
-const DIRECTION_SECONDS: f64 = 20.0;
+const DIRECTION_SECONDS: f64 = 28.0;
 /// The picture shows one input out of this many.
 const EVERY: usize = 2;
 

@@ -29,7 +29,8 @@ const COLUMNS_SHOWN: usize = 6;
 
 /// How to read the table.
 const READING: &str = "\
-coverage  share of samples in the target's style with an attribute that the target set lacks; next to it the share for each attribute
+coverage  share of samples in the target's style with one of the next six attributes, which the target set lacks, and the share for each
+other     share in the target's style that is no portrait and no animal; shapeless samples look like that, too
 style     share of samples in the target's style
 aligned   distance to the source model's sample from the same noise: lower keeps more of the image
 KID       against all Fluent pictures, on the judge's features, x1000: lower is better
@@ -231,7 +232,7 @@ impl Generation {
     fn measure(&self, images: &[Rgb8]) -> Result<Row> {
         let judged = judge_emoji(&self.judge, &to_tensor(images, &form())?)?;
         let score = score_emoji(&judged)?;
-        let [women, dark, glasses, hats, sad_or_angry, animals, other] = score.attributes;
+        let [women, dark, glasses, hats, sad_or_angry, animals] = score.attributes;
         Ok(Row {
             n: score.n,
             coverage: score.coverage,
@@ -241,7 +242,7 @@ impl Generation {
             hats,
             sad_or_angry,
             animals,
-            other,
+            other: score.other,
             style: score.style,
             aligned: None,
             kid_x1000: None,

@@ -143,7 +143,7 @@ impl Default for EmojiScale {
             .map(str::to_owned)
             .into(),
             classifier: Vec::new(),
-            directions: Vec::new(),
+            directions: vec!["output.samples=1".to_owned()],
         }
     }
 }

@@ -31,7 +31,7 @@ const ILVR_STEPS: usize = 5;
 const EVERY: usize = 4;
 /// The preset of EGSDE's classifier, and about how long its training takes on two cores.
 const CLASSIFIER: &str = "emoji-classifier";
-const CLASSIFIER_SECONDS: f64 = 60.0;
+const CLASSIFIER_SECONDS: f64 = 20.0;
 
 /// How to read the table.
 const READING: &str = "\

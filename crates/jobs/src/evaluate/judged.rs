@@ -5,7 +5,7 @@ use crate::judge::load_emoji_judge;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_data::Emoji;
-use sdft_eval::{EMOJI_ATTRIBUTES, Extractor, Measure, judge_emoji, score_emoji};
+use sdft_eval::{EMOJI_ATTRIBUTES, EMOJI_OTHER, Extractor, Measure, judge_emoji, score_emoji};
 use sdft_imaging::to_unit_range;
 use std::path::PathBuf;
 
@@ -62,7 +62,8 @@ pub(super) fn emoji_measures(
             "higher is better; share in that style with one of the following attributes",
         ),
     ];
-    let shares = EMOJI_ATTRIBUTES.iter().zip(score.attributes);
+    let attributes = EMOJI_ATTRIBUTES.iter().chain([&EMOJI_OTHER]);
+    let shares = attributes.zip(score.attributes.into_iter().chain([score.other]));
     measures.extend(
         shares.map(|(attribute, share)| {
             measure(attribute.name, share, "share in that style with it")

@@ -1,7 +1,10 @@
 //! The table `only`: which of the embedded emoji are taken.
 
 use sdft_data::{COLUMN_NAMES, Only};
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, IgnoredAny},
+};
 use std::collections::BTreeMap;
 
 /// The values that are accepted in columns of the emoji's index, such as `kind = ["portrait"]`. In settings, one value needs no brackets.
@@ -12,10 +15,12 @@ pub struct OnlyPlan(pub Only);
 impl<'de> Deserialize<'de> for OnlyPlan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a text or a list of texts")]
+        #[serde(untagged)]
         enum Accepted {
             One(String),
             Many(Vec<String>),
+            // Refused after the column, whose name is checked first.
+            Other(IgnoredAny),
         }
         let mut only = Only::new();
         for (column, accepted) in BTreeMap::<String, Accepted>::deserialize(deserializer)? {
@@ -25,6 +30,10 @@ impl<'de> Deserialize<'de> for OnlyPlan {
             let accepted = match accepted {
                 Accepted::One(value) => vec![value],
                 Accepted::Many(values) => values,
+                Accepted::Other(_) => {
+                    let text = format!("{column}: expected a text or a list of texts");
+                    return Err(D::Error::custom(text));
+                }
             };
             only.insert(column, accepted);
         }
@@ -45,7 +54,8 @@ mod tests {
         assert_eq!(read(&toml::to_string(&plan).unwrap()).unwrap(), plan);
         for (text, words) in [
             ("colour = [\"red\"]", "`colour`"),
-            ("tone = 3", "a list of texts"),
+            ("colour = 3", "`colour`"),
+            ("tone = 3", "tone: expected a text or a list of texts"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(words), "{message}");
