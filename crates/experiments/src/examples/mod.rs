@@ -44,7 +44,7 @@ impl Default for ExampleOptions {
         Self {
             out: "runs".into(),
             training: set(&[
-                "loop.steps=220",
+                "loop.steps=250",
                 "output.sample_every=0",
                 "output.samples=4",
                 "output.sampler=ddim10",
