@@ -5,8 +5,8 @@ mod common;
 use common::{never, run};
 use sdft_gallery::Outcome;
 use sdft_jobs::{
-    EvaluateOptions, PairPart, PairsOptions, SampleOptions, TranslateOptions, evaluate_pairs,
-    sample_to_folder, translate_folder,
+    DIGITS_SOURCE, EvaluateOptions, PairPart, PairsOptions, SampleOptions, TranslateOptions,
+    evaluate_pairs, sample_to_folder, translate_folder,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ fn samples(out: &Path) -> SampleOptions {
         steps: Some("3".to_owned()),
         out: out.to_owned(),
         npz: true,
+        model: DIGITS_SOURCE.to_owned(),
         ..SampleOptions::default()
     }
 }
