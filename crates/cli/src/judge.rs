@@ -9,9 +9,6 @@ use sdft_gallery::check_new_file;
 use sdft_jobs::{train_emoji_judge, train_judge};
 use std::path::{Path, PathBuf};
 
-/// Values are listed if fewer held-out pictures than this have them: accuracy says little about them.
-const RARE: usize = 60;
-
 pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
     let default = match args.set {
         JudgedSet::Digits => "digits-judge.safetensors",
@@ -52,11 +49,7 @@ fn print(out: &Path, report: &EmojiJudgeReport) -> Result<()> {
             "  {}: accuracy {:.3} on {}",
             head.name, head.accuracy, head.n
         ))?;
-        for value in head
-            .values
-            .iter()
-            .filter(|value| (1..RARE).contains(&value.n))
-        {
+        for value in head.values.iter().filter(|value| value.n > 0) {
             console::line(format_args!(
                 "    {}: precision {:.2} of {}, recall {:.2} of {}",
                 value.value,

@@ -37,7 +37,7 @@ pub use crate::{
     emoji::{
         EMOJI_ATTRIBUTES, EMOJI_OTHER, EmojiAttribute, EmojiEditScore, EmojiJudged, EmojiKeptScore,
         EmojiScore, EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
-        score_kept_emoji,
+        score_kept_emoji, score_retained_emoji,
     },
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},

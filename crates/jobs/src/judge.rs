@@ -105,11 +105,11 @@ fn digits_judge(name: &str, bytes: &[u8]) -> Result<(DigitsJudge, Extractor)> {
     Ok((judge, features))
 }
 
-/// The embedded judge of the emoji.
+/// The first embedded judge of the emoji, which guides edits.
 ///
 /// # Errors
 /// A tensor operation fails.
-pub fn load_emoji_judge() -> Result<AttributeJudge> {
+pub(crate) fn load_emoji_judge() -> Result<AttributeJudge> {
     emoji_judge("emoji-judge", EMOJI_JUDGE_WEIGHTS)
 }
 
@@ -119,6 +119,14 @@ pub fn load_emoji_judge() -> Result<AttributeJudge> {
 /// A tensor operation fails.
 pub fn emoji_judge_features() -> Result<Extractor> {
     features_of_emoji(&load_emoji_judge()?, EMOJI_JUDGE_WEIGHTS)
+}
+
+/// Both embedded judges of the emoji, for images that were optimised against neither.
+///
+/// # Errors
+/// A tensor operation fails.
+pub fn load_emoji_judges() -> Result<[AttributeJudge; 2]> {
+    Ok([load_emoji_judge()?, second_emoji_judge()?.0])
 }
 
 /// The second embedded judge of the emoji and its features, trained from another seed: for images that were optimised against the first.
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn both_judges_know_styles_and_attributes_of_emoji_they_were_not_trained_on() {
-        let judges = [load_emoji_judge().unwrap(), second_emoji_judge().unwrap().0];
+        let judges = load_emoji_judges().unwrap();
         for judge in &judges {
             assert_eq!(judge.config(), &emoji_judge_config());
             let report = evaluate_emoji_judge(judge).unwrap();

@@ -41,7 +41,7 @@ pub use evaluate::{
 };
 pub use files::write_file;
 pub use judge::{
-    emoji_judge_features, judge_features, load_emoji_judge, load_judge, second_emoji_judge,
+    emoji_judge_features, judge_features, load_emoji_judges, load_judge, second_emoji_judge,
     second_judge, train_emoji_judge, train_judge,
 };
 pub use model::{ModelFile, load_model, load_source, newest_run};

@@ -5,7 +5,7 @@ use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
 use crate::preview::{Choice, Samples, to_tensor};
 use candle_core::Device;
-use sdft_data::{Digits, ImageSource};
+use sdft_data::{Digits, Emoji, ImageSource};
 use sdft_eval::{
     Extractor, ImageSet, judge_emoji, nearest_first, neighbour_strip, score_digits, score_emoji,
 };
@@ -29,8 +29,8 @@ pub struct Evaluator {
 pub enum SampleJudge {
     /// Of the digits, with the classes of the training images.
     Digits(DigitsJudge, Vec<u8>),
-    /// Of the emoji.
-    Emoji(AttributeJudge),
+    /// Of the emoji, one or several.
+    Emoji(Vec<AttributeJudge>),
 }
 
 impl SampleJudge {
@@ -38,7 +38,7 @@ impl SampleJudge {
     fn side(&self) -> usize {
         match self {
             Self::Digits(..) => Digits::SIZE,
-            Self::Emoji(judge) => judge.config().side,
+            Self::Emoji(_) => Emoji::SIZE,
         }
     }
 
@@ -50,8 +50,8 @@ impl SampleJudge {
                 let score = score_digits(judge, &x, present)?;
                 [score.coverage, score.style]
             }
-            Self::Emoji(judge) => {
-                let score = score_emoji(&judge_emoji(judge, &x)?)?;
+            Self::Emoji(judges) => {
+                let score = score_emoji(&judge_emoji(judges, &x)?)?;
                 [score.coverage, score.style]
             }
         })

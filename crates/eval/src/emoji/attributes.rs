@@ -61,9 +61,14 @@ impl EmojiAttribute {
         value.is_some_and(|value| self.values.contains(&value))
     }
 
+    /// Whether the image has the attribute with a probability above 0.8.
+    pub fn is_seen_in(&self, judged: &EmojiJudged) -> bool {
+        judged.probability(self.column, self.values) > CONFIDENT
+    }
+
     /// Whether the image is in the target's style and has the attribute with a probability above 0.8.
     pub fn is_covered_by(&self, judged: &EmojiJudged) -> bool {
-        judged.is_in_style() && judged.probability(self.column, self.values) > CONFIDENT
+        judged.is_in_style() && self.is_seen_in(judged)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The judge's probabilities for each image.
 
 use super::attributes::EMOJI_ATTRIBUTES;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use sdft_features::{AttributeJudge, JudgeHead};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ pub(crate) const CONFIDENT: f32 = 0.8;
 /// Batch size of the judge.
 const CHUNK: usize = 256;
 
-/// The style and the attributes of one image, as a judge sees them.
+/// The style and the attributes of one image, as one or several judges see them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmojiJudged {
     heads: Arc<[JudgeHead]>,
@@ -70,19 +70,53 @@ impl EmojiJudged {
         places.map(|place| self.probabilities[head][place]).sum()
     }
 
+    fn add(&mut self, other: &Self) {
+        self.style += other.style;
+        let heads = self.probabilities.iter_mut().zip(&other.probabilities);
+        for (p, q) in heads.flat_map(|(mine, others)| mine.iter_mut().zip(others)) {
+            *p += q;
+        }
+    }
+
+    fn scale(&mut self, by: f32) {
+        self.style *= by;
+        let all = self.probabilities.iter_mut().flatten();
+        all.for_each(|p| *p *= by);
+    }
+
     fn head(&self, attribute: &str) -> Option<usize> {
         self.heads.iter().position(|head| head.name == attribute)
     }
 }
 
-/// The judge's view of each image.
+/// The view of each image: the mean of the judges' probabilities. A sample that is no clear picture rarely fools several judges in the same way.
 ///
 /// # Shapes
 /// - `images`: `[N, 3, 32, 32]` in [-1, 1]
 ///
 /// # Errors
-/// Fails if the images have another size.
-pub fn judge_emoji(judge: &AttributeJudge, images: &Tensor) -> Result<Vec<EmojiJudged>> {
+/// Fails if there is no judge, judges differ in their heads, or the images have another size.
+pub fn judge_emoji(judges: &[AttributeJudge], images: &Tensor) -> Result<Vec<EmojiJudged>> {
+    let Some((first, others)) = judges.split_first() else {
+        bail!("expected at least one judge of emoji");
+    };
+    let mut all = judged_by(first, images)?;
+    for other in others {
+        if other.config().heads != first.config().heads {
+            bail!("expected judges of emoji that classify the same attributes");
+        }
+        for (sum, seen) in all.iter_mut().zip(judged_by(other, images)?) {
+            sum.add(&seen);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let share = 1.0 / judges.len() as f32;
+    all.iter_mut().for_each(|seen| seen.scale(share));
+    Ok(all)
+}
+
+/// The view of one judge.
+fn judged_by(judge: &AttributeJudge, images: &Tensor) -> Result<Vec<EmojiJudged>> {
     let n = images.dim(0)?;
     let heads: Arc<[JudgeHead]> = judge.config().heads.clone().into();
     let mut all = Vec::with_capacity(n);
@@ -110,6 +144,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::judge::emoji_judge_config;
     use candle_core::Device;
+    use sdft_features::JudgeConfig;
     use sdft_nn::Params;
 
     /// An image of this style, whose attributes have these values with these probabilities and else the first one.
@@ -135,8 +170,10 @@ pub(crate) mod tests {
     fn probabilities_are_those_of_the_heads() {
         let config = emoji_judge_config();
         let specs = AttributeJudge::specs(&config).unwrap();
-        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
-        let judge = AttributeJudge::load(&config, &params).unwrap();
+        let [judge, other] = [0, 1].map(|seed| {
+            let params = Params::init(&specs, seed, &Device::Cpu).unwrap();
+            [AttributeJudge::load(&config, &params).unwrap()]
+        });
         let x = Tensor::rand(-1f32, 1.0, (CHUNK + 1, 3, 32, 32), &Device::Cpu).unwrap();
         let judged = judge_emoji(&judge, &x).unwrap();
         assert_eq!(judged.len(), CHUNK + 1);
@@ -156,5 +193,26 @@ pub(crate) mod tests {
         assert_eq!(judged[0].probability("tone", &["blue"]), 0.0);
         let last = judge_emoji(&judge, &x.narrow(0, CHUNK, 1).unwrap()).unwrap();
         assert_eq!(last[0], judged[CHUNK]);
+
+        let both = [&judge[..], &other].concat();
+        let [one, two, mean] = [&judge[..], &other, &both].map(|judges| {
+            let judged = judge_emoji(judges, &x.narrow(0, 0, 1).unwrap()).unwrap();
+            let dark = judged[0].probability("tone", &["dark"]);
+            [dark, judged[0].style()]
+        });
+        for i in 0..2 {
+            assert!((mean[i] - f32::midpoint(one[i], two[i])).abs() < 1e-6);
+            assert!(one[i] != two[i]);
+        }
+        assert!(judge_emoji(&[], &x).is_err());
+        let narrow = JudgeConfig {
+            heads: config.heads[1..].to_vec(),
+            ..config.clone()
+        };
+        let specs = AttributeJudge::specs(&narrow).unwrap();
+        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        let narrow = AttributeJudge::load(&narrow, &params).unwrap();
+        let error = judge_emoji(&[judge[0].clone(), narrow], &x).unwrap_err();
+        assert!(error.to_string().contains("same attributes"), "{error}");
     }
 }

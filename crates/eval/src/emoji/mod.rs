@@ -11,4 +11,5 @@ pub(crate) use judged::CONFIDENT;
 pub use judged::{EmojiJudged, judge_emoji};
 pub use score::{
     EmojiEditScore, EmojiKeptScore, EmojiScore, score_edited_emoji, score_emoji, score_kept_emoji,
+    score_retained_emoji,
 };

@@ -36,6 +36,25 @@ pub fn score_emoji(judged: &[EmojiJudged]) -> Result<EmojiScore> {
     })
 }
 
+/// What a fine-tuned model keeps of what its source model draws from the same noise: the share of the source's samples with one of
+/// [`EMOJI_ATTRIBUTES`] whose counterpart has the same attribute in the target's style. `None` if the source draws none.
+///
+/// # Errors
+/// Fails if there are no samples, or their number differs.
+pub fn score_retained_emoji(source: &[EmojiJudged], judged: &[EmojiJudged]) -> Result<Option<f64>> {
+    check(judged, source.len())?;
+    let [mut of, mut kept] = [0usize; 2];
+    for (before, after) in source.iter().zip(judged) {
+        let mut drawn = EMOJI_ATTRIBUTES
+            .iter()
+            .filter(|attribute| attribute.is_seen_in(before))
+            .peekable();
+        of += usize::from(drawn.peek().is_some());
+        kept += usize::from(drawn.any(|attribute| attribute.is_covered_by(after)));
+    }
+    Ok((of > 0).then(|| kept as f64 / of as f64))
+}
+
 /// Scores of translated emoji. Shares are from 0 to 1; an attribute is kept if the input's value is the most probable
 /// one, or if the styles differ in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,6 +180,22 @@ mod tests {
         assert_eq!(score.attributes, eighths.map(|n: f64| n / 8.0));
         assert_eq!(score.other, 0.125);
         assert!(score_emoji(&[]).is_err());
+    }
+
+    #[test]
+    fn a_model_retains_what_it_draws_like_its_source() {
+        let woman = |style| seen(style, &[("gender", "woman", 0.9)]);
+        let dark = |style| seen(style, &[("tone", "dark", 0.9)]);
+        let none = |style| seen(style, &[]);
+        let both = |style| seen(style, &[("gender", "woman", 0.9), ("tone", "dark", 0.9)]);
+        let source = [woman(0.1), woman(0.1), woman(0.1), both(0.1), none(0.1)];
+        // Kept, in the wrong style, another attribute, one of two, and nothing to keep.
+        let after = [woman(0.9), woman(0.1), dark(0.9), dark(0.9), woman(0.9)];
+        assert_eq!(score_retained_emoji(&source, &after).unwrap(), Some(0.5));
+        let nothing = [none(0.1), none(0.9)];
+        assert_eq!(score_retained_emoji(&nothing, &after[..2]).unwrap(), None);
+        let error = score_retained_emoji(&source, &after[..2]).unwrap_err();
+        assert!(error.to_string().contains("expected 5"), "{error}");
     }
 
     #[test]

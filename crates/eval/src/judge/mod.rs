@@ -1,6 +1,7 @@
 //! Training the judges of the embedded sets.
 
 mod digits;
+mod disturb;
 mod emoji;
 mod report;
 

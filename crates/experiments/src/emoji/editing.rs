@@ -21,6 +21,7 @@ use sdft_settings::put;
 use sdft_train::to_tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::slice::from_ref;
 
 /// The presets of the directions, and their names in the table.
 const DIRECTIONS_USED: [(&str, &str); 3] = [
@@ -179,9 +180,9 @@ impl Edits {
             let (plain, edited) = images.split_at(n);
             let (judge, from, to, x0) = (&self.judge, &case.from, &case.to, &case.x0);
             let row = study.kept.numbers(&part, &self.measured_by, || {
-                let plain = judge_emoji(judge, &to_tensor(plain, &form())?)?;
+                let plain = judge_emoji(from_ref(judge), &to_tensor(plain, &form())?)?;
                 let x = to_tensor(edited, &form())?;
-                let score = score_edited_emoji(&judge_emoji(judge, &x)?, from, to)?;
+                let score = score_edited_emoji(&judge_emoji(from_ref(judge), &x)?, from, to)?;
                 Ok(Measured {
                     n: score.n,
                     drawn: score_edited_emoji(&plain, from, to)?.unchanged,

@@ -1,7 +1,7 @@
 //! Tables 3 and 4 on emoji: samples, and how many have an attribute that the target set lacks.
 
 use super::sets::{all_pictures, training_set};
-use super::{NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
+use super::{Judges, NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
 use crate::draw::samples;
 use crate::emoji::EmojiScale;
 use crate::kept::Part;
@@ -11,11 +11,11 @@ use crate::table::{Column, GAP, Report, markdown, numbers, write_files};
 use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
 use sdft_eval::{
-    Extractor, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip, score_emoji,
+    EmojiJudged, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip,
+    score_emoji, score_retained_emoji,
 };
-use sdft_features::AttributeJudge;
 use sdft_imaging::{ImageSpec, Rgb8, grid};
-use sdft_jobs::{Context, Result, emoji_judge_features, load_emoji_judge};
+use sdft_jobs::{Context, Result};
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_models::LoadedModel;
 use sdft_train::{to_screens, to_tensor};
@@ -32,6 +32,7 @@ const READING: &str = "\
 coverage  share of samples in the target's style with one of the next six attributes, which the target set lacks, and the share for each
 other     share in the target's style that is no portrait and no animal; shapeless samples look like that, too
 style     share of samples in the target's style
+retained  of the source's samples with one of the six attributes, the share whose counterpart from the same noise has it in the target's style
 aligned   distance to the source model's sample from the same noise: lower keeps more of the image
 KID       against all Fluent pictures, on the judge's features, x1000: lower is better
 copied    share of samples that nearly repeat a picture of the model's own training set: lower is better
@@ -39,7 +40,7 @@ The rows of real pictures show what the judge sees in them: all Fluent pictures 
 a model would reach that draws its training set only. A judge that finds the target's style in Noto pictures or in the source's samples
 counts too much in every row. In the picture, samples that count for coverage have a frame.";
 
-const COLUMNS: [Column<Row>; 12] = [
+const COLUMNS: [Column<Row>; 13] = [
     ("coverage", 2, |r| r.coverage),
     ("women", 2, |r| r.women),
     ("dark", 2, |r| r.dark),
@@ -49,6 +50,7 @@ const COLUMNS: [Column<Row>; 12] = [
     ("animals", 2, |r| r.animals),
     ("other", 2, |r| r.other),
     ("style", 2, |r| r.style),
+    ("retained", 2, |r| r.retained.unwrap_or(f64::NAN)),
     ("aligned", 2, |r| r.aligned.unwrap_or(f64::NAN)),
     ("KID x1000", 0, |r| r.kid_x1000.unwrap_or(f64::NAN)),
     ("copied", 2, |r| r.copied.unwrap_or(f64::NAN)),
@@ -67,6 +69,7 @@ struct Row {
     animals: f64,
     other: f64,
     style: f64,
+    retained: Option<f64>,
     aligned: Option<f64>,
     kid_x1000: Option<f64>,
     copied: Option<f64>,
@@ -92,15 +95,15 @@ pub(super) fn seconds(scale: &EmojiScale) -> f64 {
 
 /// Samples of the models, and their table.
 pub(super) struct Generation {
-    judge: AttributeJudge,
-    features: Extractor,
+    judges: Judges,
     fluent: Vec<Rgb8>,
     /// Features of the Fluent pictures, once they are needed.
     domain: OnceCell<Features>,
     /// The target set.
     target: Vec<Rgb8>,
-    /// The samples of the source model.
+    /// The samples of the source model, and how they are judged.
     source: Tensor,
+    judged_source: Vec<EmojiJudged>,
     rows: Vec<(String, Vec<Row>)>,
     panels: Vec<Rgb8>,
     nearest: Vec<Rgb8>,
@@ -117,13 +120,14 @@ impl Generation {
         };
         let name = "samples/source";
         let images = draw(name, &study.source.clone(), study, context)?;
+        let (judges, source) = (Judges::embedded()?, to_tensor(&images, &form())?);
         let mut all = Self {
-            judge: load_emoji_judge()?,
-            features: emoji_judge_features()?,
+            judged_source: judge_emoji(&judges.both, &source)?,
+            judges,
             fluent: few(all_pictures(&emoji, EmojiStyle::Fluent)),
             domain: OnceCell::new(),
             target: training_set("emoji-sdft", context)?,
-            source: to_tensor(&images, &form())?,
+            source,
             rows: Vec::new(),
             panels: Vec::new(),
             nearest: Vec::new(),
@@ -181,8 +185,14 @@ impl Generation {
             let samples = to_tensor(images, &form())?;
             let copies = copied(&samples, &to_tensor(learned, &form())?)?;
             let nearest = nearest_first(&copies.nearest);
+            let judged = judge_emoji(&self.judges.both, &samples)?;
             Ok(Row {
-                aligned: Some(aligned_distance(&self.judge, &self.source, &samples)?),
+                retained: score_retained_emoji(&self.judged_source, &judged)?,
+                aligned: Some(aligned_distance(
+                    self.judges.first(),
+                    &self.source,
+                    &samples,
+                )?),
                 kid_x1000: Some(self.kid(images)?),
                 copied: Some(copies.share),
                 nearest: nearest
@@ -194,7 +204,7 @@ impl Generation {
                         distance: copies.nearest[sample].distance,
                     })
                     .collect(),
-                ..self.measure(images)?
+                ..row_of(&judged)?
             })
         })
     }
@@ -210,9 +220,10 @@ impl Generation {
         let part = part(&name, study);
         let row = study.kept.numbers(&part, &self.measured_by(study), || {
             let is_domain = pictures == self.fluent;
+            let judged = judge_emoji(&self.judges.both, &to_tensor(pictures, &form())?)?;
             Ok(Row {
                 kid_x1000: (!is_domain).then(|| self.kid(pictures)).transpose()?,
-                ..self.measure(pictures)?
+                ..row_of(&judged)?
             })
         })?;
         Ok((label.to_owned(), vec![row]))
@@ -221,44 +232,18 @@ impl Generation {
     /// What numbers depend on, in addition to the images.
     fn measured_by(&self, study: &Study<'_>) -> String {
         let compared = study.options.scale.compared;
-        format!(
-            "{} {} {compared}",
-            self.features.weights(),
-            study.source.sha256
-        )
-    }
-
-    /// What the judge alone sees.
-    fn measure(&self, images: &[Rgb8]) -> Result<Row> {
-        let judged = judge_emoji(&self.judge, &to_tensor(images, &form())?)?;
-        let score = score_emoji(&judged)?;
-        let [women, dark, glasses, hats, sad_or_angry, animals] = score.attributes;
-        Ok(Row {
-            n: score.n,
-            coverage: score.coverage,
-            women,
-            dark,
-            glasses,
-            hats,
-            sad_or_angry,
-            animals,
-            other: score.other,
-            style: score.style,
-            aligned: None,
-            kid_x1000: None,
-            copied: None,
-            nearest: Vec::new(),
-        })
+        format!("{} {} {compared}", self.judges.weights, study.source.sha256)
     }
 
     /// KID against the Fluent pictures, x1000.
     fn kid(&self, images: &[Rgb8]) -> Result<f64> {
-        let features = Features::new(self.features.extract(images)?, self.features.dim())?;
+        let extractor = &self.judges.features;
+        let features = Features::new(extractor.extract(images)?, extractor.dim())?;
         let domain = match self.domain.get() {
             Some(domain) => domain,
             None => {
-                let all = self.features.extract(&self.fluent)?;
-                let all = Features::new(all, self.features.dim())?;
+                let all = extractor.extract(&self.fluent)?;
+                let all = Features::new(all, extractor.dim())?;
                 self.domain.get_or_init(|| all)
             }
         };
@@ -268,7 +253,7 @@ impl Generation {
     /// Puts the first samples into the picture; those that count for coverage have a frame.
     fn show(&mut self, title: &str, images: &[Rgb8]) -> Result<()> {
         let first = &images[..SHOWN.min(images.len())];
-        let judged = judge_emoji(&self.judge, &to_tensor(first, &form())?)?;
+        let judged = judge_emoji(&self.judges.both, &to_tensor(first, &form())?)?;
         let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
         self.panels
             .push(marked_sheet(first, &marks, COLUMNS_SHOWN, title));
@@ -285,6 +270,29 @@ impl Generation {
         let stems = ["table", "samples"];
         write_files(out, stems, (text, READING), &numbers, Some(&picture))
     }
+}
+
+/// What the judges alone see.
+fn row_of(judged: &[EmojiJudged]) -> Result<Row> {
+    let score = score_emoji(judged)?;
+    let [women, dark, glasses, hats, sad_or_angry, animals] = score.attributes;
+    Ok(Row {
+        n: score.n,
+        coverage: score.coverage,
+        women,
+        dark,
+        glasses,
+        hats,
+        sad_or_angry,
+        animals,
+        other: score.other,
+        style: score.style,
+        retained: None,
+        aligned: None,
+        kid_x1000: None,
+        copied: None,
+        nearest: Vec::new(),
+    })
 }
 
 /// The samples that come nearest to a picture that their model was trained on, above that picture.

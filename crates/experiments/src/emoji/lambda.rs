@@ -45,9 +45,9 @@ const METHODS: [Method; 10] = [
     weighted!("constant weight", "constant", "0.1"),
     weighted!("constant weight", "constant", "0.3"),
     weighted!("constant weight", "constant", "1.0"),
-    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "0.1"),
-    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "0.3"),
     weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "1.0"),
+    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "3.0"),
+    weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "10.0"),
 ];
 
 /// Trains SDFT and its ablations with several values of lambda and measures their samples, as [`reproduce_emoji`](super::reproduce_emoji)

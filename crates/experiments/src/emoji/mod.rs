@@ -15,8 +15,11 @@ use crate::methods::{Method, unless_stopped};
 use crate::table::Report;
 use editing::Edits;
 use generation::Generation;
+use sdft_eval::Extractor;
+use sdft_features::AttributeJudge;
 use sdft_jobs::{
-    Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, load_model,
+    Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, emoji_judge_features,
+    load_emoji_judges, load_model, second_emoji_judge,
 };
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_settings::{layers, plan, set_all};
@@ -52,20 +55,20 @@ const METHODS: [Method; 7] = [
         ..SDFT
     },
     Method {
-        label: "constant weight, lambda 0.1",
+        label: "constant weight, lambda 0.3",
         set: &[
-            "loss.lambda=0.1",
-            "loss.lambda_aux=0.1",
+            "loss.lambda=0.3",
+            "loss.lambda_aux=0.3",
             "loss.weight=constant",
             "loss.weight_aux=constant",
         ],
         ..SDFT
     },
     Method {
-        label: "Min-SNR-5 (v form), lambda 0.1",
+        label: "Min-SNR-5 (v form), lambda 3",
         set: &[
-            "loss.lambda=0.1",
-            "loss.lambda_aux=0.1",
+            "loss.lambda=3.0",
+            "loss.lambda_aux=3.0",
             "loss.weight=min-snr-5-v",
             "loss.weight_aux=min-snr-5-v",
         ],
@@ -194,6 +197,36 @@ struct Study<'a> {
     options: &'a EmojiOptions,
     source: LoadedModel,
     kept: Kept,
+}
+
+/// The judges of samples and translations.
+struct Judges {
+    both: [AttributeJudge; 2],
+    /// The features of the first, for sets.
+    features: Extractor,
+    /// What numbers that they measured depend on.
+    weights: String,
+}
+
+impl Judges {
+    fn embedded() -> Result<Self> {
+        let features = emoji_judge_features()?;
+        let weights = format!(
+            "{} {}",
+            features.weights(),
+            second_emoji_judge()?.1.weights()
+        );
+        Ok(Self {
+            both: load_emoji_judges()?,
+            features,
+            weights,
+        })
+    }
+
+    /// The one in whose layers distances are measured.
+    fn first(&self) -> &AttributeJudge {
+        &self.both[0]
+    }
 }
 
 /// A model of a method.

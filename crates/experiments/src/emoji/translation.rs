@@ -2,7 +2,7 @@
 
 use super::generation::form;
 use super::sets::to_translate;
-use super::{NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
+use super::{Judges, NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
 use crate::draw::translations;
 use crate::emoji::EmojiScale;
 use crate::kept::{Kept, Part};
@@ -11,11 +11,10 @@ use crate::table::{Column, Report, markdown, numbers, write_table};
 use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
 use sdft_eval::{aligned_distance, judge_emoji, score_kept_emoji};
-use sdft_features::AttributeJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
     Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Variant, WalkKind,
-    emoji_judge_features, load_emoji_judge, train_classifier_preset,
+    train_classifier_preset,
 };
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
@@ -125,9 +124,7 @@ pub(super) struct Translations {
     /// The true answers.
     truth: Vec<Rgb8>,
     x0: Tensor,
-    judge: AttributeJudge,
-    /// What the numbers depend on, in addition to the images.
-    measured_by: String,
+    judges: Judges,
     classifier: LoadedEncoder,
     rows: Vec<(String, Vec<Measured>)>,
     picture: Vec<(String, Vec<Rgb8>)>,
@@ -164,8 +161,7 @@ impl Translations {
         let (inputs, truth) = (pictures(EmojiStyle::Noto), pictures(EmojiStyle::Fluent));
         let mut all = Self {
             x0: to_tensor(&inputs, &form())?,
-            measured_by: emoji_judge_features()?.weights().to_owned(),
-            judge: load_emoji_judge()?,
+            judges: Judges::embedded()?,
             picture: vec![("inputs".to_owned(), every(&inputs))],
             inputs,
             truth,
@@ -222,7 +218,7 @@ impl Translations {
             })?;
             let row = study
                 .kept
-                .numbers(&part, &self.measured_by, || self.measure(&images))?;
+                .numbers(&part, &self.judges.weights, || self.measure(&images))?;
             let label = format!("{}, {}", way.name, method.label);
             if trained.seed == 0 {
                 self.picture.push((label.clone(), every(&images)));
@@ -242,7 +238,7 @@ impl Translations {
             .iter()
             .map(|&i| &self.emoji.entries()[i])
             .collect();
-        let kept = score_kept_emoji(&judge_emoji(&self.judge, &x)?, &entries)?;
+        let kept = score_kept_emoji(&judge_emoji(&self.judges.both, &x)?, &entries)?;
         let (mut psnrs, mut ssims, mut true_psnrs) = (0.0, 0.0, 0.0);
         for ((input, truth), image) in self.inputs.iter().zip(&self.truth).zip(images) {
             let [input, truth, image] = [input, truth, image]
@@ -264,7 +260,11 @@ impl Translations {
             psnr: Some(psnrs / n),
             ssim: Some(ssims / n),
             true_psnr: true_psnrs / n,
-            true_distance: aligned_distance(&self.judge, &to_tensor(&self.truth, &form())?, &x)?,
+            true_distance: aligned_distance(
+                self.judges.first(),
+                &to_tensor(&self.truth, &form())?,
+                &x,
+            )?,
         })
     }
 

@@ -79,7 +79,10 @@ pub fn edit_example(
     let (judge, _) = second_emoji_judge()?;
     let mut folders = Vec::new();
     for folder in &filled.folders {
-        let judged = judge_emoji(&judge, &tensor(&read_pictures(folder, names())?)?)?;
+        let judged = judge_emoji(
+            std::slice::from_ref(&judge),
+            &tensor(&read_pictures(folder, names())?)?,
+        )?;
         folders.push((folder.clone(), score_edited_emoji(&judged, &from, &to)?));
     }
     Ok(Some(EditExample {

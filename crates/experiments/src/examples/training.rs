@@ -8,7 +8,7 @@ use sdft_eval::{judge_emoji, score_emoji};
 use sdft_files::write_atomic;
 use sdft_imaging::{Rgb8, encode_sheet, is_sheet, stacked};
 use sdft_jobs::{
-    Context, EMOJI_SOURCE, Error, Result, ResultExt, SampleOptions, SamplerKind, load_emoji_judge,
+    Context, EMOJI_SOURCE, Error, Result, ResultExt, SampleOptions, SamplerKind, load_emoji_judges,
     sample_to_folder,
 };
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ pub fn fine_tuning_example(
         first_rows(&source, &[], "source model: draws everything, in one style"),
         marked_sheet(&some, &[], COLUMNS, &title),
     ];
-    let judge = load_emoji_judge()?;
+    let judges = load_emoji_judges()?;
     let mut shares = Vec::new();
     let mut model = PathBuf::new();
     for (name, title, preset) in MODELS {
@@ -85,7 +85,7 @@ pub fn fine_tuning_example(
         let Some(drawn) = samples(&file, name, options, context)? else {
             return Ok(None);
         };
-        let judged = judge_emoji(&judge, &tensor(&drawn)?)?;
+        let judged = judge_emoji(&judges, &tensor(&drawn)?)?;
         let share = score_emoji(&judged)?.coverage;
         let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
         let percent = 100.0 * share;

@@ -7,7 +7,7 @@ use sdft_eval::{EmojiKeptScore, judge_emoji, score_kept_emoji};
 use sdft_gallery::{Filled, Outcome, write_sheet};
 use sdft_imaging::{Rgb8, contact_sheet, write_png};
 use sdft_jobs::{
-    Context, EMOJI_SOURCE, Result, TranslateOptions, TranslationMethod, load_emoji_judge,
+    Context, EMOJI_SOURCE, Result, TranslateOptions, TranslationMethod, load_emoji_judges,
     train_classifier_preset, translate_folder,
 };
 use std::path::PathBuf;
@@ -67,12 +67,12 @@ pub fn translation_example(
     if let Outcome::Done(filled) = &mut outcome
         && filled.failures.is_empty()
     {
-        let judge = load_emoji_judge()?;
+        let judges = load_emoji_judges()?;
         let entries: Vec<&EmojiEntry> = inputs.entries().collect();
         let mut made = Vec::new();
         for folder in &filled.folders {
             let images = read_pictures(folder, inputs.names())?;
-            let judged = judge_emoji(&judge, &tensor(&images)?)?;
+            let judged = judge_emoji(&judges, &tensor(&images)?)?;
             folders.push((folder.clone(), score_kept_emoji(&judged, &entries)?));
             made.push(images);
         }

@@ -1,7 +1,7 @@
 //! What the judge of the emoji sees in a folder of generated images.
 
 use crate::error::Result;
-use crate::judge::load_emoji_judge;
+use crate::judge::load_emoji_judges;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_data::Emoji;
@@ -39,10 +39,10 @@ pub(super) fn emoji_measures(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    let (judge, mut judged) = (load_emoji_judge()?, Vec::new());
+    let (judges, mut judged) = (load_emoji_judges()?, Vec::new());
     for files in files.chunks(BATCH) {
         judged.extend(judge_emoji(
-            &judge,
+            &judges,
             &read_square(files, extractor, Emoji::SIZE)?,
         )?);
     }

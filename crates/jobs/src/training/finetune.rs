@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
-use crate::judge::{emoji_judge_features, judge_features, load_emoji_judge, load_judge};
+use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
 use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_source};
 use crate::weights::Weights;
 use candle_core::Device;
@@ -381,7 +381,7 @@ fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     if plan.data.is_emoji() {
         return Ok(Evaluator {
             extractor: emoji_judge_features()?,
-            judge: Some(SampleJudge::Emoji(load_emoji_judge()?)),
+            judge: Some(SampleJudge::Emoji(load_emoji_judges()?.into())),
         });
     }
     let files = [PathBuf::from(&plan.eval.weights)];
