@@ -1,7 +1,7 @@
 """The PyTorch side of `cargo xtask bench --peer`.
 
 Reads one job as a line of JSON, prepares it, and runs it once for each line "go"; every answer is a line of JSON.
-Needs only PyTorch. `network.py` is the U-Net, `training.py` the loss and the step.
+Needs only PyTorch, and OpenVINO and ONNX Runtime for jobs of these. `network.py` is the U-Net, `training.py` the loss and the step.
 """
 
 import json
@@ -12,6 +12,7 @@ import time
 import torch
 import torch.nn.functional as F
 
+import runtimes
 from network import AttentionBlock, ResBlock, UNet
 from training import Trainer
 
@@ -63,7 +64,7 @@ def fill(module):
 
 
 def layout(job):
-    return torch.channels_last if job["layout"] == "channels_last" else torch.contiguous_format
+    return torch.channels_last if job["runner"] == "channels_last" else torch.contiguous_format
 
 
 def operation(job):
@@ -189,15 +190,28 @@ class Network:
         with torch.device("meta"):
             self.net = UNet(case["config"])
         self.net.load_state_dict(read_safetensors(job["weights"]), assign=True)
-        self.net.to(device=self.device, dtype=DTYPES[job["precision"]], memory_format=order)
+        # On a CPU, weights stay f32 and operations are cast.
+        autocast = not self.gpu and job["precision"] == "bf16"
+        dtype = torch.float32 if autocast else DTYPES[job["precision"]]
+        self.net.to(device=self.device, dtype=dtype, memory_format=order)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["precision"] == "tf32"
         torch.backends.cudnn.benchmark = True
-        self.call = torch.compile(self.net) if job["layout"] == "compile" else self.net
         side = case["config"]["image_size"]
         self.x = formula((case["batch"], 3, side, side), 1).to(device=self.device, memory_format=order)
+        self.t = torch.full((case["batch"],), 500, device=self.device)
+        runner, threads = job["runner"], job["threads"]
+        with torch.no_grad():
+            if runner == "openvino":
+                self.call = runtimes.openvino(self.net.eval(), (self.x, self.t), job["precision"], threads)
+                autocast = False
+            elif runner == "onnxruntime":
+                self.call = runtimes.onnxruntime(self.net.eval(), (self.x, self.t), threads)
+            else:
+                self.call = torch.compile(self.net) if runner == "compile" else self.net
+        if autocast:
+            self.call = torch.autocast("cpu", dtype=torch.bfloat16)(self.call)
         self.trainer = None
         self.sampling = case["pass"] == "sampling"
-        self.t = torch.full((case["batch"],), 500, device=self.device)
         if case["pass"] == "step":
             given = read_safetensors(job["inputs"])
             noise = given["noise"].to(self.device)

@@ -3,6 +3,7 @@
 use crate::cases::{Case, Work};
 use crate::clock::Spent;
 use crate::inputs::write_files;
+use crate::peer::{Peer, Runner};
 use crate::work::Digest;
 use crate::worker::Job;
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// Largest relative difference between the results of both sides.
@@ -18,55 +19,6 @@ const TOLERANCE: f64 = 2e-3;
 /// All repetitions of a case take about this many seconds at most, but there are at least [`MIN_ROUNDS`].
 const BUDGET: f64 = 60.0;
 const MIN_ROUNDS: usize = 3;
-
-/// PyTorch on this machine.
-pub(crate) struct Peer {
-    python: PathBuf,
-    script: PathBuf,
-    pub(crate) version: String,
-}
-
-impl Peer {
-    pub(crate) fn find(python: &Path) -> Result<Self> {
-        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
-        // A program that was moved finds the script relative to the current folder.
-        let script = if built.is_file() {
-            built
-        } else {
-            PathBuf::from("bench/peer/peer.py")
-        };
-        let output = Command::new(python)
-            .args(["-c", "import torch; print(torch.__version__)"])
-            .output()
-            .with_context(|| {
-                format!(
-                    "--peer: starting {} (--python selects another)",
-                    python.display()
-                )
-            })?;
-        if !output.status.success() {
-            bail!(
-                "--peer: {} has no PyTorch (install it with `pip install torch`, or select another Python with --python): {}",
-                python.display(),
-                String::from_utf8_lossy(&output.stderr)
-                    .lines()
-                    .last()
-                    .unwrap_or("no message")
-            );
-        }
-        Ok(Self {
-            python: python.to_owned(),
-            script,
-            version: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        })
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.python);
-        command.arg(&self.script);
-        command
-    }
-}
 
 /// How the cases are measured.
 pub(crate) struct Comparison<'a> {
@@ -82,6 +34,7 @@ pub(crate) struct Comparison<'a> {
 /// The repetitions of one process.
 pub(crate) struct Runs {
     pub(crate) name: String,
+    pub(crate) precision: Precision,
     pub(crate) runs: Vec<Spent>,
     pub(crate) peak: Option<u64>,
 }
@@ -103,6 +56,15 @@ fn agree(a: &[Digest], b: &[Digest], tolerance: f64) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
+/// Both sides round half-precision maps at different points.
+fn tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::Bf16 => 1e-1,
+        Precision::F16 | Precision::Tf32 => 2e-2,
+        _ => TOLERANCE,
+    }
+}
+
 impl Comparison<'_> {
     pub(crate) fn measure(&self, case: &Case, threads: usize) -> Result<Measured> {
         let [weights, inputs] =
@@ -113,32 +75,30 @@ impl Comparison<'_> {
             command.arg("--worker");
             command
         };
-        let job = |case: &Case, layout: &str| Job {
+        let job = |case: &Case, runner: &str, precision| Job {
             case: case.clone(),
             threads,
-            layout: layout.to_owned(),
+            runner: runner.to_owned(),
             device: self.place.to_string(),
-            precision: self.precision,
+            precision,
             weights: weights.clone(),
             inputs: inputs.clone(),
         };
-        let mut entries = vec![("sdft", ours(), job(case, "default"))];
+        let entry = |name: &str, command, job: Job| Entry {
+            name: name.to_owned(),
+            command,
+            job,
+        };
+        let own_job = |case| job(case, "sdft", self.precision);
+        let mut entries = vec![entry("sdft", ours(), own_job(case))];
         if let Some(naive) = case.naive() {
-            entries.push(("naive", ours(), job(&naive, "default")));
+            entries.push(entry("naive", ours(), own_job(&naive)));
         } else if let Some(peer) = self.peer {
             if matches!(case.work, Work::Network { .. }) {
                 write_files(&case.work, &weights, &inputs)?;
             }
-            let flat = matches!(case.work, Work::Attention { .. } | Work::Optimizer { .. });
-            let layouts: &[&str] = if self.on_gpu() {
-                &["eager", "compile"]
-            } else if flat {
-                &["default"]
-            } else {
-                &["default", "channels_last"]
-            };
-            for layout in layouts {
-                entries.push((layout, peer.command(), job(case, layout)));
+            for Runner { name, precision } in peer.runners(case, self.place, self.precision) {
+                entries.push(entry(name, peer.command(), job(case, name, precision)));
             }
         }
         // Processes that do not fit into memory together run one after another.
@@ -151,7 +111,8 @@ impl Comparison<'_> {
         };
         let (own, own_value) = &all[0];
         for (other, value) in &all[1..] {
-            if case.naive().is_none() && !agree(own_value, value, self.tolerance()) {
+            let tolerance = tolerance(self.precision).max(tolerance(other.precision));
+            if case.naive().is_none() && !agree(own_value, value, tolerance) {
                 bail!(
                     "the results of both sides differ: {own_value:?} ({}), {value:?} ({})",
                     own.name,
@@ -171,19 +132,10 @@ impl Comparison<'_> {
         matches!(self.place, DeviceSpec::Cuda(_))
     }
 
-    /// Both sides round half-precision maps at different points.
-    fn tolerance(&self) -> f64 {
-        match self.precision {
-            Precision::Bf16 => 1e-1,
-            Precision::F16 | Precision::Tf32 => 2e-2,
-            _ => TOLERANCE,
-        }
-    }
-
-    fn in_turn(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, Vec<Digest>)>> {
+    fn in_turn(&self, entries: Vec<Entry>, threads: usize) -> Result<Vec<(Runs, Vec<Digest>)>> {
         let mut sides = entries
             .into_iter()
-            .map(|(name, command, job)| Side::start(name, command, &job, threads))
+            .map(|entry| Side::start(entry, threads))
             .collect::<Result<Vec<_>>>()?;
         let n = sides.len();
         let mut taken = 0.0;
@@ -199,16 +151,12 @@ impl Comparison<'_> {
         sides.into_iter().map(Side::finish).collect()
     }
 
-    fn one_by_one(
-        &self,
-        entries: Vec<Entry<'_>>,
-        threads: usize,
-    ) -> Result<Vec<(Runs, Vec<Digest>)>> {
+    fn one_by_one(&self, entries: Vec<Entry>, threads: usize) -> Result<Vec<(Runs, Vec<Digest>)>> {
         let n = entries.len() as f64;
         let mut rounds = self.pairs;
         let mut all = Vec::new();
-        for (name, command, job) in entries {
-            let mut side = Side::start(name, command, &job, threads)?;
+        for entry in entries {
+            let mut side = Side::start(entry, threads)?;
             let mut taken = 0.0;
             for round in 0..rounds {
                 taken += n * side.go()?.wall;
@@ -229,8 +177,12 @@ impl Comparison<'_> {
     }
 }
 
-/// Name, command and job of a process.
-type Entry<'a> = (&'a str, Command, Job);
+/// A process to start.
+struct Entry {
+    name: String,
+    command: Command,
+    job: Job,
+}
 
 /// Available memory in bytes, if the system reports it.
 fn available_bytes() -> f64 {
@@ -247,6 +199,7 @@ fn available_bytes() -> f64 {
 /// A process that waits for its next repetition.
 struct Side {
     name: String,
+    precision: Precision,
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -256,7 +209,12 @@ struct Side {
 
 impl Side {
     /// Starts a process and waits until it has done the work once.
-    fn start(name: &str, mut command: Command, job: &Job, threads: usize) -> Result<Self> {
+    fn start(entry: Entry, threads: usize) -> Result<Self> {
+        let Entry {
+            name,
+            mut command,
+            job,
+        } = entry;
         let mut child = command
             .env("OMP_NUM_THREADS", threads.to_string())
             .stdin(Stdio::piped())
@@ -267,14 +225,15 @@ impl Side {
             bail!("no pipes to {command:?}");
         };
         let mut side = Self {
-            name: name.to_owned(),
+            name,
+            precision: job.precision,
             child,
             input,
             output: BufReader::new(output),
             value: Vec::new(),
             runs: Vec::new(),
         };
-        let answer = side.ask(&serde_json::to_string(job)?)?;
+        let answer = side.ask(&serde_json::to_string(&job)?)?;
         side.value =
             serde_json::from_value(answer["value"].clone()).context("an answer without a value")?;
         Ok(side)
@@ -301,6 +260,7 @@ impl Side {
         self.child.wait()?;
         let runs = Runs {
             name: self.name,
+            precision: self.precision,
             runs: self.runs,
             peak,
         };

@@ -1,6 +1,7 @@
-//! `sdft-bench`: speed and memory of kernels, blocks and training steps, alone and compared with PyTorch.
+//! `sdft-bench`: speed and memory of kernels, blocks and training steps, alone and compared with PyTorch,
+//! `torch.compile`, OpenVINO and ONNX Runtime.
 //!
-//! Every case runs in its own process, ours and PyTorch's alike, so that processes do not share threads or memory. The processes alternate
+//! Every case runs in its own process, ours and the others' alike, so that processes do not share threads or memory. The processes alternate
 //! after each repetition, and the result is the median of the ratios of adjacent repetitions.
 //!
 //! **Invariant:** both sides do the same work: each reports the size and a projection of its results (for a step its loss and gradient
@@ -16,6 +17,7 @@ mod clock;
 mod comparison;
 mod gpu_report;
 mod inputs;
+mod peer;
 mod report;
 mod work;
 mod worker;
@@ -23,7 +25,8 @@ mod worker;
 use anyhow::{Context, Result};
 use cases::{cases, gpu_cases};
 use clap::Parser;
-use comparison::{Comparison, Peer};
+use comparison::Comparison;
+use peer::Peer;
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use std::path::PathBuf;

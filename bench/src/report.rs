@@ -1,7 +1,9 @@
 //! The table on the terminal and the JSON file.
 
 use crate::cases::Case;
-use crate::comparison::{Measured, Peer, Runs};
+use crate::clock::Spent;
+use crate::comparison::{Measured, Runs};
+use crate::peer::Peer;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -9,6 +11,8 @@ use std::path::Path;
 pub(crate) struct Report {
     /// Operations per second of matrix products, by number of threads.
     peaks: Vec<(usize, f64)>,
+    /// What is compared with.
+    peer: Option<String>,
     header: Value,
     rows: Vec<Value>,
 }
@@ -49,13 +53,15 @@ impl Report {
         }
         let header = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "torch": peer.map(|peer| &peer.version),
+            "torch": peer.map(Peer::torch),
+            "compared": peer.map(Peer::describe),
             "kernels": sdft_kernels::kernel_choice(),
             "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             "peaks": peaks.iter().map(|(n, flops)| json!({ "threads": n, "flops": flops })).collect::<Vec<_>>(),
         });
         Ok(Self {
             peaks,
+            peer: peer.map(Peer::describe),
             header,
             rows: Vec::new(),
         })
@@ -68,14 +74,17 @@ impl Report {
             .map(|(n, flops)| format!("{:.0} GFLOP/s on {n}", flops / 1e9))
             .collect();
         format!(
-            "kernels {}; products of matrices reach {} thread(s)\n\
+            "kernels {}; products of matrices reach {} thread(s)\n{}\
              cpu and wall: milliseconds, median. GF/s: operations of the direct sum, so that fast convolutions can exceed the peak.\n\
-             other: PyTorch in the faster of its two layouts, or our own naive step for \"sdft\" and \"recomputed\".\n\
+             other: the fastest that computes in the same precision, or our own naive step for \"sdft\" and \"recomputed\". Below a network: the cpu ratio to each.\n\
              ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
              memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
             sdft_kernels::kernel_choice(),
             peaks.join(", "),
+            self.peer
+                .as_ref()
+                .map_or(String::new(), |peer| format!("{peer}\n")),
             "case",
             "thr",
             "cpu",
@@ -124,16 +133,21 @@ impl Report {
             "pairs": own.runs.len(),
             "in_turn": in_turn,
         });
-        // Each ratio is that of the faster layout by its clock.
+        // Each ratio is that of the fastest by its clock.
         let best = |median: &dyn Fn(&Runs) -> f64| {
-            others.iter().min_by(|a, b| median(a).total_cmp(&median(b)))
+            let same = others.iter().filter(|o| o.precision == own.precision);
+            same.min_by(|a, b| median(a).total_cmp(&median(b)))
         };
         let fastest = best(&|runs| cpu(runs).median);
         let by_wall = best(&|runs| wall(runs).median);
         if let (Some(other), Some(by_wall)) = (fastest, by_wall) {
-            let pairs = |other| own.runs.iter().zip(other);
-            let cpu_ratio = Spread::of(pairs(&other.runs).map(|(a, b)| a.cpu / b.cpu));
-            let wall_ratio = Spread::of(pairs(&by_wall.runs).map(|(a, b)| a.wall / b.wall));
+            let ratio = |other: &Runs, clock: fn(&Spent) -> f64| {
+                let pairs = own.runs.iter().zip(&other.runs);
+                Spread::of(pairs.map(|(a, b)| clock(a) / clock(b)))
+            };
+            let cpu_ratio_to = |other: &Runs| ratio(other, |spent| spent.cpu);
+            let cpu_ratio = cpu_ratio_to(other);
+            let wall_ratio = ratio(by_wall, |spent| spent.wall);
             let busy = |runs: &Runs| {
                 Spread::of(
                     runs.runs
@@ -166,11 +180,22 @@ impl Report {
                 "busy": [busy(&own), busy(other)],
                 "all": others.iter().map(|o| json!({
                     "name": o.name,
+                    "precision": o.precision,
                     "cpu": cpu(o).json(),
                     "wall": wall(o).json(),
+                    "cpu_ratio": cpu_ratio_to(o).json(),
                     "peak_bytes": o.peak,
                 })).collect::<Vec<_>>(),
             });
+            if others.len() > 2 {
+                let each = others.iter().map(|o| {
+                    let ratio = cpu_ratio_to(o).median;
+                    let is_same = o.precision == own.precision;
+                    let half = if is_same { "" } else { " in bf16" };
+                    format!("{}{half} {ratio:.2}", o.name)
+                });
+                line += &format!("\n    {}", each.collect::<Vec<_>>().join(", "));
+            }
         }
         self.rows.push(row);
         line + "\n"

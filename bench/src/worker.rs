@@ -20,8 +20,8 @@ const MIN_SECONDS: f64 = 0.03;
 pub(crate) struct Job {
     pub(crate) case: Case,
     pub(crate) threads: usize,
-    /// PyTorch's memory layout on the CPU, `default` or `channels_last`; its mode on a GPU, `eager` or `compile`.
-    pub(crate) layout: String,
+    /// What runs the work on the other side: PyTorch as `eager`, `channels_last` or `compile`, `openvino` or `onnxruntime`.
+    pub(crate) runner: String,
     /// `cpu` or `cuda:N`.
     pub(crate) device: String,
     /// `f32`, `tf32`, `bf16` or `f16`.

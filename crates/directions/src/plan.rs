@@ -60,7 +60,7 @@ pub struct GoalPlan {
     pub network: String,
     /// Its files; if empty, those in the cache.
     pub weights: Vec<String>,
-    /// SHA-256 of these files, set when they are read.
+    /// SHA-256 of these files or of the embedded classifier, set when they are read.
     pub weights_sha256: String,
     /// IR-SE50's files, for `identity`; if empty, those in the cache.
     pub identity_weights: Vec<String>,

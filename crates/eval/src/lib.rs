@@ -43,7 +43,7 @@ pub use crate::{
     extractor::{Extractor, View, hash_of},
     judge::{
         EmojiJudgeReport, HeadReport, JudgeReport, ValueReport, emoji_judge_config,
-        evaluate_emoji_judge, train_emoji_judge, train_judge,
+        evaluate_emoji_judges, train_emoji_judge, train_judge,
     },
     loaded::PairOptions,
     pairing::{Pair, Pairing, pair_up},

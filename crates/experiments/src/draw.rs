@@ -56,7 +56,7 @@ pub(crate) fn translations(
         let n = BATCH.min(all - first);
         let numbers = (first..first + n).map(|i| i as u64).collect();
         let mut noise = NumberedNoise::new(seed, numbers);
-        let part = x0.narrow(0, first, n)?;
+        let part = x0.narrow(0, first, n)?.to_device(&context.device)?;
         let counts = [first, n, all];
         let out = translator.run(0, &part, &mut noise, &mut |step| {
             report(step, counts, context)

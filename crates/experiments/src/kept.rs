@@ -11,17 +11,21 @@ use std::time::{Duration, Instant};
 /// Columns of a picture that keeps images.
 const COLUMNS: usize = 16;
 
-/// The folder of an experiment with its finished parts. A part is computed again if anything that it was made of has changed.
+/// The folder of an experiment with its finished parts. Images and numbers are computed again if what they were made of has changed; a run
+/// with another plan is an error.
 pub(crate) struct Kept {
     outputs: Outputs,
+    /// What all numbers depend on.
+    basis: String,
     pace: Pace,
 }
 
 impl Kept {
-    /// The finished parts in a folder.
-    pub(crate) fn new(outputs: Outputs) -> Self {
+    /// The finished parts in a folder. All numbers depend on `basis`, for example on the pictures that images are compared with.
+    pub(crate) fn new(outputs: Outputs, basis: String) -> Self {
         Self {
             outputs,
+            basis,
             pace: Pace::default(),
         }
     }
@@ -56,8 +60,8 @@ impl Kept {
         Ok(images)
     }
 
-    /// Numbers of the images of a part: read from `NAME.json` if these images were measured by `measured_by`, otherwise computed and kept
-    /// there.
+    /// Numbers of the images of a part: read from `NAME.json` if these images were measured by `measured_by` on this basis, otherwise computed
+    /// and kept there.
     pub(crate) fn numbers<M: Serialize + DeserializeOwned>(
         &mut self,
         part: &Part<'_>,
@@ -66,7 +70,7 @@ impl Kept {
     ) -> Result<M> {
         let name = format!("{}.json", part.name);
         let images = self.outputs.hash_of([format!("{}.png", part.name)]);
-        let hash = sha256_bytes(format!("{images} {measured_by}").as_bytes());
+        let hash = sha256_bytes(format!("{} {images} {measured_by}", self.basis).as_bytes());
         if self.outputs.is_complete(&name, &hash) {
             let path = self.outputs.path(&name);
             let text =
@@ -183,8 +187,9 @@ mod tests {
         seconds: 10.0,
     };
 
-    fn opened(out: &Path) -> Kept {
-        Kept::new(lock_folder(out, "test", None).unwrap())
+    fn opened(out: &Path, basis: &str) -> Kept {
+        let outputs = lock_folder(out, "test", None).unwrap();
+        Kept::new(outputs, basis.to_owned())
     }
 
     fn drawn(level: u8) -> Vec<Rgb8> {
@@ -197,29 +202,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (stop, mut progress) = (AtomicBool::new(false), NoopProgress);
         let mut context = Context::new(Device::Cpu, &stop, &mut progress);
-        let mut take = |made_of: &str, level: u8| {
-            let mut kept = opened(dir.path());
+        let mut take = |made_of: &str, level: u8, judge: &str, basis: &str| {
+            let mut kept = opened(dir.path(), basis);
             let mut was_made = false;
             let images = kept.images(&PART, made_of, &mut context, |_| {
                 was_made = true;
                 Ok(drawn(level))
             });
             let mut was_measured = false;
-            let number = kept.numbers(&PART, "judge", || {
+            let number = kept.numbers(&PART, judge, || {
                 was_measured = true;
                 Ok(Some(f64::from(level)))
             });
             (images.unwrap(), number.unwrap(), was_made, was_measured)
         };
         let png = dir.path().join("samples/one.png");
-        assert_eq!(take("a", 1), (drawn(1), Some(1.0), true, true));
-        assert_eq!(take("a", 2), (drawn(1), Some(1.0), false, false));
-        assert_eq!(take("b", 3), (drawn(3), Some(3.0), true, true));
+        let mut usual = |made_of, level| take(made_of, level, "judge", "pictures");
+        assert_eq!(usual("a", 1), (drawn(1), Some(1.0), true, true));
+        assert_eq!(usual("a", 2), (drawn(1), Some(1.0), false, false));
+        assert_eq!(usual("b", 3), (drawn(3), Some(3.0), true, true));
         std::fs::write(&png, b"cut off").unwrap();
-        assert_eq!(take("b", 3), (drawn(3), Some(3.0), true, false));
+        assert_eq!(usual("b", 3), (drawn(3), Some(3.0), true, false));
         // Without its numbers a part is only measured again.
         std::fs::remove_file(png.with_extension("json")).unwrap();
-        assert_eq!(take("b", 4), (drawn(3), Some(4.0), false, true));
+        assert_eq!(usual("b", 4), (drawn(3), Some(4.0), false, true));
+        // So it is by another judge, or next to other pictures.
+        let other = take("b", 5, "another judge", "pictures");
+        assert_eq!(other, (drawn(3), Some(5.0), false, true));
+        let other = take("b", 6, "another judge", "other pictures");
+        assert_eq!(other, (drawn(3), Some(6.0), false, true));
     }
 
     #[test]

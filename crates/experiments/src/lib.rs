@@ -46,6 +46,9 @@ struct ExperimentPlan {
     experiment: String,
     /// A table of the paper.
     target: Option<String>,
+    /// Hash of the source model, if that is chosen freely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source_sha256: Option<String>,
 }
 
 /// Locks the folder of an experiment. Its tables and pictures are replaced by later ones.
@@ -53,6 +56,17 @@ fn lock_folder(out: &Path, experiment: &str, target: Option<Target>) -> Result<O
     let plan = ExperimentPlan {
         experiment: experiment.to_owned(),
         target: target.map(|target| target.name().to_owned()),
+        source_sha256: None,
+    };
+    Ok(Outputs::open(out, &plan, false)?)
+}
+
+/// Locks the folder of an experiment that starts from the source model with this hash.
+fn lock_folder_from(out: &Path, experiment: &str, source_sha256: &str) -> Result<Outputs> {
+    let plan = ExperimentPlan {
+        experiment: experiment.to_owned(),
+        target: None,
+        source_sha256: Some(source_sha256.to_owned()),
     };
     Ok(Outputs::open(out, &plan, false)?)
 }

@@ -14,7 +14,7 @@ pub(crate) struct EditArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
-    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded example.
+    /// Train a direction, which moves images from one text to another; without arguments, from men to women on the embedded emoji.
     #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.
@@ -25,7 +25,8 @@ pub(crate) enum EditVerb {
 }
 
 const TRAIN_HELP: &str = "\
-Presets (--list): smiling, sad, angry, young, old, man, woman, with Asyrp's texts and the paper's epochs. Everything else is Asyrp's,
+Presets (--list): smiling, sad, angry, young, old, man, woman, with Asyrp's texts and the paper's epochs; and emoji-man-to-woman,
+emoji-light-to-dark, emoji-add-glasses, digits-3-to-2, whose goals are attributes that an embedded classifier knows. Everything else is Asyrp's,
 with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
 
 Examples:
@@ -82,7 +83,7 @@ pub(crate) struct EditTrainArgs {
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show; an attribute of emoji such as gender=man
+    /// What the images show; an attribute of emoji such as gender=man.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.

@@ -30,7 +30,7 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
     }
     for (folder, score) in made.folders {
         console::line(format_args!(
-            "{}: of {} emoji unlike the target set, {:.0} % keep kind, skin tone and gender, {:.0} % are in the target's style, {:.0} % both",
+            "{}: of {} emoji unlike the target set, {:.0} % keep kind, skin tone, gender, glasses and hat, {:.0} % are in the target's style, {:.0} % both",
             folder.display(),
             score.n,
             100.0 * score.kept,

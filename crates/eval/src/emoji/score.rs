@@ -67,11 +67,11 @@ pub struct EmojiKeptScore {
     pub tone: f64,
     /// Share that keeps its gender.
     pub gender: f64,
-    /// Share that keeps all three.
+    /// Share that keeps these three, and whether there are glasses and a hat.
     pub kept: f64,
     /// Share in the target's style.
     pub style: f64,
-    /// Share that keeps all three in the target's style.
+    /// Share that is both kept and in the target's style.
     pub both: f64,
 }
 
@@ -86,7 +86,7 @@ pub fn score_kept_emoji(judged: &[EmojiJudged], inputs: &[&EmojiEntry]) -> Resul
         value == Some(DIFFERS) || seen.value(column) == value
     };
     let keeps_all = |i: usize, seen: &EmojiJudged| {
-        let columns = ["kind", "tone", "gender"];
+        let columns = ["kind", "tone", "gender", "glasses", "hat"];
         columns.iter().all(|column| keeps(i, seen, column))
     };
     Ok(EmojiKeptScore {
@@ -224,6 +224,10 @@ mod tests {
         let score = score_kept_emoji(&judged, &inputs).unwrap();
         assert_eq!((score.kind, score.tone, score.gender), (1.0, 1.0, 0.75));
         assert_eq!((score.kept, score.style, score.both), (0.75, 0.75, 0.5));
+        let mut with_hat = of_woman.to_vec();
+        with_hat.push(("hat", "yes", 0.9));
+        let score = score_kept_emoji(&[seen(0.9, &with_hat)], &[woman]).unwrap();
+        assert_eq!((score.kind, score.gender, score.kept), (1.0, 1.0, 0.0));
         let error = score_kept_emoji(&judged, &inputs[..3]).unwrap_err();
         assert!(error.to_string().contains("expected 3"), "{error}");
     }

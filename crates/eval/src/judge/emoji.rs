@@ -4,7 +4,7 @@ use super::disturb::{BLUR, blurred, disturbed};
 use super::report::{EmojiJudgeReport, Tally};
 use super::{Batch, HELD_OUT, train};
 use crate::emoji::judge_emoji;
-use crate::error::Result;
+use crate::error::{EvalError, Result};
 use candle_core::{Device, Tensor};
 use sdft_data::{COLUMNS, Emoji, EmojiEntry, EmojiStyle};
 use sdft_features::{AttributeJudge, JudgeConfig, JudgeHead};
@@ -23,7 +23,7 @@ const SORTED_BY: [&str; 5] = ["glasses", "hat", "mood", "kind", "gender"];
 /// The noise of held-out pictures that are as soft as samples.
 const SOFT_NOISE: f32 = 0.1;
 
-/// The network of the judge of the emoji: about 460,000 parameters.
+/// The network of the judge of the emoji: about 440,000 parameters.
 pub fn emoji_judge_config() -> JudgeConfig {
     let columns = HEADS.iter().filter_map(|head| {
         let (name, values) = COLUMNS.iter().find(|(name, _)| name == head)?;
@@ -43,8 +43,9 @@ pub fn emoji_judge_config() -> JudgeConfig {
 
 /// Trains the judge of the emoji on both styles and on blends of them: flipped, shifted, turned, resized, with blotches, blurred and with
 /// noise, because samples of a diffusion model are softer than drawings, and its predictions of `x0` are blurs. Values that are rare are drawn
-/// more often. Every tenth emoji is held out, in all its skin tones.
-/// The same seed gives the same weights.
+/// more often. The same seed gives the same weights.
+///
+/// The report is of another network, trained in the same way without every tenth emoji (in all its skin tones and genders) and tested on these.
 ///
 /// # Errors
 /// Fails if a tensor operation fails.
@@ -53,27 +54,34 @@ pub fn train_emoji_judge(
     mut progress: impl FnMut(u64, u64, f64),
 ) -> Result<(JudgeConfig, Params, EmojiJudgeReport)> {
     let album = Album::embedded()?;
-    let (judge, params) = fit(&album, seed, STEPS, &mut progress)?;
-    let report = evaluate(&album, &judge)?;
+    let tested = Pool::new(&album, album.families(false));
+    let (judge, _) = fit(&tested, seed, STEPS, &mut |step, _, loss| {
+        progress(step, 2 * STEPS, loss)
+    })?;
+    let report = evaluate(&album, album.families(true), &[judge])?;
+    let all = Pool::new(&album, album.families.iter());
+    let (judge, params) = fit(&all, seed, STEPS, &mut |step, _, loss| {
+        progress(STEPS + step, 2 * STEPS, loss);
+    })?;
     Ok((judge.config().clone(), params, report))
 }
 
-/// Compares a judge with the emoji that its training does not see.
+/// Compares judges, as [`judge_emoji`] averages them, with all emoji.
 ///
 /// # Errors
-/// Fails if the judge has other heads, or takes images of another size.
-pub fn evaluate_emoji_judge(judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
-    evaluate(&Album::embedded()?, judge)
+/// Fails without a judge, or if one has other heads or takes images of another size.
+pub fn evaluate_emoji_judges(judges: &[AttributeJudge]) -> Result<EmojiJudgeReport> {
+    let album = Album::embedded()?;
+    evaluate(&album, album.families.iter(), judges)
 }
 
 fn fit(
-    album: &Album,
+    pool: &Pool<'_>,
     seed: u64,
     steps: u64,
     progress: &mut dyn FnMut(u64, u64, f64),
 ) -> Result<(AttributeJudge, Params)> {
     let config = emoji_judge_config();
-    let pool = Pool::new(album, &config);
     let draw = |step| pool.draw(seed, step);
     Ok(train(&config, seed, steps, draw, progress)?)
 }
@@ -83,16 +91,17 @@ struct Album {
     emoji: Emoji,
     /// The picture in each style, if there is one.
     pictures: Vec<[Option<Rgb8>; 2]>,
-    /// Emoji that differ in the skin tone only, sorted by their values.
+    /// Emoji that differ in the skin tone and the gender only, sorted by their values.
     families: Vec<Vec<usize>>,
 }
 
 impl Album {
     fn embedded() -> Result<Self> {
         let emoji = Emoji::embedded()?;
-        let mut bases: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut bases: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, entry) in emoji.entries().iter().enumerate() {
-            bases.entry(&entry.base).or_default().push(index);
+            let base = without_gender(&entry.base);
+            bases.entry(base).or_default().push(index);
         }
         // Sorted by their values, so that some of the rare ones are held out.
         let mut families: Vec<Vec<usize>> = bases.into_values().collect();
@@ -116,6 +125,18 @@ impl Album {
     }
 }
 
+/// The code points of an emoji without those that state the gender, so that the man, the woman and the person of a drawing are the same.
+fn without_gender(base: &str) -> String {
+    let points = base.split('-').filter_map(|point| match point {
+        "200d" | "2640" | "2642" | "fe0f" => None,
+        "1f468" | "1f469" => Some("1f9d1"),
+        "1f466" | "1f467" => Some("1f9d2"),
+        "1f474" | "1f475" => Some("1f9d3"),
+        point => Some(point),
+    });
+    points.collect::<Vec<_>>().join("-")
+}
+
 /// The places of an emoji's values among the logits of each head; `None` where the styles differ.
 fn labels(entry: &EmojiEntry, config: &JudgeConfig) -> Vec<Option<usize>> {
     let heads = config.heads.iter();
@@ -134,10 +155,11 @@ struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    fn new(album: &'a Album, config: &JudgeConfig) -> Self {
+    fn new(album: &'a Album, families: impl Iterator<Item = &'a Vec<usize>>) -> Self {
+        let config = emoji_judge_config();
         let entries = album.emoji.entries().iter();
-        let labels: Vec<_> = entries.map(|entry| labels(entry, config)).collect();
-        let all: Vec<Vec<usize>> = album.families(false).cloned().collect();
+        let labels: Vec<_> = entries.map(|entry| labels(entry, &config)).collect();
+        let all: Vec<Vec<usize>> = families.cloned().collect();
         let with = |head: usize, value: usize| -> Vec<Vec<usize>> {
             let has = |&&i: &&usize| labels[i][head] == Some(value);
             let families = all.iter();
@@ -211,9 +233,24 @@ fn blend(pictures: &[Option<Rgb8>; 2], draw: &Draw) -> Option<(Vec<f32>, Option<
     Some((blended.collect(), Some(share)))
 }
 
-fn evaluate(album: &Album, judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
-    let mut tally = Tally::new(judge.config());
-    for family in album.families(true) {
+/// How often judges are right about the emoji of these families.
+fn evaluate<'a>(
+    album: &Album,
+    families: impl Iterator<Item = &'a Vec<usize>>,
+    judges: &[AttributeJudge],
+) -> Result<EmojiJudgeReport> {
+    let config = emoji_judge_config();
+    if let Some(other) = judges
+        .iter()
+        .find(|judge| judge.config().heads != config.heads)
+    {
+        return Err(EvalError::Text(format!(
+            "expected a judge of emoji, found one that classifies {:?}",
+            other.config().heads
+        )));
+    }
+    let mut tally = Tally::new(&config);
+    for family in families {
         let (mut pixels, mut known) = (Vec::new(), Vec::new());
         for &index in family {
             for (picture, is_fluent) in album.pictures[index].iter().zip([false, true]) {
@@ -227,13 +264,14 @@ fn evaluate(album: &Album, judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
             }
         }
         let x = Tensor::from_vec(pixels, (2 * known.len(), 3, SIDE, SIDE), &Device::Cpu)?;
-        let judged = judge_emoji(std::slice::from_ref(judge), &x)?;
+        let judged = judge_emoji(judges, &x)?;
         for ((index, is_fluent), seen) in known.into_iter().zip(judged.chunks_exact(2)) {
-            let labels = labels(&album.emoji.entries()[index], judge.config());
+            let labels = labels(&album.emoji.entries()[index], &config);
             tally.add([&seen[1], &seen[0]], &labels, is_fluent);
+            tally.add_attributes(&seen[1], &album.emoji.entries()[index]);
         }
     }
-    Ok(tally.finish(judge.config()))
+    Ok(tally.finish(&config))
 }
 
 #[cfg(test)]
@@ -244,7 +282,8 @@ mod tests {
     fn the_same_seed_gives_the_same_bits() {
         let album = Album::embedded().unwrap();
         let weights = |seed| {
-            let (_, params) = fit(&album, seed, 2, &mut |_, _, _| {}).unwrap();
+            let pool = Pool::new(&album, album.families(false));
+            let (_, params) = fit(&pool, seed, 2, &mut |_, _, _| {}).unwrap();
             let all = params
                 .iter()
                 .map(|(_, tensor)| tensor.flatten_all().unwrap());
@@ -259,8 +298,7 @@ mod tests {
     #[test]
     fn rare_values_are_drawn_often_and_held_out_emoji_never() {
         let album = Album::embedded().unwrap();
-        let config = emoji_judge_config();
-        let pool = Pool::new(&album, &config);
+        let pool = Pool::new(&album, album.families(false));
         let draws = 4000;
         let drawn: Vec<usize> = (0..draws)
             .map(|i| pool.pick(&Draw::new(5, Purpose::Judge, i, 0)))
@@ -281,6 +319,27 @@ mod tests {
             );
             assert!(share(column, value, &held_out) > 0.0, "{column}={value}");
         }
+    }
+
+    #[test]
+    fn a_held_out_emoji_has_no_twin_of_another_tone_or_gender_in_training() {
+        for (base, known_as) in [
+            ("1f469-200d-1f692", "1f9d1-1f692"),
+            ("1f9d1-200d-1f692", "1f9d1-1f692"),
+            ("1f473-200d-2640-fe0f", "1f473"),
+            ("1f475", "1f9d3"),
+            ("1f98a", "1f98a"),
+        ] {
+            assert_eq!(without_gender(base), known_as);
+        }
+        let album = Album::embedded().unwrap();
+        let bases = |held_out| -> Vec<String> {
+            let all = album.families(held_out).flatten();
+            all.map(|&i| without_gender(&album.emoji.entries()[i].base))
+                .collect()
+        };
+        let (held_out, trained) = (bases(true), bases(false));
+        assert!(held_out.len() > 200 && !held_out.iter().any(|base| trained.contains(base)));
     }
 
     #[test]

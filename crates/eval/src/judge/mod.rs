@@ -6,7 +6,7 @@ mod emoji;
 mod report;
 
 pub use digits::{JudgeReport, train_judge};
-pub use emoji::{emoji_judge_config, evaluate_emoji_judge, train_emoji_judge};
+pub use emoji::{emoji_judge_config, evaluate_emoji_judges, train_emoji_judge};
 pub use report::{EmojiJudgeReport, HeadReport, ValueReport};
 
 use candle_core::{DType, Device, Result, Tensor, WithDType};

@@ -1,12 +1,13 @@
-//! How often a judge is right about images that its training did not see.
+//! How often a judge is right.
 
-use crate::emoji::{CONFIDENT, EmojiJudged};
+use crate::emoji::{CONFIDENT, EMOJI_ATTRIBUTES, EmojiJudged};
+use sdft_data::{DIFFERS, EmojiEntry};
 use sdft_features::JudgeConfig;
 
-/// The accuracy of the judge of the emoji on held-out pictures.
+/// How often a judge of the emoji is right about some pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmojiJudgeReport {
-    /// Number of held-out pictures, both styles together.
+    /// Number of pictures, both styles together.
     pub n: usize,
     /// Share of them with the right style.
     pub style: f64,
@@ -14,6 +15,8 @@ pub struct EmojiJudgeReport {
     pub soft_style: f64,
     /// The attributes.
     pub heads: Vec<HeadReport>,
+    /// [`EMOJI_ATTRIBUTES`](crate::EMOJI_ATTRIBUTES) as tables count them, style aside: several values of an attribute add up.
+    pub counted: Vec<ValueReport>,
 }
 
 /// The accuracy of one attribute.
@@ -21,7 +24,7 @@ pub struct EmojiJudgeReport {
 pub struct HeadReport {
     /// The attribute.
     pub name: String,
-    /// Number of held-out pictures whose value is known.
+    /// Number of pictures whose value is known.
     pub n: usize,
     /// Share of them whose most probable value is the right one.
     pub accuracy: f64,
@@ -34,7 +37,7 @@ pub struct HeadReport {
 pub struct ValueReport {
     /// The value.
     pub value: String,
-    /// Number of held-out pictures that have it.
+    /// Number of pictures that have it.
     pub n: usize,
     /// Number of pictures in which the judge sees it.
     pub found: usize,
@@ -62,12 +65,13 @@ pub(super) struct Tally {
     /// For each head: pictures with a known value, and those with the right answer.
     heads: Vec<[usize; 2]>,
     values: Vec<Vec<ValueReport>>,
+    counted: Vec<ValueReport>,
 }
 
 impl Tally {
     pub(super) fn new(config: &JudgeConfig) -> Self {
-        let none = |value: &String| ValueReport {
-            value: value.clone(),
+        let none = |value: &str| ValueReport {
+            value: value.to_owned(),
             n: 0,
             found: 0,
             right: 0,
@@ -79,8 +83,21 @@ impl Tally {
             soft_style: 0,
             heads: vec![[0; 2]; config.heads.len()],
             values: heads
-                .map(|head| head.values.iter().map(none).collect())
+                .map(|head| head.values.iter().map(|value| none(value)).collect())
                 .collect(),
+            counted: EMOJI_ATTRIBUTES.iter().map(|a| none(a.name)).collect(),
+        }
+    }
+
+    /// Counts the attributes of one picture whose value is known.
+    pub(super) fn add_attributes(&mut self, seen: &EmojiJudged, entry: &EmojiEntry) {
+        for (attribute, counts) in EMOJI_ATTRIBUTES.iter().zip(&mut self.counted) {
+            if entry.value(attribute.column) != Some(DIFFERS) {
+                let (has, found) = (attribute.is_of(entry), attribute.is_seen_in(seen));
+                counts.n += usize::from(has);
+                counts.found += usize::from(found);
+                counts.right += usize::from(has && found);
+            }
         }
     }
 
@@ -116,6 +133,7 @@ impl Tally {
             n: self.n,
             style: share(self.style, self.n),
             soft_style: share(self.soft_style, self.n),
+            counted: self.counted,
             heads: heads
                 .map(|((head, [n, right]), values)| HeadReport {
                     name: head.name.clone(),

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::slice::from_ref;
 
 /// The presets of the directions, and their names in the table.
-const DIRECTIONS_USED: [(&str, &str); 3] = [
+pub(super) const DIRECTIONS_USED: [(&str, &str); 3] = [
     ("emoji-man-to-woman", "man to woman"),
     ("emoji-light-to-dark", "light to dark"),
     ("emoji-add-glasses", "add glasses"),
@@ -39,7 +39,8 @@ const READING: &str = "\
 drawn     share of inputs that the unchanged model still draws with their attribute after inversion, which limits every edit
 edited    share that has the other attribute after the edit; style: share in the target's style; both: what an edit is for
 moved     distance of the edit to the input: lower keeps more of the picture
-A second judge measures, trained from another seed than the one that guides the directions.";
+A second judge measures, trained from another seed than the one that guides the directions. The inputs are portraits of the target set that
+the direction was not trained on; the model was. The direction is that between real Fluent portraits in the first judge's features.";
 
 const COLUMNS: [Column<Measured>; 5] = [
     ("drawn", 2, |r| r.drawn),
@@ -168,7 +169,8 @@ impl Edits {
             };
             let steps = options.scale.steps;
             let made_of = format!(
-                "{} {} {n} images {steps} steps",
+                "{} {} {} {n} images {steps} steps",
+                study.basis,
                 trained.model.sha256,
                 sha256_file(&direction)
                     .with_context(|| format!("cannot read {}", direction.display()))?

@@ -32,13 +32,16 @@ const READING: &str = "\
 coverage  share of samples in the target's style with one of the next six attributes, which the target set lacks, and the share for each
 other     share in the target's style that is no portrait and no animal; shapeless samples look like that, too
 style     share of samples in the target's style
-retained  of the source's samples with one of the six attributes, the share whose counterpart from the same noise has it in the target's style
+retained  of the source's samples with some of the six attributes, the share whose counterpart from the same noise has one of these in the
+          target's style
 aligned   distance to the source model's sample from the same noise: lower keeps more of the image
 KID       against all Fluent pictures, on the judge's features, x1000: lower is better
-copied    share of samples that nearly repeat a picture of the model's own training set: lower is better
-The rows of real pictures show what the judge sees in them: all Fluent pictures bound what a model can reach, and the target set is what
-a model would reach that draws its training set only. A judge that finds the target's style in Noto pictures or in the source's samples
-counts too much in every row. In the picture, samples that count for coverage have a frame.";
+copied    share of samples that are closer to a picture of the model's own training set than half the median distance of these pictures to
+          their nearest neighbour, which often is the same emoji in another skin tone: lower is better
+Two judges look, and their probabilities are averaged. The rows of real pictures show what they see: by their names 0.52 of all Fluent
+pictures are covered, and the target set is what a model would reach that draws its training set only. Judges that find the target's style in
+Noto pictures or in the source's samples count too much in every row. With 160 samples the sampling error of a share is up to 0.04; all seeds
+have the same noise. In the picture, samples that count for coverage have a frame.";
 
 const COLUMNS: [Column<Row>; 13] = [
     ("coverage", 2, |r| r.coverage),

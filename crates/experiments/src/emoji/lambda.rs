@@ -1,7 +1,7 @@
-//! The choice of lambda: one seed of SDFT with each value.
+//! The choice of lambda and of the early stop: one seed of each value.
 
 use super::generation::Generation;
-use super::{EmojiOptions, SDFT, Study};
+use super::{EmojiOptions, NAIVE, SDFT, Study};
 use crate::methods::{Method, unless_stopped};
 use crate::table::Report;
 use sdft_jobs::{Context, Result};
@@ -37,7 +37,22 @@ macro_rules! weighted {
     };
 }
 
-const METHODS: [Method; 10] = [
+/// Naive fine-tuning, stopped after some steps.
+macro_rules! stopped {
+    ($steps:literal) => {
+        Method {
+            label: concat!("naive, ", $steps, " steps"),
+            set: &[concat!("loop.steps=", $steps)],
+            ..NAIVE
+        }
+    };
+}
+
+const METHODS: [Method; 14] = [
+    stopped!("30"),
+    stopped!("60"),
+    stopped!("120"),
+    stopped!("300"),
     sdft!("0.3"),
     sdft!("1.0"),
     sdft!("3.0"),
@@ -50,7 +65,7 @@ const METHODS: [Method; 10] = [
     weighted!("Min-SNR-5 (v form)", "min-snr-5-v", "10.0"),
 ];
 
-/// Trains SDFT and its ablations with several values of lambda and measures their samples, as [`reproduce_emoji`](super::reproduce_emoji)
+/// Trains naive models of several lengths, and SDFT and its ablations with several values of lambda, and measures their samples, as [`reproduce_emoji`](super::reproduce_emoji)
 /// does. Returns the table, or `None` if the job was interrupted.
 ///
 /// # Errors

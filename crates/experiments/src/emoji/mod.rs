@@ -4,26 +4,19 @@ mod editing;
 mod generation;
 mod lambda;
 mod sets;
+mod study;
 mod translation;
 
 pub use lambda::choose_emoji_lambda;
 pub(crate) use sets::{ToEdit, to_edit, to_translate, training_set};
 
-use crate::kept::{Kept, Part};
-use crate::lock_folder;
 use crate::methods::{Method, unless_stopped};
 use crate::table::Report;
 use editing::Edits;
 use generation::Generation;
-use sdft_eval::Extractor;
-use sdft_features::AttributeJudge;
-use sdft_jobs::{
-    Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, emoji_judge_features,
-    load_emoji_judges, load_model, second_emoji_judge,
-};
-use sdft_models::{LoadOptions, LoadedModel};
-use sdft_settings::{layers, plan, set_all};
+use sdft_jobs::{Context, EMOJI_SOURCE, Result};
 use std::path::PathBuf;
+use study::{Judges, Study, Trained};
 use translation::Translations;
 
 const SCRATCH: Method = Method::of("scratch", "emoji-scratch");
@@ -192,141 +185,13 @@ fn run(
     ])
 }
 
-/// What the parts of an experiment share.
-struct Study<'a> {
-    options: &'a EmojiOptions,
-    source: LoadedModel,
-    kept: Kept,
-}
-
-/// The judges of samples and translations.
-struct Judges {
-    both: [AttributeJudge; 2],
-    /// The features of the first, for sets.
-    features: Extractor,
-    /// What numbers that they measured depend on.
-    weights: String,
-}
-
-impl Judges {
-    fn embedded() -> Result<Self> {
-        let features = emoji_judge_features()?;
-        let weights = format!(
-            "{} {}",
-            features.weights(),
-            second_emoji_judge()?.1.weights()
-        );
-        Ok(Self {
-            both: load_emoji_judges()?,
-            features,
-            weights,
-        })
-    }
-
-    /// The one in whose layers distances are measured.
-    fn first(&self) -> &AttributeJudge {
-        &self.both[0]
-    }
-}
-
-/// A model of a method.
-struct Trained {
-    seed: usize,
-    /// The name of its run.
-    run: String,
-    file: String,
-    model: LoadedModel,
-}
-
-impl<'a> Study<'a> {
-    /// Locks the folder of the options for an experiment, and announces the parts of these methods.
-    fn open(
-        options: &'a EmojiOptions,
-        experiment: &str,
-        methods: &[Method],
-        context: &mut Context<'_>,
-    ) -> Result<Self> {
-        let file = ModelFile::find(&options.source)?.noted(context);
-        let source = load_model(&file, &LoadOptions::default())?;
-        context.notes(&source.notes);
-        let outputs = lock_folder(&options.out, experiment, None)?;
-        let (seeds, scale) = (options.seeds, &options.scale);
-        let mut kept = Kept::new(outputs);
-        kept.expect(1 + methods.len() * seeds, generation::seconds(scale));
-        for method in methods {
-            kept.expect(seeds, training_seconds(method, options)?);
-        }
-        let measured = seeds * methods.iter().filter(|method| method.translates).count();
-        if measured > 0 {
-            translation::expect(measured, scale, &mut kept);
-            editing::expect(measured, scale, &mut kept);
-        }
-        Ok(Self {
-            options,
-            source,
-            kept,
-        })
-    }
-
-    /// Trains the model of a seed, unless it exists.
-    fn train(
-        &mut self,
-        method: &Method,
-        seed: usize,
-        context: &mut Context<'_>,
-    ) -> Result<Trained> {
-        let options = self.options;
-        let run = method.run_name(seed);
-        let root = options.out.join(&run);
-        let is_finished = root.join("final.safetensors").is_file();
-        let part = Part {
-            name: &run,
-            images: 0,
-            seconds: training_seconds(method, options)?,
-        };
-        let path = self.kept.run(&part, is_finished, context, |context| {
-            method.train(seed, &settings(options, method), &options.out, context)
-        })?;
-        // A checkpoint is four times as large as the finished model, which is all that is needed. One that stays does no harm.
-        let _ = std::fs::remove_dir_all(root.join("checkpoints"));
-        let file = path.display().to_string();
-        Ok(Trained {
-            model: load_model(&file, &LoadOptions::default())
-                .with_context(|| format!("cannot read {file}"))?,
-            seed,
-            run,
-            file,
-        })
-    }
-}
-
-/// The settings of every model of a method that are not the method's own.
-fn settings(options: &EmojiOptions, method: &Method) -> Vec<String> {
-    let source = (options.source != EMOJI_SOURCE && method.preset != SCRATCH.preset)
-        .then(|| format!("source={}", serde_json::json!(options.source)));
-    let all = options.scale.training.iter().cloned();
-    all.chain(source).collect()
-}
-
-/// About how long a training takes on two cores.
-fn training_seconds(method: &Method, options: &EmojiOptions) -> Result<f64> {
-    let mut table = layers::<TrainPlan>(&TRAINING, &[method.preset])?;
-    set_all::<TrainPlan>(&mut table, method.set)?;
-    set_all::<TrainPlan>(&mut table, &options.scale.training)?;
-    let plan: TrainPlan = plan(table)?;
-    let teacher = match plan.method {
-        sdft_train::Method::Sdft => 2.0,
-        _ => 1.0,
-    };
-    let images = plan.steps.steps as f64 * plan.steps.batch as f64;
-    Ok(teacher * images / TRAINED_PER_SECOND)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Device;
-    use sdft_jobs::train_preset;
+    use sdft_jobs::{TRAINING, TrainPlan, train_preset};
+    use sdft_settings::{layers, plan, set_all};
+    use sdft_train::DataPlan;
     use sdft_train::Progress;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -343,6 +208,29 @@ mod tests {
             .iter()
             .find(|method| method.label.contains("stopped early"));
         assert_eq!(5 * steps(early.unwrap().set), steps(&[]));
+    }
+
+    #[test]
+    fn all_methods_and_the_classifier_have_the_same_target_set() {
+        let (stop, mut progress) = (AtomicBool::new(false), sdft_train::NoopProgress);
+        let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+        let of = |preset| -> DataPlan {
+            let plan: TrainPlan = plan(layers::<TrainPlan>(&TRAINING, &[preset]).unwrap()).unwrap();
+            plan.data
+        };
+        let sdft = of(SDFT.preset);
+        for preset in [SCRATCH.preset, NAIVE.preset] {
+            let data = of(preset);
+            assert_eq!(
+                (data.only, data.style),
+                (sdft.only.clone(), sdft.style.clone())
+            );
+        }
+        assert_eq!(training_set(SDFT.preset, &mut context).unwrap().len(), 90);
+        for (preset, _) in editing::DIRECTIONS_USED {
+            let ToEdit { inputs, .. } = to_edit(preset, 24, &mut context).unwrap();
+            assert!(inputs.len() >= 20, "{preset}: {}", inputs.len());
+        }
     }
 
     /// Keeps the names of the parts that are computed, and stops the job after some of them.

@@ -34,7 +34,7 @@ const CLASSIFIER_SECONDS: f64 = 20.0;
 
 /// How to read the table.
 const READING: &str = "\
-kept      share of inputs that still have their kind, skin tone and gender; style: share in the target's style; both: what a
+kept      share of inputs that still have their kind, skin tone, gender, glasses and hat; style: share in the target's style; both: what a
           translation is for
 PSNR, SSIM          against the input: they reward what is left as it was, its style too
 true PSNR, true     against the Fluent picture of the same emoji: PSNR (higher is better), and the distance in the judge's layers
@@ -199,7 +199,8 @@ impl Translations {
             let source = &study.source;
             let seed = NOISE_SEED + trained.seed as u64;
             let made_of = format!(
-                "{} {} {} {} {:?} {seed}",
+                "{} {} {} {} {} {:?} {seed}",
+                study.basis,
                 serde_json::to_string(&plan)?,
                 trained.model.sha256,
                 source.sha256,

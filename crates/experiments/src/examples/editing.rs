@@ -1,6 +1,6 @@
 //! The example of editing: men in the target's style become women, whom the target set lacks.
 
-use super::{ExampleOptions, make_folder, read_pictures, tensor};
+use super::{ExampleOptions, make_folder, read_pictures, refill, tensor};
 use crate::emoji::{ToEdit, to_edit};
 use sdft_eval::{EmojiEditScore, judge_emoji, score_edited_emoji};
 use sdft_gallery::{Filled, Outcome};
@@ -73,7 +73,14 @@ pub fn edit_example(
         cache: options.cache.clone(),
         ..EditOptions::default()
     };
-    let Outcome::Done(filled) = edit_folder(&apply, context)? else {
+    let outcome = refill(context, |overwrite, context| {
+        let apply = EditOptions {
+            overwrite,
+            ..apply.clone()
+        };
+        edit_folder(&apply, context)
+    })?;
+    let Outcome::Done(filled) = outcome else {
         return Ok(None);
     };
     let (judge, _) = second_emoji_judge()?;

@@ -10,7 +10,7 @@ pub use translation::{TranslationExample, translation_example};
 
 use sdft_data::Emoji;
 use sdft_imaging::{ImageSpec, Limits, Rgb8, decode_file};
-use sdft_jobs::{CacheLocation, Context, Result, ResultExt, train_preset};
+use sdft_jobs::{CacheLocation, Context, Error, Result, ResultExt, train_preset};
 use sdft_train::to_tensor;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,8 @@ impl Default for ExampleOptions {
                 "output.sample_every=0",
                 "output.samples=4",
                 "output.sampler=ddim10",
+                // The same on every device, so that a model is found again.
+                "loop.precision=f32",
             ]),
             classifier: Vec::new(),
             direction: Vec::new(),
@@ -86,6 +88,26 @@ impl ExampleOptions {
     /// The model that was fine-tuned with SDFT.
     fn sdft_model(&self, context: &mut Context<'_>) -> Result<Option<PathBuf>> {
         self.model("sdft", "emoji-sdft", context)
+    }
+}
+
+/// Fills a folder of the example's own. Files that an earlier model or version made there are replaced.
+fn refill<T>(
+    context: &mut Context<'_>,
+    fill: impl Fn(bool, &mut Context<'_>) -> Result<T>,
+) -> Result<T> {
+    match fill(false, context) {
+        Err(Error::Output {
+            source: sdft_gallery::Error::OtherPlan { path, .. },
+            ..
+        }) => {
+            context.progress.note(&format!(
+                "{} is of another model or version, and is made again",
+                path.display()
+            ));
+            fill(true, context)
+        }
+        done => done,
     }
 }
 
@@ -205,11 +227,37 @@ mod tests {
         let after = folders.each_ref().map(|folder| times(folder));
         assert_eq!(before, after);
         assert_eq!(decode_file(&path, &Limits::default()).unwrap(), picture);
+        // Models of other settings are refused by name; once they are gone, their samples are made again.
+        let mut other = options.clone();
+        other.training.push("optim.lr=1e-2".to_owned());
+        let run_other = || with_context(|context| fine_tuning_example(&other, context));
+        let error = run_other().unwrap_err().to_string();
+        assert!(error.contains("example-naive"), "{error}");
+        for name in ["naive", "sdft"] {
+            std::fs::remove_dir_all(options.folder(name)).unwrap();
+        }
+        run_other().unwrap().unwrap();
+        assert!(decode_file(&path, &Limits::default()).unwrap() != picture);
         // A picture of the user's is not replaced.
         std::fs::write(&path, b"precious").unwrap();
         let error = run().unwrap_err().to_string();
         assert!(error.contains("another picture"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn options_that_the_example_cannot_follow_are_refused_before_training() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = quick(dir.path());
+        let unfit = TranslateOptions {
+            guidance: Some(2.0),
+            out: dir.path().join("translated"),
+            ..TranslateOptions::default()
+        };
+        let error = with_context(|context| translation_example(&unfit, &options, context));
+        let error = error.err().unwrap().to_string();
+        assert!(error.starts_with("--guidance:"), "{error}");
+        assert!(!options.folder("sdft").exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The example of training: one source model, fine-tuned with and without distillation, in one picture.
 
-use super::{ExampleOptions, read_pictures, tensor};
+use super::{ExampleOptions, read_pictures, refill, tensor};
 use crate::emoji::training_set;
 use crate::marked::{legend, marked_sheet};
 use crate::table::GAP;
@@ -71,7 +71,11 @@ pub fn fine_tuning_example(
         .collect();
     let title = format!("fine-tuned on {n} pictures such as these, in another style");
     let mut parts = vec![
-        first_rows(&source, &[], "source model: draws everything, in one style"),
+        first_rows(
+            &source,
+            &[],
+            "source model: draws all kinds of emoji, in one style",
+        ),
         marked_sheet(&some, &[], COLUMNS, &title),
     ];
     let judges = load_emoji_judges()?;
@@ -132,7 +136,13 @@ fn samples(
         out: options.folder("samples").join(name),
         ..SampleOptions::default()
     };
-    let report = sample_to_folder(&drawn, context)?;
+    let report = refill(context, |overwrite, context| {
+        let drawn = SampleOptions {
+            overwrite,
+            ..drawn.clone()
+        };
+        sample_to_folder(&drawn, context)
+    })?;
     if report.complete < report.all {
         return Ok(None);
     }

@@ -7,7 +7,7 @@ use sdft_eval::{EmojiKeptScore, judge_emoji, score_kept_emoji};
 use sdft_gallery::{Filled, Outcome, write_sheet};
 use sdft_imaging::{Rgb8, contact_sheet, write_png};
 use sdft_jobs::{
-    Context, EMOJI_SOURCE, Result, TranslateOptions, TranslationMethod, load_emoji_judges,
+    Context, EMOJI_SOURCE, Error, Result, TranslateOptions, TranslationMethod, load_emoji_judges,
     train_classifier_preset, translate_folder,
 };
 use std::path::PathBuf;
@@ -38,6 +38,16 @@ pub fn translation_example(
     // Options are checked before anything is trained.
     translate.check()?;
     translate.variants([Emoji::SIZE; 2])?;
+    let unfit = [
+        ("--size", translate.size.is_some()),
+        ("--class", translate.class.is_some()),
+        ("--guidance", translate.guidance.is_some()),
+    ];
+    if let Some((option, _)) = unfit.iter().find(|(_, given)| *given) {
+        return Err(Error::Usage(format!(
+            "{option}: the model of the embedded example draws 32x32 images without classes; give --model and --input, or omit {option}"
+        )));
+    }
     let Some(model) = options.sdft_model(context)? else {
         return Ok(None);
     };

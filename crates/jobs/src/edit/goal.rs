@@ -4,6 +4,7 @@ use crate::error::{Result, ResultExt as _, failed, usage};
 use crate::judge::{load_emoji_judge, load_judge};
 use crate::weights::{Files, Weights};
 use candle_core::{Device, Tensor};
+use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, as_rgb, cosine_of_texts};
 use sdft_directions::GoalPlan;
 use sdft_eval::{
@@ -59,11 +60,27 @@ pub(crate) fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
 }
 
 /// Finds the files of the goal's networks and records them in the goal: given now, named by the plan, or from the cache. A plan that has
-/// their hashes, as that of a run that is continued, takes no other files.
+/// their hashes, as that of a run that is continued, takes no other files. Of an embedded judge the hash is recorded.
 ///
 /// # Errors
 /// A file is missing, or differs from the recorded hash.
 pub(crate) fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
+    let embedded = match GoalNetwork::of(&goal.network) {
+        GoalNetwork::Digits => Some(DIGITS_JUDGE_WEIGHTS),
+        GoalNetwork::Emoji => Some(EMOJI_JUDGE_WEIGHTS),
+        GoalNetwork::Clip(_) => None,
+    };
+    if let Some(bytes) = embedded {
+        let found = sdft_files::sha256_bytes(bytes);
+        if !goal.weights_sha256.is_empty() && goal.weights_sha256 != found {
+            return Err(failed(format!(
+                "goal.network = {:?}: this version has another judge than the one that the run began with; train the direction again",
+                goal.network
+            )));
+        }
+        goal.weights_sha256 = found;
+        return Ok(());
+    }
     for network in goal_networks(goal, false) {
         let (otherwise, known, hash) = match network {
             Network::Identity => (
@@ -285,6 +302,29 @@ mod tests {
             "{error}"
         );
         assert!(goal.identity_weights.is_empty());
+    }
+
+    #[test]
+    fn a_run_takes_no_other_embedded_judge_than_it_began_with() {
+        let none = Weights::parse(&[]).unwrap();
+        let hash_of = |network: &str| {
+            let mut goal = GoalPlan {
+                network: network.into(),
+                ..GoalPlan::default()
+            };
+            locate_goal(&mut goal, &none).unwrap();
+            locate_goal(&mut goal, &none).unwrap();
+            goal.weights_sha256
+        };
+        let hashes = ["digits", "emoji"].map(hash_of);
+        assert!(hashes[0] != hashes[1] && hashes.iter().all(|hash| hash.len() == 64));
+        let mut goal = GoalPlan {
+            network: "emoji".into(),
+            weights_sha256: hashes[0].clone(),
+            ..GoalPlan::default()
+        };
+        let error = locate_goal(&mut goal, &none).unwrap_err().to_string();
+        assert!(error.contains("another judge"), "{error}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) fn emoji_measures(
         measure(
             "covered",
             score.coverage,
-            "higher is better; share in that style with one of the following attributes",
+            "higher is better; share in that style with one of the next six attributes; by two judges",
         ),
     ];
     let attributes = EMOJI_ATTRIBUTES.iter().chain([&EMOJI_OTHER]);

@@ -151,7 +151,7 @@ impl<T: Training> Run<T> {
         let (folder, stored) = RunFolder::open::<T::Plan>(root)?;
         if stored != self.plan {
             return Err(failed(format!(
-                "{}: the run in this folder has another plan; move it away, or name another --out",
+                "{}: the run in this folder has another plan; remove or move the folder, or name another --out",
                 root.display()
             )));
         }
