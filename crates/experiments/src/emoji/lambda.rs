@@ -1,4 +1,4 @@
-//! The choice of lambda and of the early stop: one seed of each value.
+//! The choice of lambda, and of the number of steps: one seed of each value.
 
 use super::generation::Generation;
 use super::{EmojiOptions, NAIVE, SDFT, Study};
@@ -37,6 +37,18 @@ macro_rules! weighted {
     };
 }
 
+/// SDFT with the chosen lambda and more steps.
+macro_rules! longer {
+    ($steps:literal) => {
+        Method {
+            label: concat!("SDFT, lambda 3, ", $steps, " steps"),
+            title: concat!("lambda 3, ", $steps, " steps"),
+            set: &[concat!("loop.steps=", $steps)],
+            ..SDFT
+        }
+    };
+}
+
 /// Naive fine-tuning, stopped after some steps.
 macro_rules! stopped {
     ($steps:literal) => {
@@ -48,7 +60,7 @@ macro_rules! stopped {
     };
 }
 
-const METHODS: [Method; 14] = [
+const METHODS: [Method; 16] = [
     stopped!("30"),
     stopped!("60"),
     stopped!("120"),
@@ -57,6 +69,8 @@ const METHODS: [Method; 14] = [
     sdft!("1.0"),
     sdft!("3.0"),
     sdft!("10.0"),
+    longer!("600"),
+    longer!("1200"),
     weighted!("constant weight", "constant", "0.1"),
     weighted!("constant weight", "constant", "0.3"),
     weighted!("constant weight", "constant", "1.0"),
