@@ -45,6 +45,7 @@ impl AdmConfig {
 pub struct TrainableUnet {
     unet: Unet,
     vars: Vec<(String, Var)>,
+    frozen: Vec<(String, Tensor)>,
     mode: ComputeMode,
 }
 
@@ -68,7 +69,12 @@ impl TrainableUnet {
             true => unet.recomputed(),
             false => unet,
         };
-        Ok(Self { unet, vars, mode })
+        Ok(Self {
+            unet,
+            vars,
+            frozen: params.frozen(),
+            mode,
+        })
     }
 
     /// The network.
@@ -80,6 +86,10 @@ impl TrainableUnet {
 impl Trainable for TrainableUnet {
     fn vars(&self) -> Vec<(String, Var)> {
         self.vars.clone()
+    }
+
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        self.frozen.clone()
     }
 
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {

@@ -197,8 +197,9 @@ impl Task for Classifying<'_> {
         let groups = self.config.net.norm_groups;
         let vars = self.updater.vars();
         let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
-        audit_gradients(vars, seed, &is_exempt, &|| {
-            self.loss(images, &t, &noise, &vec![0; n])
+        audit_gradients(vars, seed, &is_exempt, &|factor| {
+            let loss = self.loss(images, &t, &noise, &vec![0; n])?;
+            Ok(backward(&(loss * factor)?)?)
         })
     }
 

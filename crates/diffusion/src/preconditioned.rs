@@ -5,6 +5,7 @@ use crate::{
     Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Edited, FeatureNet,
     Network, Precond, Prediction, PredictionType, Trainable,
 };
+use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var, bail};
 use std::collections::BTreeMap;
 
@@ -234,6 +235,18 @@ impl<N: Trainable> Trainable for Preconditioned<N> {
 
     fn has_zero_gradient(&self, name: &str) -> bool {
         self.net.has_zero_gradient(name)
+    }
+
+    fn pull_back(&self, gradients: &mut GradStore) -> Result<()> {
+        self.net.pull_back(gradients)
+    }
+
+    fn file_tensors(&self, values: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
+        self.net.file_tensors(values)
+    }
+
+    fn adapter_metadata(&self) -> Option<BTreeMap<String, String>> {
+        self.net.adapter_metadata()
     }
 }
 

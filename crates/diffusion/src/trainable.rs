@@ -1,6 +1,7 @@
 //! Networks that can be trained: their variables, their predictions, and the metadata of their files.
 
 use crate::Prediction;
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var, bail};
 use candle_nn::VarMap;
 use sdft_noise::DropoutKey;
@@ -104,7 +105,7 @@ pub trait Trainable {
     /// The trainer updates them in place. While it samples the moving average, it puts other values into them and then restores them.
     fn vars(&self) -> Vec<(String, Var)>;
 
-    /// Constants of the network that are part of its file, with their names; they are saved next to the variables and never change.
+    /// Constants and frozen parameters of the network, with their names; they are saved next to the variables and never change.
     fn buffers(&self) -> Vec<(String, Tensor)> {
         Vec::new()
     }
@@ -134,6 +135,29 @@ pub trait Trainable {
     fn has_zero_gradient(&self, name: &str) -> bool {
         let _ = name;
         false
+    }
+
+    /// Adds the gradients of variables that the prediction depends on indirectly, such as the factors of a low-rank change of a weight.
+    /// Called after every backward pass.
+    ///
+    /// # Errors
+    /// A tensor operation fails.
+    fn pull_back(&self, gradients: &mut GradStore) -> Result<()> {
+        let _ = gradients;
+        Ok(())
+    }
+
+    /// The tensors of the network's file if its variables hold `values`, which are in the order of [`Self::vars`].
+    ///
+    /// # Errors
+    /// A tensor operation fails.
+    fn file_tensors(&self, values: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
+        Ok([values, self.buffers()].concat())
+    }
+
+    /// The metadata of a file of the variables alone, if these change another network; `None` if they are the network.
+    fn adapter_metadata(&self) -> Option<BTreeMap<String, String>> {
+        None
     }
 }
 

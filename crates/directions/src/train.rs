@@ -8,7 +8,7 @@ use sdft_asyrp::{
     direction_metadata, edit, sequence, strength_at, training_sequence, training_steps,
     write_direction,
 };
-use sdft_autograd::no_grad;
+use sdft_autograd::{backward, no_grad};
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
 use sdft_imaging::write_png;
@@ -285,7 +285,7 @@ impl Task for Directing<'_> {
         let lowest = self.steps[..1].to_vec();
         let vars = self.updater.vars();
         let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
-        audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
+        audit_gradients(vars, self.plan.seed, &is_exempt, &|factor| {
             let mut total = None;
             let mut first_loss = |training_step: &TrainingStep<'_>| {
                 total = Some(self.goal.loss(&reference, training_step)?.total);
@@ -299,7 +299,9 @@ impl Task for Directing<'_> {
                 &lowest,
                 &mut first_loss,
             )?;
-            total.ok_or_else(|| TrainError::Evaluation("the trajectory has no step".into()))
+            let total =
+                total.ok_or_else(|| TrainError::Evaluation("the trajectory has no step".into()))?;
+            Ok(backward(&(total * factor)?)?)
         })
     }
 

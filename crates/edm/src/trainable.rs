@@ -1,4 +1,4 @@
-//! The network as one that can be trained: its variables, its constants, and the metadata of its file.
+//! The network as one that can be trained: its variables, its constants and frozen parameters, and the metadata of its file.
 
 use crate::{ConfigError, EdmConfig, EdmNet};
 use candle_core::{Result, Tensor, Var};
@@ -39,7 +39,7 @@ impl EdmConfig {
 pub struct TrainableEdm {
     net: EdmNet,
     vars: Vec<(String, Var)>,
-    constants: Vec<(String, Tensor)>,
+    frozen: Vec<(String, Tensor)>,
     mode: ComputeMode,
 }
 
@@ -50,12 +50,7 @@ impl TrainableEdm {
     /// A configuration that cannot be trained; parameters that are missing or of another shape.
     pub fn new(params: &Params, config: &EdmConfig, mode: ComputeMode) -> Result<Self> {
         config.check_trainable().map_err(candle_core::Error::wrap)?;
-        let constants = params
-            .iter()
-            .filter(|(name, _)| EdmNet::is_constant(name))
-            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
-            .collect();
-        let (params, vars) = params.trainable_except(EdmNet::is_constant)?;
+        let (params, vars) = params.clone().freeze(EdmNet::is_constant).trainable()?;
         let net = EdmNet::load(&params, config)?.with_compute_dtype(mode.dtype);
         let net = match mode.recompute {
             true => net.recomputed(),
@@ -64,7 +59,7 @@ impl TrainableEdm {
         Ok(Self {
             net,
             vars,
-            constants,
+            frozen: params.frozen(),
             mode,
         })
     }
@@ -81,7 +76,7 @@ impl Trainable for TrainableEdm {
     }
 
     fn buffers(&self) -> Vec<(String, Tensor)> {
-        self.constants.clone()
+        self.frozen.clone()
     }
 
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use sdft_noise::{Draw, Purpose};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Display};
 
 /// The initial values of a parameter.
@@ -230,6 +230,7 @@ impl Display for Mismatch {
 pub struct Params {
     entries: Vec<(String, Tensor)>,
     index: HashMap<String, usize>,
+    frozen: HashSet<String>,
 }
 
 impl Params {
@@ -302,29 +303,41 @@ impl Params {
             .enumerate()
             .map(|(i, (name, _))| (name.clone(), i))
             .collect();
-        Self { entries, index }
+        Self {
+            entries,
+            index,
+            frozen: HashSet::new(),
+        }
     }
 
-    /// A trainable copy: the parameters as variables, and the variables themselves in the same order.
+    /// The same parameters, of which these are frozen too: [`Self::trainable`] makes no variables of them. Like `requires_grad = False` in
+    /// PyTorch.
+    #[must_use]
+    pub fn freeze(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
+        let names = self.entries.iter().map(|(name, _)| name);
+        let names = names.filter(|name| is_frozen(name)).cloned();
+        self.frozen.extend(names);
+        self
+    }
+
+    /// The frozen parameters, with their names, in order.
+    pub fn frozen(&self) -> Vec<(String, Tensor)> {
+        let frozen = self.entries.iter();
+        frozen
+            .filter(|(name, _)| self.frozen.contains(name))
+            .cloned()
+            .collect()
+    }
+
+    /// A trainable copy: the parameters that are not frozen as variables, and the variables themselves in the same order.
     ///
     /// # Errors
     /// An allocation that fails.
     pub fn trainable(&self) -> Result<(Self, Vec<(String, Var)>)> {
-        self.trainable_except(|_| false)
-    }
-
-    /// [`Self::trainable`], where the parameters whose name is a constant's stay as they are.
-    ///
-    /// # Errors
-    /// An allocation that fails.
-    pub fn trainable_except(
-        &self,
-        is_constant: impl Fn(&str) -> bool,
-    ) -> Result<(Self, Vec<(String, Var)>)> {
         let mut entries = Vec::with_capacity(self.len());
         let mut vars = Vec::with_capacity(self.len());
         for (name, tensor) in self.iter() {
-            if is_constant(name) {
+            if self.frozen.contains(name) {
                 entries.push((name.to_owned(), tensor.clone()));
                 continue;
             }
@@ -333,7 +346,7 @@ impl Params {
             entries.push((name.to_owned(), var.as_tensor().clone()));
             vars.push((name.to_owned(), var));
         }
-        Ok((Self::new(entries), vars))
+        Ok((self.with_entries(entries), vars))
     }
 
     /// The same parameters in another type or on another device.
@@ -345,7 +358,16 @@ impl Params {
             .iter()
             .map(|(name, tensor)| Ok((name.to_owned(), tensor.to_device(device)?.to_dtype(dtype)?)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(entries))
+        Ok(self.with_entries(entries))
+    }
+
+    /// Other tensors under the same names.
+    fn with_entries(&self, entries: Vec<(String, Tensor)>) -> Self {
+        Self {
+            entries,
+            index: self.index.clone(),
+            frozen: self.frozen.clone(),
+        }
     }
 
     /// The tensor of this name.
@@ -491,5 +513,19 @@ mod tests {
             params.tensor("e").unwrap().to_vec1::<f32>().unwrap(),
             before
         );
+    }
+
+    #[test]
+    fn frozen_parameters_stay_tensors_on_every_device_and_in_every_type() {
+        let params = Params::init(&specs(), 7, &Device::Cpu).unwrap();
+        let params = params.freeze(|name| name.ends_with("bias"));
+        let params = params.to(DType::F64, &Device::Cpu).unwrap();
+        let (params, vars) = params.freeze(|name| name == "e").trainable().unwrap();
+        assert_eq!(vars.len(), 1);
+        assert!(params.tensor("z.weight").unwrap().is_variable());
+        let frozen = params.frozen();
+        let names: Vec<_> = frozen.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.bias", "e"]);
+        assert!(frozen.iter().all(|(_, tensor)| !tensor.is_variable()));
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::error::{Result, TrainError};
 use crate::values::with_values;
-use candle_core::{D, Tensor, Var};
-use sdft_autograd::backward;
+use candle_core::backprop::GradStore;
+use candle_core::{D, Var};
 use sdft_noise::Purpose;
 use sdft_randn::randn;
 use std::collections::BTreeSet;
@@ -16,16 +16,16 @@ const FACTORS: [f64; 5] = [1.0, 65_536.0, 4096.0, 256.0, 16.0];
 
 /// Fails, naming them, if the loss leaves variables without a finite gradient that is not zero.
 ///
-/// `loss` is called while the variables that are all zeros hold noise instead. They are restored afterwards. `is_exempt` tells of a
-/// name whether its gradient may be zero.
+/// `gradients` returns those of the loss times a factor. It is called while the variables that are all zeros hold noise instead. They are
+/// restored afterwards. `is_exempt` tells of a name whether its gradient may be zero.
 ///
 /// # Errors
-/// [`TrainError::Audit`], or an error of `loss`.
+/// [`TrainError::Audit`], or an error of `gradients`.
 pub fn audit_gradients(
     vars: &[(String, Var)],
     seed: u64,
     is_exempt: &dyn Fn(&str) -> bool,
-    loss: &dyn Fn() -> Result<Tensor>,
+    gradients: &dyn Fn(f64) -> Result<GradStore>,
 ) -> Result<()> {
     let mut filled = Vec::new();
     for (i, (name, var)) in vars.iter().enumerate() {
@@ -40,7 +40,7 @@ pub fn audit_gradients(
             filled.push((name.clone(), (noise * FILL)?));
         }
     }
-    let left = with_values(vars, filled, || unusable(vars, is_exempt, loss))?;
+    let left = with_values(vars, filled, || unusable(vars, is_exempt, gradients))?;
     let names: Vec<String> = vars
         .iter()
         .map(|(name, _)| name.clone())
@@ -60,12 +60,12 @@ pub fn audit_gradients(
 fn unusable<'a>(
     vars: &'a [(String, Var)],
     is_exempt: &dyn Fn(&str) -> bool,
-    loss: &dyn Fn() -> Result<Tensor>,
+    gradients: &dyn Fn(f64) -> Result<GradStore>,
 ) -> Result<BTreeSet<&'a str>> {
     let names = vars.iter().map(|(name, _)| name.as_str());
     let mut left: BTreeSet<&str> = names.filter(|name| !is_exempt(name)).collect();
     for factor in FACTORS {
-        let gradients = backward(&(loss()? * factor)?)?;
+        let gradients = gradients(factor)?;
         let mut reached = false;
         for (name, var) in vars {
             let Some(gradient) = gradients.get(var) else {

@@ -10,6 +10,7 @@ use crate::recipe::Recipe;
 use crate::source::Source;
 use crate::updater::Updater;
 use crate::values::frozen;
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use sdft_autograd::backward;
 use sdft_cuda::{Download, download};
@@ -224,7 +225,7 @@ impl Learner {
             inputs: of_source,
         });
         let is_exempt = |name: &str| self.network.has_zero_gradient(name);
-        audit_gradients(self.updater.vars(), seed, &is_exempt, &|| {
+        audit_gradients(self.updater.vars(), seed, &is_exempt, &|factor| {
             let terms = self.objective.evaluate(
                 &self.diffusion,
                 &student,
@@ -232,7 +233,7 @@ impl Learner {
                 &batch,
                 Some(&aux),
             )?;
-            Ok(terms.total)
+            self.gradients(&(terms.total * factor)?)
         })
     }
 
@@ -319,7 +320,7 @@ impl Learner {
                 losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
             }
             let loss = self.updater.scaled(&terms.total)?;
-            let of_part = collect_gradients(self.updater.vars(), &backward(&loss)?);
+            let of_part = collect_gradients(self.updater.vars(), &self.gradients(&loss)?);
             gradients.add(&of_part, n)?;
         }
         let Some(numbers) = sums else {
@@ -357,6 +358,13 @@ impl Learner {
         })
     }
 
+    /// The gradients of all variables.
+    fn gradients(&self, loss: &Tensor) -> Result<GradStore> {
+        let mut gradients = backward(loss)?;
+        self.network.pull_back(&mut gradients)?;
+        Ok(gradients)
+    }
+
     /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
     /// it may get one in another process.
     fn sum_over_ranks(&self, gradients: &mut [Option<Tensor>], numbers: Tensor) -> Result<Tensor> {
@@ -392,9 +400,9 @@ impl Learner {
         })
     }
 
-    /// The averaged weights and the network's buffers, which its file holds.
+    /// The tensors of the network's file with the averaged weights.
     pub(crate) fn averaged_model(&self) -> Result<Tensors> {
-        Ok(self.with_buffers(self.updater.averaged()?))
+        Ok(self.network.file_tensors(self.updater.averaged()?)?)
     }
 
     fn with_buffers(&self, mut tensors: Tensors) -> Tensors {

@@ -63,9 +63,12 @@ fn a_scalar_that_starts_at_zero_is_audited_like_any_variable() {
     let gate = Var::zeros((), DType::F32, &Device::Cpu).unwrap();
     let vars = [("gate".to_owned(), gate.clone())];
     let none = |_: &str| false;
-    let quadratic = || Ok((gate.as_tensor().sqr()? + gate.as_tensor())?);
+    let quadratic = |factor: f64| {
+        let loss = (gate.as_tensor().sqr()? + gate.as_tensor())?;
+        Ok((loss * factor)?.backward()?)
+    };
     audit_gradients(&vars, 0, &none, &quadratic).unwrap();
     assert_eq!(gate.to_scalar::<f32>().unwrap(), 0.0);
-    let constant = || Ok(Tensor::new(1f32, &Device::Cpu)?);
+    let constant = |_: f64| Ok(Tensor::new(1f32, &Device::Cpu)?.backward()?);
     assert!(audit_gradients(&vars, 0, &none, &constant).is_err());
 }

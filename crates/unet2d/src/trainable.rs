@@ -25,6 +25,7 @@ impl Unet2dConfig {
 pub struct TrainableUnet2d {
     unet: Unet2d,
     vars: Vec<(String, Var)>,
+    frozen: Vec<(String, Tensor)>,
     mode: ComputeMode,
 }
 
@@ -48,7 +49,12 @@ impl TrainableUnet2d {
             true => unet.recomputed(),
             false => unet,
         };
-        Ok(Self { unet, vars, mode })
+        Ok(Self {
+            unet,
+            vars,
+            frozen: params.frozen(),
+            mode,
+        })
     }
 
     /// The network.
@@ -60,6 +66,10 @@ impl TrainableUnet2d {
 impl Trainable for TrainableUnet2d {
     fn vars(&self) -> Vec<(String, Var)> {
         self.vars.clone()
+    }
+
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        self.frozen.clone()
     }
 
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {

@@ -56,8 +56,8 @@ fn params(case: &Case, config: &EdmConfig) -> Result<Params> {
 /// A case's network with its variables.
 pub(super) fn network(case: &Case) -> Result<(EdmNet, Vec<(String, Var)>)> {
     let config = config(case)?;
-    let params = params(case, &config)?;
-    let (params, vars) = params.trainable_except(EdmNet::is_constant)?;
+    let params = params(case, &config)?.freeze(EdmNet::is_constant);
+    let (params, vars) = params.trainable()?;
     if case.config.get("param_count").is_some() {
         let expected = case.count("param_count")?;
         let count: usize = vars.iter().map(|(_, var)| var.elem_count()).sum();
