@@ -11,6 +11,7 @@ mod diffusion;
 mod edm;
 mod features;
 mod images;
+mod lora;
 mod metrics;
 mod nn;
 mod optim;
@@ -22,7 +23,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 54] = [
+pub const BUILT: [&str; 55] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -77,6 +78,7 @@ pub const BUILT: [&str; 54] = [
     "edm.denoise",
     "edm.sampler",
     "edm.loss",
+    "lora.forward_backward",
 ];
 
 /// Computed tensors by name.
@@ -142,6 +144,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "edm.denoise" => edm::denoise(case),
         "edm.sampler" => edm::sampler(case),
         "edm.loss" => edm::loss(case),
+        "lora.forward_backward" => lora::forward_backward(case),
         other => bail!("kind {other} is not built"),
     }
 }
