@@ -133,6 +133,12 @@ impl From<sdft_models::ModelError> for Error {
     }
 }
 
+impl From<sdft_train::PlanError> for Error {
+    fn from(error: sdft_train::PlanError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 impl From<sdft_train::TrainError> for Error {
     fn from(error: sdft_train::TrainError) -> Self {
         Self::Train(Box::new(error))

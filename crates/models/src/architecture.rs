@@ -171,6 +171,18 @@ impl Architecture {
         }
     }
 
+    /// [`Self::specs`] without the constants, which are never trained.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn trainable_specs(&self) -> Result<Vec<ParamSpec>> {
+        let mut specs = self.specs()?;
+        if let Self::Edm(_) = self {
+            specs.retain(|spec| !EdmNet::is_constant(&spec.name));
+        }
+        Ok(specs)
+    }
+
     /// The frozen network with feature maps of type `compute_dtype`. EDM networks predict the image, regardless of `prediction_type`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::{ASSUMED_KEY, Resolved};
 use crate::save::network_metadata;
-use crate::{LoadOptions, NetworkFile, load_network, notes};
+use crate::{LoadOptions, NetworkFile, load_network, notes, save_network};
 use candle_core::{DType, Tensor};
 use sdft_adm::Origin;
 use sdft_checkpoint::{ReadOptions, sha256_weights, write_safetensors};
@@ -26,6 +26,9 @@ pub fn convert_file(
     options: &LoadOptions,
     dtype: Option<DType>,
 ) -> Result<Vec<String>, ModelError> {
+    if !options.adapters.is_empty() {
+        return convert_adapted(input, output, options, dtype);
+    }
     let input = &weights_of(input)?;
     let state = sdft_checkpoint::read(
         input,
@@ -65,7 +68,7 @@ pub fn convert_file(
             all.insert(key.clone(), value.clone());
         }
     }
-    let made = provenance(input, opened.sha256());
+    let made = provenance(input, opened.sha256(), options);
     all.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
     let entries = match resolved {
         true => opened.layout.named(state.into_map()),
@@ -79,6 +82,30 @@ pub fn convert_file(
     Ok(notes)
 }
 
+/// Writes a network with its adapters merged.
+fn convert_adapted(
+    input: &Path,
+    output: &Path,
+    options: &LoadOptions,
+    dtype: Option<DType>,
+) -> Result<Vec<String>, ModelError> {
+    let model = load_network(input, options)?;
+    if dtype == Some(DType::F16) {
+        let entries = model.params.iter();
+        check_range(
+            output,
+            &entries.map(|(n, t)| (n.to_owned(), t.clone())).collect(),
+        )?;
+    }
+    let provenance = provenance(&weights_of(input)?, model.sha256.clone(), options).collect();
+    let network = NetworkFile {
+        provenance: &provenance,
+        ..model.file()
+    };
+    save_network(output, &network, &model.params, dtype)?;
+    Ok(model.notes)
+}
+
 /// Converts the network in any readable file to a folder that diffusers' `DDPMPipeline.from_pretrained` loads. Returns notes for the user.
 ///
 /// # Errors
@@ -90,7 +117,7 @@ pub fn convert_to_diffusers(
     dtype: Option<DType>,
 ) -> Result<Vec<String>, ModelError> {
     let model = load_network(input, options)?;
-    let provenance = provenance(&weights_of(input)?, model.sha256.clone()).collect();
+    let provenance = provenance(&weights_of(input)?, model.sha256.clone(), options).collect();
     let network = NetworkFile {
         provenance: &provenance,
         ..model.file()
@@ -101,15 +128,27 @@ pub fn convert_to_diffusers(
 }
 
 /// How a converted file was made.
-fn provenance(input: &Path, sha256: String) -> impl Iterator<Item = (String, String)> {
-    let name = input.file_name().unwrap_or_default().to_string_lossy();
-    let facts = [
-        ("converted_from", name.into_owned()),
-        ("converted_sha256", sha256),
+fn provenance(
+    input: &Path,
+    sha256: String,
+    options: &LoadOptions,
+) -> impl Iterator<Item = (String, String)> {
+    let name = |path: &Path| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    };
+    let mut facts = vec![
+        ("converted_from".to_owned(), name(input)),
+        ("converted_sha256".to_owned(), sha256),
     ];
-    facts
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
+    let adapters = options.adapters.iter();
+    let adapters: Vec<String> = adapters
+        .map(|adapter| format!("{}={}", name(&adapter.path), adapter.strength))
+        .collect();
+    if !adapters.is_empty() {
+        facts.push(("adapters".to_owned(), adapters.join(", ")));
+    }
+    facts.into_iter()
 }
 
 /// The assumed fields, which the metadata of the result lists.

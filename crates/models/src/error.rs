@@ -43,6 +43,9 @@ pub enum ModelError {
     /// The file itself.
     #[error(transparent)]
     File(#[from] sdft_checkpoint::Error),
+    /// An adapter.
+    #[error(transparent)]
+    Adapter(#[from] sdft_adapters::Error),
     /// The contents of the file.
     #[error("{}: {problem}", path.display())]
     Problem {

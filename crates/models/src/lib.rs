@@ -36,7 +36,7 @@ pub use crate::{
     inspect::{Inspected, inspect_file, scan_file},
     load::{
         LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_network, load_network_bytes,
-        read_params_bytes,
+        network_sha256, read_params_bytes,
     },
     resolve::Resolved,
     save::{NetworkFile, encoder_metadata, form_metadata, network_metadata, save_network},

@@ -7,6 +7,7 @@ use crate::opened::{Opened, specs};
 use crate::resolve::{Resolved, hints};
 use crate::{Architecture, Classes, NetworkFile, notes};
 use candle_core::DType;
+use sdft_adapters::{Adapter, AdapterFile, merge};
 use sdft_adm::{EncoderConfig, Origin};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
 use sdft_diffusion::{ComputeMode, Diffusion, Network, Process, Trainable};
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub prefer: Prefer,
     /// The process of a file that does not state its own; `None` is the usual one of such files.
     pub process_otherwise: Option<Process>,
+    /// Adapters that are applied to the network, whose differences add up.
+    pub adapters: Vec<AdapterFile>,
 }
 
 impl LoadOptions {
@@ -115,28 +118,63 @@ impl LoadedModel {
             .diffusion(self.architecture.learns_variance(), respacing)
     }
 
-    /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
+    /// SHA-256 of the network itself; see [`network_sha256`].
     ///
     /// # Errors
     /// A tensor cannot be read.
     pub fn network_sha256(&self) -> Result<String, ModelError> {
-        let problem = |problem: String| ModelError::Problem {
-            path: "the network".into(),
-            problem,
-        };
-        let config =
-            serde_json::to_string(&self.architecture).map_err(|e| problem(e.to_string()))?;
-        // Hashes of the parts, so that no second copy of the weights is made.
-        let mut parts = config;
-        for (name, tensor) in self.params.iter() {
-            let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-            let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
-            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-            let hash = sdft_files::sha256_bytes(&bytes);
-            parts.push_str(&format!("\n{name} {hash}"));
-        }
-        Ok(sdft_files::sha256_bytes(parts.as_bytes()))
+        network_sha256(&self.architecture, &self.params)
     }
+
+    /// The model with these adapters, and a note about each.
+    ///
+    /// # Errors
+    /// An adapter that cannot be read, or was trained on another network.
+    fn adapted(mut self, name: &Path, files: &[AdapterFile]) -> Result<Self, ModelError> {
+        if files.is_empty() {
+            return Ok(self);
+        }
+        let sha256 = self.network_sha256()?;
+        let mut adapters = Vec::with_capacity(files.len());
+        for AdapterFile { path, strength } in files {
+            let adapter = Adapter::read(path)?;
+            adapter.check_base(&name.display().to_string(), &sha256)?;
+            let unverified = match adapter.base_sha256 {
+                Some(_) => "",
+                None => "; it does not state the network that it was trained on",
+            };
+            self.notes.push(format!(
+                "{}: {} with strength {strength}{unverified}",
+                adapter.path.display(),
+                adapter.config
+            ));
+            adapters.push((adapter, *strength));
+        }
+        self.params = merge(&self.params, &adapters)?;
+        Ok(self)
+    }
+}
+
+/// SHA-256 of a network itself, its architecture and its weights: the same for every file and part of a file that holds it.
+///
+/// # Errors
+/// A tensor cannot be read.
+pub fn network_sha256(architecture: &Architecture, params: &Params) -> Result<String, ModelError> {
+    let problem = |problem: String| ModelError::Problem {
+        path: "the network".into(),
+        problem,
+    };
+    let config = serde_json::to_string(architecture).map_err(|e| problem(e.to_string()))?;
+    // Hashes of the parts, so that no second copy of the weights is made.
+    let mut parts = config;
+    for (name, tensor) in params.iter() {
+        let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
+        let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
+        let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        let hash = sdft_files::sha256_bytes(&bytes);
+        parts.push_str(&format!("\n{name} {hash}"));
+    }
+    Ok(sdft_files::sha256_bytes(parts.as_bytes()))
 }
 
 /// Reads a network from a file, or from the folder of a model in diffusers' layout.
@@ -232,7 +270,7 @@ fn assemble(
     let notes = notes_of(opened, &state, &resolved, options);
     let params = fitted(opened, state, &resolved)?;
     opened.refuse_to_guess(&resolved)?;
-    Ok(LoadedModel {
+    let model = LoadedModel {
         architecture: resolved.architecture,
         process: resolved.process,
         image: resolved.image,
@@ -241,7 +279,8 @@ fn assemble(
         origins: resolved.origins,
         sha256: opened.sha256(),
         notes,
-    })
+    };
+    model.adapted(&opened.path, &options.adapters)
 }
 
 /// A classifier's parameters, configuration and origins.

@@ -7,6 +7,7 @@ use crate::resolve::{Resolved, Seen, resolve};
 use crate::{LoadOptions, notes};
 use sdft_adm::Encoder;
 use sdft_checkpoint::{Summary, removed_prefix};
+use sdft_diffusion::KIND_KEY;
 use sdft_files::sha256_bytes;
 use sdft_nn::{Mismatch, ParamSpec};
 use std::collections::BTreeMap;
@@ -65,6 +66,14 @@ impl Opened {
         metadata: &BTreeMap<String, String>,
         options: &LoadOptions,
     ) -> Result<Resolved, ModelError> {
+        if metadata
+            .get(KIND_KEY)
+            .is_some_and(|kind| kind == sdft_adapters::KIND)
+        {
+            return Err(self.problem(
+                "expected a network, found an adapter; give the model that it was trained on, and this file with --adapter",
+            ));
+        }
         let seen = Seen {
             path: &self.path,
             layout: self.layout,

@@ -21,7 +21,7 @@ use sdft_data::Batch;
 use sdft_imaging::ImageSpec;
 use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A run that trains a denoising network.
 pub(crate) struct FineTuning<'a, M> {
@@ -51,6 +51,13 @@ impl<M> FineTuning<'_, M> {
         provenance(&[
             ("run", plan.name.clone()),
             ("method", method.to_owned()),
+            (
+                "adapter",
+                match plan.adapter.is_full() {
+                    true => String::new(),
+                    false => plan.adapter.to_string(),
+                },
+            ),
             ("source", file_name(&plan.source)),
             ("source_sha256", plan.source_sha256.clone()),
             ("data", file_name(&plan.data.path)),
@@ -59,6 +66,26 @@ impl<M> FineTuning<'_, M> {
             ("weights", format!("ema {}", plan.optim.ema)),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
         ])
+    }
+
+    /// The metadata of the file of a whole model.
+    fn model_metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
+        let mut network = self.learner.network().metadata();
+        network.extend(self.metadata.clone());
+        model_metadata(network, &self.plan.process, &self.provenance(position))
+    }
+
+    /// Writes tensors to a file of the folder.
+    fn write(
+        &self,
+        path: &Path,
+        tensors: &Tensors,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.folder.put(path, |temporary| {
+            let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            Ok(write_safetensors(temporary, entries, metadata, None)?)
+        })
     }
 
     /// Writes the grid of the averaged weights, next to that of the raw ones while these draw something else.
@@ -200,7 +227,7 @@ impl<M> Task for FineTuning<'_, M> {
                     names: bad,
                 });
             }
-            keep_best(self.folder, done, &weights, &self.metadata(position)?)?;
+            keep_best(self.folder, done, &weights, &self.model_metadata(position)?)?;
         }
         let shown: Vec<String> = report
             .values
@@ -241,9 +268,12 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        let mut network = self.learner.network().metadata();
-        network.extend(self.metadata.clone());
-        model_metadata(network, &self.plan.process, &self.provenance(position))
+        match self.learner.network().adapter_metadata() {
+            Some(adapter) => {
+                model_metadata(adapter, &self.plan.process, &self.provenance(position))
+            }
+            None => self.model_metadata(position),
+        }
     }
 
     fn saved(&mut self, position: &Position) -> Result<()> {
@@ -252,12 +282,13 @@ impl<M> Task for FineTuning<'_, M> {
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {
         let path = self.folder.final_model();
+        if self.learner.network().adapter_metadata().is_some() {
+            let tensors = self.learner.updater().averaged()?;
+            self.write(&self.folder.adapter(), &tensors, &self.metadata(position)?)?;
+        }
+        // The model is last, because it says that the run is finished.
         let weights = self.learner.averaged_model()?;
-        let metadata = self.metadata(position)?;
-        self.folder.put(&path, |temporary| {
-            let entries = weights.iter().map(|(name, tensor)| (name.as_str(), tensor));
-            Ok(write_safetensors(temporary, entries, &metadata, None)?)
-        })?;
+        self.write(&path, &weights, &self.model_metadata(position)?)?;
         let picture = self.draw(position.step).map_err(|error| match error {
             TrainError::Image { .. } => TrainError::Evaluation(format!(
                 "samples of {} after step {}: {error}",

@@ -219,6 +219,11 @@ impl RunFolder {
         self.root.join("final.safetensors")
     }
 
+    /// The adapter of the finished model.
+    pub fn adapter(&self) -> PathBuf {
+        self.root.join("adapter.safetensors")
+    }
+
     /// Whether there is a checkpoint, damaged or not.
     pub fn has_checkpoint(&self) -> bool {
         list(&self.checkpoints()).is_ok_and(|all| !all.is_empty())

@@ -8,7 +8,8 @@
 //!             checkpoints/step-N/  weights, moving average, optimiser, position, SHA256SUMS of all
 //!             best.safetensors     the moving average at the best evaluation, if the plan evaluates
 //!             final.safetensors    the moving average
-//!             SHA256SUMS           of the two
+//!             adapter.safetensors  of an adapter alone, if not all weights are trained; checkpoints hold only its tensors, too
+//!             SHA256SUMS           of these
 //! ```
 //! A step draws its timesteps and noise as functions of (seed, step, sample) ([`Recipe`]). A run that is killed and resumed ends like
 //! one that was not: same weights, same average, same moments, same log lines apart from their times.
@@ -42,8 +43,8 @@ pub use crate::{
     plan::{
         Accumulate, AuxSampling, BestBy, ClassesPlan, DataPlan, DistillSampling, EvalPlan,
         LoopPlan, LossPlan, LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OnlyPlan, OptimPlan,
-        OptimizerKind, OutputPlan, Plan, PlanError, Precision, Size, SizeError, check_classes,
-        check_counts, check_name, check_optim, check_pace, check_process,
+        OptimizerKind, OutputPlan, Plan, PlanError, Precision, Size, SizeError, adapter_error,
+        check_classes, check_counts, check_name, check_optim, check_pace, check_process,
     },
     preview::{contact_sheet, sheet, to_images, to_pictures, to_screens, to_tensor},
     progress::{NoopProgress, Progress, StepReport},

@@ -2,7 +2,7 @@
 
 use super::trial::{aux_per_image, encoder_parameters, source_share};
 use crate::error::{Result, usage};
-use crate::training::{TrainPlan, sides};
+use crate::training::{TrainPlan, adapter_sizes, sides};
 use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
 use sdft_files::human_size;
@@ -64,8 +64,18 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
         0 => 0,
         _ => plan.eval.samples,
     };
+    let weights = 4.0 * cost.parameters as f64;
+    let (trained, changed) = match adapter_sizes(plan)? {
+        None => (weights, weights),
+        Some(sizes) => (4.0 * sizes.trained as f64, 4.0 * sizes.changed as f64),
+    };
     Ok(Parts {
-        weights: 4.0 * cost.parameters as f64,
+        variables: trained,
+        changed,
+        copies: match plan.adapter.is_full() {
+            true => 0.0,
+            false => changed,
+        },
         moments: moments(&plan.optim),
         splits: plan.micro_batch() < plan.steps.batch,
         trained: (1.0 + aux) * TRAINED * if plan.steps.recompute { inside } else { all },
@@ -88,8 +98,11 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let batch = plan.steps.batch;
     let micro = super::trial::micro_batch(&plan.steps);
+    let weights = 4.0 * encoder_parameters(plan)? as f64;
     Ok(Parts {
-        weights: 4.0 * encoder_parameters(plan)? as f64,
+        variables: weights,
+        changed: weights,
+        copies: 0.0,
         moments: moments(&plan.optim),
         splits: micro < batch,
         trained: TRAINED * if plan.steps.recompute { inside } else { all },
@@ -103,8 +116,12 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
 
 /// The parts of a run's memory, in bytes.
 struct Parts {
-    /// One copy of the weights.
-    weights: f64,
+    /// One copy of what is trained.
+    variables: f64,
+    /// Gradients of the network's parameters.
+    changed: f64,
+    /// Copies of parameters that an adapter changes.
+    copies: f64,
     /// Copies in the optimiser.
     moments: f64,
     /// Whether gradients of several parts of a batch are summed.
@@ -124,18 +141,19 @@ impl Parts {
     /// The peak for `micro` images at once out of a batch.
     fn needed(&self, micro: usize, batch: usize) -> Needed {
         let flag = |is: bool| f64::from(u8::from(is));
-        let weights = self.weights;
-        let step = weights * (1.0 + flag(self.splits)) + micro as f64 * self.trained + self.source;
+        let variables = self.variables;
+        let sums = variables * flag(self.splits);
+        let step = self.changed + sums + micro as f64 * self.trained + self.source;
         // The weights that the average replaces for a while.
-        let grid = weights + self.sampled;
+        let grid = variables + self.sampled;
         // The gradients, and the pass of at most two images.
-        let audit = weights + batch.min(2) as f64 * self.trained;
-        // Copies of the tensors that are written.
-        let save = weights * (1.0 + self.moments);
+        let audit = self.changed + batch.min(2) as f64 * self.trained;
+        // Copies of the tensors that are written; at the end those of the merged model.
+        let save = (variables * (1.0 + self.moments)).max(variables + self.copies);
         let most = [step, grid, audit, save].into_iter().fold(0.0, f64::max);
         let images = self.image * (BATCHES * batch as f64 + self.shown as f64);
         // Weights, average and moments. A source model is loaded already.
-        let kept = weights * (2.0 + self.moments);
+        let kept = self.copies + variables * (2.0 + self.moments);
         let here = sdft_runtime::resident_memory().unwrap_or(0) as f64;
         #[expect(
             clippy::cast_possible_truncation,

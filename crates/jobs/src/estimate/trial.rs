@@ -2,13 +2,13 @@
 
 use super::{Disk, Estimate, memory_of, memory_of_classifier};
 use crate::error::Result;
-use crate::training::{TrainPlan, sides};
+use crate::training::{TrainPlan, adapter_sizes, sides, trainable};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_autograd::backward;
 use sdft_classifier::{ClassifierPlan, start_classifier};
 use sdft_cuda::synchronize;
-use sdft_diffusion::{ComputeMode, Condition, LevelDraw};
+use sdft_diffusion::{Condition, LevelDraw};
 use sdft_files::human_size;
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params};
@@ -30,10 +30,14 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         Some(_) => None,
         None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
     };
-    let (checkpoint, bytes) = disk(plan);
+    let (checkpoint, bytes) = disk(plan)?;
     let parameters = plan.model.cost(sides(plan)).parameters;
+    let trained = match adapter_sizes(plan)? {
+        None => String::new(),
+        Some(sizes) => format!(", {} trained as {}", sizes.trained, plan.adapter),
+    };
     Ok(Estimate {
-        subject: format!("{images} images, {parameters} parameters"),
+        subject: format!("{images} images, {parameters} parameters{trained}"),
         seconds,
         trajectory_seconds: None,
         memory: needed.bytes,
@@ -96,9 +100,16 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 }
 
 /// Bytes of one checkpoint, and of everything in the run folder.
-pub(crate) fn disk(plan: &TrainPlan) -> (u64, u64) {
-    let checkpoint = checkpoint_bytes(plan.model.cost(sides(plan)).parameters);
-    (checkpoint, run_bytes(checkpoint, plan.output.keep))
+pub(crate) fn disk(plan: &TrainPlan) -> Result<(u64, u64)> {
+    let parameters = plan.model.cost(sides(plan)).parameters;
+    let Some(sizes) = adapter_sizes(plan)? else {
+        let checkpoint = checkpoint_bytes(parameters);
+        return Ok((checkpoint, run_bytes(checkpoint, plan.output.keep)));
+    };
+    // The finished model is whole, next to its adapter.
+    let checkpoint = checkpoint_bytes(sizes.trained);
+    let model = 4 * parameters as u64;
+    Ok((checkpoint, model + run_bytes(checkpoint, plan.output.keep)))
 }
 
 /// Weights, average and two moments.
@@ -120,12 +131,10 @@ fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)>
         plan.process.prediction_type,
         plan.steps.precision.compute_dtype(),
     );
-    let mode = ComputeMode {
-        dtype,
-        recompute: false,
-    };
+    let mut trained = plan.clone();
+    trained.steps.recompute = false;
     let frozen = architecture.load(&start, kind, dtype)?;
-    let trainable = architecture.trainable(&start, kind, mode)?;
+    let trainable = trainable(&start, architecture, &trained)?;
     let ([h, w], c) = (sides(plan), architecture.in_channels());
     let x = Tensor::ones((images, c, h, w), DType::F32, device)?;
     let t = vec![500.0; images];

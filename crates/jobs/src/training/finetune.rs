@@ -125,6 +125,9 @@ impl TrainJob {
                 None
             }
         };
+        if !plan.adapter.is_full() {
+            plan.adapter = plan.adapter.resolved(&plan.model.trainable_specs()?);
+        }
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         locate_eval_weights(&mut plan)?;
         Ok(Self::new_run(plan, FineTuning::new(source, data)))
@@ -242,7 +245,7 @@ impl Training for FineTuning {
     }
 
     fn disk(&self, plan: &TrainPlan) -> Result<(u64, u64)> {
-        let (checkpoint, all) = disk(plan);
+        let (checkpoint, all) = disk(plan)?;
         Ok((all, checkpoint))
     }
 
@@ -347,10 +350,14 @@ const FITTED: [&str; 6] = [
 fn describe_method(plan: &TrainPlan) -> String {
     let source = Path::new(&plan.source).file_name().unwrap_or_default();
     let source = source.to_string_lossy();
+    let adapter = match plan.adapter.is_full() {
+        true => String::new(),
+        false => format!(" as {}", plan.adapter),
+    };
     match plan.method {
         Method::Scratch => "random weights".to_owned(),
-        Method::Naive => format!("{source}, fine-tuned without distillation,"),
-        Method::Sdft => format!("{source}, fine-tuned with SDFT,"),
+        Method::Naive => format!("{source}, fine-tuned without distillation{adapter},"),
+        Method::Sdft => format!("{source}, fine-tuned with SDFT{adapter},"),
     }
 }
 

@@ -16,8 +16,8 @@ pub use direction::{
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
-pub(crate) use networks::sides;
 pub use networks::{ModelPlan, TrainPlan};
+pub(crate) use networks::{adapter_sizes, sides, trainable};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING};
 pub use run::{Run, Training};

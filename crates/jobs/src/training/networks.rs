@@ -2,15 +2,16 @@
 
 use crate::error::{Result, usage};
 use candle_core::{DType, Device};
+use sdft_adapters::{AdaptedNetwork, Base, Sizes, sizes};
 use sdft_data::ImageSource;
 use sdft_diffusion::{ComputeMode, Trainable};
 use sdft_imaging::Depth;
 use sdft_models::{
     Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt, check_diffusers,
-    form_metadata,
+    form_metadata, network_sha256,
 };
 use sdft_nn::Params;
-use sdft_train::{ModelFormat, PlanError, Source};
+use sdft_train::{ModelFormat, PlanError, Source, adapter_error};
 use serde::de::{Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -182,7 +183,25 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
         })?;
     }
     plan.check_images(sides(plan))?;
-    plan.validate()
+    plan.validate()?;
+    adapter_sizes(plan).map(drop)
+}
+
+/// How many numbers are trained; `None` if all are.
+///
+/// # Errors
+/// The [`PlanError`] of settings that do not fit the network.
+pub(crate) fn adapter_sizes(plan: &TrainPlan) -> std::result::Result<Option<Sizes>, PlanError> {
+    if plan.adapter.is_full() {
+        return Ok(None);
+    }
+    let specs = plan.model.trainable_specs().map_err(|error| PlanError {
+        key: "model".to_owned(),
+        problem: error.to_string(),
+    })?;
+    sizes(&plan.adapter, &specs)
+        .map(Some)
+        .map_err(adapter_error)
 }
 
 /// Augmentation labels of an image.
@@ -216,6 +235,14 @@ pub(super) fn fit_source(
         }
         error => error.into(),
     })?;
+    if !plan.adapter.is_full() && !adapted.notes.is_empty() {
+        return Err(usage(format!(
+            "adapter.kind: expected \"full\", because the source model is changed to fit the images ({}), and an adapter belongs to a model \
+             that it leaves unchanged; found {:?}",
+            adapted.notes.join("; "),
+            plan.adapter.kind.name()
+        )));
+    }
     let dropout = plan.model.dropout();
     plan.model.architecture = adapted.architecture.clone().with_dropout(dropout);
     Ok(adapted)
@@ -234,7 +261,7 @@ pub(crate) fn networks(
     plan: &TrainPlan,
     source: Option<Adapted>,
     device: &Device,
-) -> candle_core::Result<Networks> {
+) -> Result<Networks> {
     let Some(Adapted {
         params,
         frozen,
@@ -244,7 +271,7 @@ pub(crate) fn networks(
     else {
         let start = Params::init(&plan.model.specs()?, plan.seed, device)?;
         return Ok(Networks {
-            network: trainable(&start, plan)?,
+            network: trainable(&start, &plan.model, plan)?,
             source: None,
         });
     };
@@ -260,7 +287,7 @@ pub(crate) fn networks(
         .load(&kept, plan.process.prediction_type, dtype)?;
     let takes_augment = frozen.architecture.augment_dim() > 0;
     Ok(Networks {
-        network: trainable(&start, plan)?,
+        network: trainable(&start, &frozen.architecture, plan)?,
         source: Some(
             match frozen.labels.is_some() || takes_augment || frozen.channels.is_some() {
                 false => Source::Plain(network),
@@ -275,15 +302,27 @@ pub(crate) fn networks(
     })
 }
 
-/// A network that starts from a copy of `params` and computes as the plan says.
+/// A network that starts from `params`, the weights of `source`, and computes as the plan says. What the plan does not train is shared
+/// with `params`.
 pub(crate) fn trainable(
     params: &Params,
+    source: &Architecture,
     plan: &TrainPlan,
-) -> candle_core::Result<Box<dyn Trainable>> {
+) -> Result<Box<dyn Trainable>> {
     let mode = ComputeMode {
         dtype: plan.steps.precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
     let kind = plan.process.prediction_type;
-    plan.model.trainable(params, kind, mode)
+    let build = |params: &Params| plan.model.trainable(params, kind, mode);
+    if plan.adapter.is_full() {
+        return Ok(build(params)?);
+    }
+    let base = Base {
+        params,
+        specs: &plan.model.trainable_specs()?,
+        sha256: network_sha256(source, params)?,
+    };
+    let network = AdaptedNetwork::new(&plan.adapter, base, plan.seed, build);
+    Ok(Box::new(network.map_err(|e| usage(e.to_string()))?))
 }

@@ -58,6 +58,16 @@ impl<M> Plan<M> {
                 "method sdft without any distillation is method naive".into(),
             );
         }
+        self.adapter.check().map_err(adapter_error)?;
+        if self.method == Method::Scratch && !self.adapter.is_full() {
+            return wrong(
+                "adapter.kind",
+                format!(
+                    "method scratch trains all weights, found {:?}; drop it, or fine-tune a source model",
+                    self.adapter.kind.name()
+                ),
+            );
+        }
         check_pace(&self.steps, &self.output)?;
         let few = if self.eval.every > 0 { 2 } else { 0 };
         check_counts(&[
@@ -152,6 +162,16 @@ pub(super) fn error(key: &str, problem: String) -> PlanError {
     PlanError {
         key: key.to_owned(),
         problem,
+    }
+}
+
+/// The error about a setting of the section `adapter`.
+pub fn adapter_error(error: sdft_adapters::Error) -> PlanError {
+    match error {
+        sdft_adapters::Error::Config { key, problem } => {
+            self::error(&format!("adapter.{key}"), problem)
+        }
+        other => self::error("adapter", other.to_string()),
     }
 }
 
@@ -287,6 +307,7 @@ pub(super) fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_adapters::AdapterKind;
     use sdft_diffusion::EdmProcess;
 
     fn digits() -> Plan {
@@ -305,6 +326,18 @@ mod tests {
         let plan = digits();
         let text = toml::to_string(&plan).unwrap();
         assert!(text.contains("weight = \"snr-3\""), "{text}");
+        assert!(!text.contains("adapter"), "{text}");
+        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan);
+        let plan = Plan {
+            adapter: AdapterConfig {
+                kind: AdapterKind::Lora,
+                alpha: Some(16.0),
+                targets: vec!["qkv".into()],
+                ..AdapterConfig::default()
+            },
+            ..digits()
+        };
+        let text = toml::to_string(&plan).unwrap();
         assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan);
     }
 
@@ -369,6 +402,29 @@ mod tests {
                 ..digits()
             }),
             "data.path"
+        );
+        let lora = AdapterConfig {
+            kind: AdapterKind::Lora,
+            ..AdapterConfig::default()
+        };
+        assert_eq!(
+            key(Plan {
+                method: Method::Scratch,
+                source: String::new(),
+                adapter: lora.clone(),
+                ..digits()
+            }),
+            "adapter.kind"
+        );
+        assert_eq!(
+            key(Plan {
+                adapter: AdapterConfig {
+                    rank: Some(0),
+                    ..lora
+                },
+                ..digits()
+            }),
+            "adapter.rank"
         );
         assert_eq!(
             key(Plan {

@@ -1,14 +1,15 @@
 //! Everything that decides a run, as it is in `plan.toml`.
 
 use candle_core::DType;
+use sdft_adapters::AdapterConfig;
 use sdft_diffusion::{PredictionType, Process};
 use sdft_losses::{Distillation, Objective, Variational};
 use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
 pub use check::{
-    MAX_RUN_STEPS, PlanError, check_classes, check_counts, check_name, check_optim, check_pace,
-    check_process,
+    MAX_RUN_STEPS, PlanError, adapter_error, check_classes, check_counts, check_name, check_optim,
+    check_pace, check_process,
 };
 
 pub use data::{ClassesPlan, DataPlan};
@@ -337,6 +338,9 @@ pub struct Plan<M = toml::Table> {
     pub source_sha256: String,
     /// The architecture.
     pub model: M,
+    /// Which weights are trained; written only if not all.
+    #[serde(skip_serializing_if = "AdapterConfig::is_default")]
+    pub adapter: AdapterConfig,
     /// The diffusion process.
     pub process: Process,
     /// The training images.
@@ -365,6 +369,7 @@ impl<M: Default> Default for Plan<M> {
             source_key: String::new(),
             source_sha256: String::new(),
             model: M::default(),
+            adapter: AdapterConfig::default(),
             process: Process::default(),
             data: DataPlan::default(),
             loss: LossPlan::default(),
