@@ -54,7 +54,10 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
 impl ModelArgs {
     /// Options for reading the model.
     pub(crate) fn options(&self) -> Result<LoadOptions> {
-        load_options(&self.set, self.key.as_ref(), self.image_size)
+        Ok(LoadOptions {
+            adapters: self.adapter.clone(),
+            ..load_options(&self.set, self.key.as_ref(), self.image_size)?
+        })
     }
 }
 

@@ -59,6 +59,7 @@
 //! |---|---|
 //! | what a command of the program `sdft` does, as one call | [`jobs`], with plans from [`settings`] and folders of images by [`gallery`] |
 //! | to train a network | [`train`] and [`diffusion::Trainable`]; [`classifier`] and [`directions`] for the networks of EGSDE and Asyrp |
+//! | to train an adapter (LoRA, DiffFit), or some weights only | [`adapters`] |
 //! | the parts of training | [`losses`] (the paper's equations), [`optim`], [`data`], [`parallel`] |
 //! | the diffusion process | [`schedule`] (numbers), [`diffusion`] (tensors and [`Denoiser`](diffusion::Denoiser)) |
 //! | images from noise, and noise from images | [`samplers`], with noise from [`randn`] and [`noise`] |
@@ -78,13 +79,13 @@ pub use candle_nn;
 
 #[doc(inline)]
 pub use {
-    sdft_adm as adm, sdft_asyrp as asyrp, sdft_autograd as autograd, sdft_checkpoint as checkpoint,
-    sdft_classifier as classifier, sdft_cuda as cuda, sdft_data as data,
-    sdft_diffusion as diffusion, sdft_directions as directions, sdft_eval as eval,
-    sdft_features as features, sdft_gallery as gallery, sdft_imaging as imaging, sdft_jobs as jobs,
-    sdft_kernels as kernels, sdft_losses as losses, sdft_metrics as metrics, sdft_models as models,
-    sdft_nn as nn, sdft_noise as noise, sdft_optim as optim, sdft_parallel as parallel,
-    sdft_randn as randn, sdft_runtime as runtime, sdft_samplers as samplers,
-    sdft_schedule as schedule, sdft_settings as settings, sdft_train as train,
-    sdft_translators as translators, sdft_unet2d as unet2d,
+    sdft_adapters as adapters, sdft_adm as adm, sdft_asyrp as asyrp, sdft_autograd as autograd,
+    sdft_checkpoint as checkpoint, sdft_classifier as classifier, sdft_cuda as cuda,
+    sdft_data as data, sdft_diffusion as diffusion, sdft_directions as directions,
+    sdft_eval as eval, sdft_features as features, sdft_gallery as gallery, sdft_imaging as imaging,
+    sdft_jobs as jobs, sdft_kernels as kernels, sdft_losses as losses, sdft_metrics as metrics,
+    sdft_models as models, sdft_nn as nn, sdft_noise as noise, sdft_optim as optim,
+    sdft_parallel as parallel, sdft_randn as randn, sdft_runtime as runtime,
+    sdft_samplers as samplers, sdft_schedule as schedule, sdft_settings as settings,
+    sdft_train as train, sdft_translators as translators, sdft_unet2d as unet2d,
 };

@@ -2,6 +2,7 @@
 
 use super::whole;
 use clap::{Args, ValueEnum};
+use sdft_adapters::AdapterFile;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -31,6 +32,7 @@ pub(crate) enum DtypeArg {
 pub(crate) enum FormatArg {
     Safetensors,
     Diffusers,
+    Peft,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -44,10 +46,13 @@ pub(crate) struct ConvertArgs {
     /// The model to read: a file, a run folder, or a name such as `ffhq-10m`.
     #[arg(value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// The .safetensors file to write, or with --to diffusers the folder.
+    /// The .safetensors file to write, or with --to diffusers or peft the folder.
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
-    /// What to write: a file of this program, or a folder that diffusers' DDPMPipeline loads.
+    /// An adapter of the model and its strength, 1 if not given, merged into the output; several add up.
+    #[arg(long, value_name = "FILE|DIR[=STRENGTH]")]
+    pub(crate) adapter: Vec<AdapterFile>,
+    /// What to write: a file of this program, a folder that diffusers' DDPMPipeline loads, or of a LoRA a folder that peft's PeftModel loads.
     #[arg(long, value_enum, default_value = "safetensors", value_name = "FORM")]
     pub(crate) to: FormatArg,
     /// Which weights to take if a file holds both.

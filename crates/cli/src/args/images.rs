@@ -2,6 +2,7 @@
 
 use super::{at_least_one, choice, number, whole, whole_from};
 use clap::Args;
+use sdft_adapters::AdapterFile;
 use sdft_jobs::{Churn, EnergyKind, SamplerKind, TranslationMethod, WalkKind};
 use sdft_train::Size;
 use std::path::PathBuf;
@@ -26,6 +27,11 @@ pub(crate) struct ModelArgs {
     /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`.
     #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
+    /// An adapter of the model and its strength, 1 if not given; several add up.
+    ///
+    /// A file such as `runs/faces/adapter.safetensors`, the folder of its run, or a folder of peft. Strength 0 has no effect.
+    #[arg(long, value_name = "FILE|DIR[=STRENGTH]")]
+    pub(crate) adapter: Vec<AdapterFile>,
 }
 
 #[derive(Debug, Args)]
