@@ -16,8 +16,8 @@ pub const KIND: &str = "adapter";
 const ADAPTER_KEY: &str = "sdft.adapter";
 /// The key of the hash of the network that an adapter was trained on, in its file's metadata.
 const BASE_KEY: &str = "sdft.base_sha256";
-/// The adapter in a run folder.
-const OF_RUN: &str = "adapter.safetensors";
+/// The adapter in the folder of a finished run, and in a checkpoint.
+const IN_FOLDER: [&str; 2] = ["adapter.safetensors", "ema.safetensors"];
 
 /// A trained adapter.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub(crate) fn metadata(config: &AdapterConfig, base_sha256: &str) -> BTreeMap<St
 }
 
 impl Adapter {
-    /// Reads an adapter on the CPU: a file, the folder of a run, or a folder in peft's layout.
+    /// Reads an adapter on the CPU: a file, the folder of a finished run, a checkpoint, or a folder in peft's layout.
     ///
     /// # Errors
     /// - [`Error::Weights`] if the file cannot be read
@@ -55,18 +55,20 @@ impl Adapter {
         if let Some(folder) = peft::folder_of(path) {
             return peft::read(folder);
         }
-        let file = match path.is_dir() {
-            true => path.join(OF_RUN),
-            false => path.to_owned(),
+        let inside = IN_FOLDER.map(|name| path.join(name));
+        let file = match inside.into_iter().find(|file| file.is_file()) {
+            Some(file) => file,
+            None if path.is_dir() => {
+                return Err(Error::file(
+                    path,
+                    format!(
+                        "expected the folder of a finished run with {}, a checkpoint, or peft's with adapter_config.json",
+                        IN_FOLDER[0]
+                    ),
+                ));
+            }
+            None => path.to_owned(),
         };
-        if path.is_dir() && !file.is_file() {
-            return Err(Error::file(
-                path,
-                format!(
-                    "expected the folder of a finished run with {OF_RUN}, or peft's with adapter_config.json"
-                ),
-            ));
-        }
         let state = read(&file, &ReadOptions::default())?;
         let metadata = state.metadata();
         let Some(text) = metadata.get(ADAPTER_KEY) else {

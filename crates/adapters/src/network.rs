@@ -130,7 +130,6 @@ impl AdaptedNetwork {
             parameter,
             base,
             change,
-            ..
         } in &self.derived
         {
             let change = change.map(|var| Ok::<_, candle_core::Error>(detached(var)))?;

@@ -97,7 +97,7 @@ pub(crate) fn read(folder: &Path) -> Result<Adapter> {
     }
 }
 
-/// Writes a LoRA as the folder that `peft.PeftModel.from_pretrained` loads. `folder` must exist.
+/// Writes a LoRA as the folder that `peft.PeftModel.from_pretrained` loads.
 ///
 /// # Errors
 /// - [`Error::File`] for an adapter of another kind, which peft has no layout for
@@ -129,6 +129,7 @@ pub fn write_peft(folder: &Path, adapter: &Adapter) -> Result<()> {
         "fan_in_fan_out": false,
         "init_lora_weights": true,
     });
+    std::fs::create_dir_all(folder).map_err(|error| Error::file(folder, error.to_string()))?;
     let path = folder.join(CONFIG);
     // A map of numbers and texts always has JSON.
     let text = serde_json::to_string_pretty(&fields).unwrap_or_default();

@@ -292,7 +292,6 @@ fn a_lora_survives_the_way_to_peft_and_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter.safetensors");
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
-    std::fs::create_dir(&ours).unwrap();
     std::fs::create_dir(&theirs).unwrap();
     let stable = AdapterConfig {
         rank_stabilised: true,
