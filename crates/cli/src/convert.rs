@@ -71,7 +71,6 @@ fn convert_to_peft(args: &ConvertArgs) -> Result<()> {
         return Err(usage(format!("{option} has no effect on --to peft")));
     }
     let adapter = Adapter::read(&args.input)?;
-    std::fs::create_dir_all(&args.output)?;
     write_peft(&args.output, &adapter)?;
     console::line(format_args!("{}", args.output.display()))?;
     Ok(())

@@ -78,8 +78,8 @@ fn place_with_source(settings: &str) -> Workspace {
     place
 }
 
-/// Fine-tunes `runs/source` undisturbed and with kills, and compares both.
-fn killed_and_resumed_equals_undisturbed(settings: &str) {
+/// Fine-tunes `runs/source` with more arguments, undisturbed and with kills, and compares both.
+fn killed_and_resumed_equals_undisturbed(settings: &str, more: &[&'static str]) {
     let place = place_with_source(settings);
     let run = |out: &'static str| -> Vec<&str> {
         let sdft = [
@@ -90,7 +90,7 @@ fn killed_and_resumed_equals_undisturbed(settings: &str) {
             "--name",
             "target",
         ];
-        [&RUN[..], &sdft, &["--out", out]].concat()
+        [&RUN[..], &sdft, &["--out", out], more].concat()
     };
     let started = Instant::now();
     place.run(&run("quiet")).ok();
@@ -125,12 +125,18 @@ fn killed_and_resumed_equals_undisturbed(settings: &str) {
 
 #[test]
 fn a_unet2d_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
-    killed_and_resumed_equals_undisturbed(UNET2D);
+    killed_and_resumed_equals_undisturbed(UNET2D, &[]);
 }
 
 #[test]
 fn an_edm_network_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
-    killed_and_resumed_equals_undisturbed(EDM);
+    killed_and_resumed_equals_undisturbed(EDM, &[]);
+}
+
+#[test]
+fn a_lora_is_trained_and_a_killed_run_equals_an_undisturbed_one() {
+    let lora = ["--set", "adapter.kind=lora", "--set", "adapter.rank=2"];
+    killed_and_resumed_equals_undisturbed(UNET2D, &lora);
 }
 
 #[test]

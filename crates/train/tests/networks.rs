@@ -2,14 +2,17 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Conv2d, Conv2dConfig, Linear, Module, VarBuilder, VarMap, conv2d, linear};
+use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_checkpoint::ReadOptions;
 use sdft_data::{Digits, DigitsSource, Style};
 use sdft_diffusion::{
-    Condition, EdmProcess, Precond, Preconditioned, Prediction, PredictionType, Trainable,
-    named_vars,
+    ComputeMode, Condition, EdmProcess, Precond, Preconditioned, Prediction, PredictionType,
+    Trainable, named_vars,
 };
 use sdft_noise::Purpose;
 use sdft_randn::randn;
+use sdft_testing::{nonzero_params, tiny_config};
 use sdft_train::{
     Ending, Frozen, Method, NoopProgress, Plan, Precision, Progress, Setup, StepReport, TrainError,
     run,
@@ -204,6 +207,37 @@ fn a_network_of_candle_nn_layers_trains_and_resumes_bit_for_bit() {
 #[test]
 fn a_network_of_bare_variables_trains_and_resumes_bit_for_bit() {
     survives_everything(plan(), Bare::new);
+}
+
+/// A small U-Net of which low-rank changes of convolutions and attention are trained.
+fn adapted() -> AdaptedNetwork {
+    let config = AdmConfig {
+        image_size: 16,
+        ..tiny_config()
+    };
+    let specs = Unet::specs(&config).unwrap();
+    let params = nonzero_params(specs.clone(), 1);
+    let adapter = AdapterConfig {
+        kind: AdapterKind::Lora,
+        rank: Some(4),
+        targets: vec!["qkv".into(), "*_layers.*".into(), "out.2".into()],
+        ..AdapterConfig::default()
+    };
+    let base = Base {
+        params: &params,
+        specs: &specs,
+        sha256: String::new(),
+    };
+    AdaptedNetwork::new(&adapter, base, 0, |params| {
+        let (kind, mode) = (PredictionType::Epsilon, ComputeMode::default());
+        Ok(Box::new(TrainableUnet::new(params, &config, kind, mode)?))
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_lora_trains_and_resumes_bit_for_bit() {
+    survives_everything(plan(), adapted);
 }
 
 #[test]
