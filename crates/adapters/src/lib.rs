@@ -37,8 +37,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** the base is never changed; an untrained adapter leaves every prediction the same to the bit; a file is applied only to
-//! the network that it was trained on.
+//! **Invariant:** the base is never changed; an untrained adapter leaves every prediction the same to the bit; a file that states its
+//! network is applied to no other.
 
 pub use crate::{
     config::{AdapterConfig, AdapterKind},

@@ -9,6 +9,7 @@ use sdft_checkpoint::{ReadOptions, read};
 use sdft_jobs::{Context, RunOptions, SampleOptions, TrainJob, TrainOptions, sample_to_folder};
 use sdft_models::LoadOptions;
 use sdft_train::{Ending, Method, Progress, StepReport};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,7 +94,7 @@ fn error(options: &TrainOptions) -> String {
 }
 
 /// The names of the tensors of a file.
-fn names(path: &Path) -> Vec<String> {
+fn names(path: &Path) -> BTreeSet<String> {
     let state = read(path, &ReadOptions::default()).unwrap();
     state.iter().map(|(name, _)| name.to_owned()).collect()
 }

@@ -8,7 +8,7 @@
 //!             checkpoints/step-N/  weights, moving average, optimiser, position, SHA256SUMS of all
 //!             best.safetensors     the moving average at the best evaluation, if the plan evaluates
 //!             final.safetensors    the moving average
-//!             adapter.safetensors  of an adapter alone, if not all weights are trained; checkpoints hold only its tensors, too
+//!             adapter.safetensors  the adapter, if not all weights are trained; checkpoints then hold only its tensors
 //!             SHA256SUMS           of these
 //! ```
 //! A step draws its timesteps and noise as functions of (seed, step, sample) ([`Recipe`]). A run that is killed and resumed ends like

@@ -1,6 +1,7 @@
 //! Warnings about settings that are valid but probably not intended.
 
 use super::{OptimPlan, Plan};
+use sdft_adapters::AdapterKind;
 use sdft_optim::EmaRamp;
 
 /// From this share on, pictures show the first weights that are left in the average.
@@ -40,10 +41,21 @@ impl<M> Plan<M> {
     /// Warnings about settings that are valid but probably not intended: a sentence each, with the key and what to change.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.optim
-            .slow_average(self.steps.steps)
-            .into_iter()
-            .collect()
+        let average = self.optim.slow_average(self.steps.steps);
+        average.into_iter().chain(self.slow_adapter()).collect()
+    }
+
+    /// A warning if few weights are trained at the learning rate of all.
+    fn slow_adapter(&self) -> Option<String> {
+        let (kind, lr) = (self.adapter.kind, self.optim.lr);
+        let is_small = matches!(kind, AdapterKind::Lora | AdapterKind::Difffit);
+        (is_small && lr <= OptimPlan::default().lr).then(|| {
+            format!(
+                "adapter.kind = {:?}: optim.lr = {lr} is a rate for training all weights; five to ten times that is usual here, as in \
+                 --set optim.lr=1e-4",
+                kind.name()
+            )
+        })
     }
 }
 
@@ -76,5 +88,20 @@ mod tests {
         assert!(warnings(0.9999, true, 200).is_empty());
         assert!(warnings(0.0, false, 1).is_empty());
         assert_eq!(<Plan>::default().warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_adapter_at_the_rate_of_full_training_is_warned_about() {
+        let mut plan = <Plan>::default();
+        plan.adapter.kind = AdapterKind::Lora;
+        let text = plan.warnings().join(" ");
+        assert!(
+            text.contains("\"lora\"") && text.contains("optim.lr=1e-4"),
+            "{text}"
+        );
+        plan.optim.lr = 1e-4;
+        assert_eq!(plan.warnings(), Vec::<String>::new());
+        (plan.optim.lr, plan.adapter.kind) = (1e-6, AdapterKind::Names);
+        assert_eq!(plan.warnings(), Vec::<String>::new());
     }
 }
