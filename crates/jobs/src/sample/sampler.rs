@@ -4,9 +4,12 @@ use crate::choice::{Choice, by_name};
 use crate::condition::{names_of_classes, null_for};
 use crate::context::{Context, Runtime, check_stop};
 use crate::error::{Error, Result, option, usage};
+use crate::guide::Guide;
 use crate::model::{check_form, recorded_form};
 use candle_core::Tensor;
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Guided, Network, Process};
+use sdft_diffusion::{
+    Clip, Denoiser, Diffusion, Guided, Network, Process, SigmaInterval, TimeUnit,
+};
 use sdft_gallery::{Failures, Outputs, full_path};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
@@ -152,6 +155,18 @@ pub struct SamplePlan {
     /// The scale of classifier-free guidance, if it is not 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
+    /// The file of the model that images are guided away from, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<String>,
+    /// Its SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_sha256: Option<String>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_weight: Option<f64>,
+    /// The noise levels at which it takes part; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_interval: Option<SigmaInterval>,
     /// Precision of feature maps.
     pub precision: Precision,
     /// The form of the images, if it is not the network's own in 8 bits.
@@ -186,6 +201,10 @@ impl SamplePlan {
             class: None,
             classes: names_of_classes(model, None),
             guidance: None,
+            guide: None,
+            guide_sha256: None,
+            guide_weight: None,
+            guide_interval: None,
             precision: context.precision_or(Precision::Auto),
             image: recorded_form(model, &model.image),
             process: model.process.clone(),
@@ -216,6 +235,7 @@ pub struct Sampler {
     classes: u32,
     /// The label of the null class, where guidance needs one.
     null: Option<u32>,
+    guide: Option<Guide>,
 }
 
 impl Sampler {
@@ -223,8 +243,16 @@ impl Sampler {
     ///
     /// # Errors
     /// Steps, a start, a form of images or a class that the model does not have; guidance without a null class.
-    pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
-        let (diffusion, way, steps) = way(&plan, model.architecture.learns_variance())?;
+    pub fn new(
+        plan: SamplePlan,
+        model: &LoadedModel,
+        guide: Option<Guide>,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        // Networks of different kinds meet at the same steps.
+        let in_steps = guide.as_ref().map(|guide| guide.time) == Some(TimeUnit::Steps);
+        let learned = model.architecture.learns_variance();
+        let (diffusion, way, steps) = way(&plan, learned, in_steps)?;
         let classes = u32::try_from(model.n_classes())
             .map_err(|_| option("model", "has too many classes"))?;
         if let Some(class) = plan.class.filter(|class| *class >= classes) {
@@ -244,8 +272,12 @@ impl Sampler {
         check_form(&plan.model, model, &spec)?;
         let null = null_for(plan.guidance, model)?;
         let runtime = context.runtime(Precision::Auto);
+        let net = runtime.network(model)?;
         Ok(Self {
-            net: runtime.network(model)?,
+            net: match in_steps {
+                true => model.process.in_steps(net)?,
+                false => net,
+            },
             spec,
             plan,
             diffusion,
@@ -254,6 +286,7 @@ impl Sampler {
             runtime,
             classes,
             null,
+            guide,
         })
     }
 
@@ -294,11 +327,16 @@ impl Sampler {
             null: self.null,
             guidance: self.plan.guidance.unwrap_or(1.0),
         });
-        let denoiser: &dyn Denoiser = match &guided {
+        let model: &dyn Denoiser = match &guided {
             Some(guided) => guided,
             None => &*self.net,
         };
-        let diffusion = &self.diffusion;
+        let (diffusion, guide) = (&self.diffusion, self.guide.as_ref());
+        let guided = guide.map(|guide| guide.around(model, labels.as_deref(), diffusion));
+        let denoiser: &dyn Denoiser = match &guided {
+            Some(guided) => guided,
+            None => model,
+        };
         match &self.way {
             Way::Ddim(options) => {
                 sample_ddim(diffusion, denoiser, &x, options, &mut noise, observer)
@@ -385,7 +423,11 @@ impl Sampler {
 }
 
 /// The sampler of a plan, the process that it goes through, and the number of its steps.
-fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usize)> {
+fn way(
+    plan: &SamplePlan,
+    learns_variance: bool,
+    in_steps: bool,
+) -> Result<(Diffusion, Way, usize)> {
     let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
     let clip = if plan.clip { Clip::Yes } else { Clip::No };
     let has_respacing = matches!(plan.sampler, SamplerKind::Ddim | SamplerKind::Ddpm);
@@ -395,6 +437,10 @@ fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usiz
     };
     let diffusion = plan.process.diffusion(learns_variance, &respacing);
     let diffusion = diffusion.map_err(|e| wrong(&e))?;
+    let diffusion = match in_steps {
+        true => diffusion.in_steps(),
+        false => diffusion,
+    };
     let expected = |what: &str| option("start", format!("{}: expected {what}", plan.start));
     if has_respacing {
         let start = sdft_translators::start_of(&diffusion, plan.start);
