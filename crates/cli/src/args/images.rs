@@ -33,14 +33,16 @@ pub(crate) struct ModelArgs {
 /// A model that images are guided away from.
 #[derive(Debug, Args)]
 pub(crate) struct GuideArgs {
-    /// Guide away from this model, usually the source that --model was fine-tuned from (Domain Guidance).
+    /// Domain Guidance: away from this model, usually --model's source.
     ///
-    /// The prediction is guide + WEIGHT (model - guide), by an evaluation of each model. A file, a run folder or a name, as for --model,
-    /// with the same noise schedule. Its null class is asked for if it has one. --guidance is applied to the model first. `translate
-    /// --method ddib` is guided on the way from noise to image only.
+    /// The source is the model that --model was fine-tuned from. The prediction is guide + WEIGHT (model - guide), by an evaluation of each
+    /// model. A file, a run folder or a name, as for --model, with the same noise schedule. Its null class is asked for if it has one.
+    /// --guidance is applied to the model first. `translate --method ddib` is guided on the way from noise to image only.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) guide: Option<String>,
-    /// Weight of the guidance: 1 is the model alone, more moves away from the guide, 0 is the guide alone.
+    /// Weight of --guide: 1 is the model alone, 0 the guide.
+    ///
+    /// More than 1 moves away from the guide.
     #[arg(long, value_name = "WEIGHT", default_value_t = GuideOptions::default().weight, value_parser = number, requires = "guide")]
     pub(crate) guide_weight: f64,
     /// Guide only at noise levels above LOW up to HIGH; all if not given.

@@ -1,9 +1,11 @@
 //! Samples of a model in a folder.
 
+mod plan;
 mod sampler;
 mod together;
 
-pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
+pub use plan::{Churn, SamplePlan, SamplerKind};
+pub use sampler::Sampler;
 
 use crate::condition::{label_of, names_of_classes, null_for};
 use crate::context::Context;
