@@ -3,6 +3,7 @@
 use crate::args::Cli;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
+use sdft_diffusion::SigmaInterval;
 use sdft_jobs::Choice;
 use std::str::FromStr;
 
@@ -85,6 +86,15 @@ pub(crate) fn size(text: &str) -> Result<[usize; 2], String> {
 /// A number; its bounds are checked where they are known.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())
+}
+
+/// Two noise levels, as in `0.2,5`; their bounds are checked where they are known.
+pub(crate) fn interval(text: &str) -> Result<SigmaInterval, String> {
+    let ends = text
+        .split_once(',')
+        .and_then(|(low, high)| Some([low.trim().parse().ok()?, high.trim().parse().ok()?]));
+    ends.map(SigmaInterval::from)
+        .ok_or_else(|| "expected two noise levels LOW,HIGH, as in 0.2,5".to_owned())
 }
 
 #[cfg(test)]

@@ -25,10 +25,14 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
     match verb {
         Verb::Train(args) => of_train(args, names),
         Verb::TrainClassifier(args) => of_classifier(args, names),
-        Verb::Sample(args) => weights(names, "--model", &mut args.model),
+        Verb::Sample(args) => {
+            weights(names, "--model", &mut args.model)?;
+            weights(names, "--guide", &mut args.guide.guide)
+        }
         Verb::Translate(args) => {
             weights(names, "--model", &mut args.model)?;
             weights(names, "--source-model", &mut args.source_model)?;
+            weights(names, "--guide", &mut args.guide.guide)?;
             weights(names, "--classifier", &mut args.classifier)?;
             let size = side(args.model.as_deref()).or(args.file.image_size);
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))

@@ -29,6 +29,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
         clip: !args.no_clip,
         class: args.class.clone(),
         guidance: args.guidance,
+        guide: args.guide.options(),
         size: args.size,
         out: args.out.clone(),
         overwrite: args.overwrite,

@@ -50,7 +50,7 @@ fn a_command_lists_the_names_it_needs() {
     let place = workspace();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
-    let cases: [Case<'_>; 19] = [
+    let cases: [Case<'_>; 20] = [
         (&["train"], &[]),
         (
             &["train", "--source", "ffhq-10m", "--data", "photos"],
@@ -94,6 +94,10 @@ fn a_command_lists_the_names_it_needs() {
         (
             &["sample", "--model", "imagenet-256"],
             &[("imagenet-256", "fetch imagenet-256")],
+        ),
+        (
+            &["sample", "--model", "digits-source", "--guide", "ffhq-10m"],
+            &[fetch],
         ),
         (
             &["evaluate", "--real", "metfaces", "--fake", "photos"],

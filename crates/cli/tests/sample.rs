@@ -237,6 +237,52 @@ fn a_grey_model_makes_grey_pngs_and_a_size_has_to_fit() {
 }
 
 #[test]
+fn samples_and_translations_are_guided_away_from_another_model() {
+    let place = place_with_inputs();
+    changed_model(&place.path("tuned.safetensors"), "out.2.bias", |bias| {
+        (bias + 0.1).unwrap()
+    });
+    let tuned = ["--model", "tuned.safetensors", "--guide", "digits-source"];
+    let draw = |more: &[&str]| {
+        let sample = ["sample", "--steps", "ddim10", "-n", "2"];
+        place.run(&[&sample[..], &tuned, more].concat())
+    };
+    let made = draw(&["--out", "guided"]).ok();
+    let note = "guided by digits-source with weight 1.5";
+    assert!(made.err.contains(note), "{made:?}");
+    draw(&["--out", "one", "--guide-weight", "1"]).ok();
+    let plain = ["sample", "--steps", "ddim10", "-n", "2", "--out", "plain"];
+    place.run(&[&plain[..], &tuned[..2]].concat()).ok();
+    let images = |out: &str| files(&place.path(out));
+    assert_eq!(images("one"), images("plain"));
+    assert_ne!(images("guided"), images("plain"));
+    draw(&["--out", "guided", "--guide-weight", "2"])
+        .fails(1, &["there guide_weight = 1.5, now guide_weight = 2.0"]);
+    draw(&["--out", "some", "--guide-interval", "0.2,5"]).ok();
+    assert_ne!(images("some"), images("guided"));
+    for (more, words) in [
+        (["--guide-interval", "5"], "LOW,HIGH, as in 0.2,5"),
+        (
+            ["--guide-interval", "5,0.2"],
+            "--guide-interval 5,0.2: expected",
+        ),
+        (
+            ["--guide-weight", "-1"],
+            "--guide-weight -1: expected 0 or more",
+        ),
+    ] {
+        draw(&[&["--out", "no"][..], &more].concat()).fails(2, &[words]);
+    }
+    let alone = ["sample", "--model", "digits-source", "--guide-weight", "2"];
+    place.run(&alone).fails(2, &["--guide <FILE|DIR>"]);
+    assert!(!place.path("no").exists());
+
+    translate(&place, &[&tuned[..], &["--out", "moved"]].concat()).ok();
+    translate(&place, &[&tuned[..2], &["--out", "unguided"]].concat()).ok();
+    assert_ne!(images("moved"), images("unguided"));
+}
+
+#[test]
 fn images_that_are_not_finite_are_errors_and_never_files() {
     let place = place_with_inputs();
     // Finite weights whose products are not.

@@ -171,6 +171,26 @@ impl Diffusion {
         self.level(step, originals[step], table[step])
     }
 
+    /// The noise levels of the times that the network is called with, the inverse of [`Self::model_t`].
+    ///
+    /// # Errors
+    /// A time that belongs to no step, unless the network is called with `sigma`.
+    pub fn levels_at(&self, times: &[f32]) -> Result<Vec<Level>> {
+        if self.time == TimeUnit::Sigma {
+            let levels = times.iter().map(|&t| Level::of_sigma(f64::from(t)));
+            return Ok(levels.collect());
+        }
+        let all = self.all_levels();
+        let find = |&t: &f32| match all.iter().find(|level| level.t == t) {
+            Some(&level) => Ok(level),
+            None => bail!(
+                "time {t}: expected the time of one of the {} steps",
+                all.len()
+            ),
+        };
+        times.iter().map(find).collect()
+    }
+
     /// The step whose noise is nearest to EDM's `sigma`.
     pub fn nearest_step(&self, sigma: f64) -> usize {
         let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter();

@@ -26,6 +26,7 @@ pub use crate::{
     diffusion::{Clip, Diffusion, Moments, Reverse, TimeUnit, Variance},
     gaussian::GaussianDenoiser,
     guided::Guided,
+    guided_by::{GuidedBy, SigmaInterval},
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
     pixels::mean_over_pixels,
@@ -47,6 +48,7 @@ mod denoiser;
 mod diffusion;
 mod gaussian;
 mod guided;
+mod guided_by;
 mod in_steps;
 mod level;
 mod network;

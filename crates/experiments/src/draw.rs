@@ -28,7 +28,7 @@ pub(crate) fn samples(
         steps: format!("ddim{steps}"),
         ..SamplePlan::paper(model, "", seed, context)?
     };
-    let sampler = Sampler::new(plan, model, context)?;
+    let sampler = Sampler::new(plan, model, None, context)?;
     let parts = (0..n)
         .step_by(BATCH)
         .map(|first| {

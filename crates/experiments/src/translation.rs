@@ -120,6 +120,7 @@ impl Translations {
                     model: &model,
                     source: None,
                     classifier: Some(&self.classifier),
+                    guide: None,
                     mask: None,
                 };
                 let seed_of_noise = NOISE_SEED + seed as u64;

@@ -145,16 +145,21 @@ impl Conditioned {
             guidance: guidance.unwrap_or(1.0),
         })
     }
+
+    /// The labels of `n` images; `None` if the network is unconditional.
+    pub(crate) fn labels(&self, n: usize) -> Option<Vec<u32>> {
+        self.class.map(|class| vec![class; n])
+    }
 }
 
 impl Denoiser for Conditioned {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
-        let Some(class) = self.class else {
+        let Some(labels) = self.labels(t.len()) else {
             return self.net.predict(xt, t);
         };
         let guided = Guided {
             net: &*self.net,
-            labels: &vec![class; t.len()],
+            labels: &labels,
             null: self.null,
             guidance: self.guidance,
         };
@@ -170,7 +175,7 @@ impl BottleneckNet for Conditioned {
         t: &[f32],
         change: &mut Change<'_>,
     ) -> candle_core::Result<Edited> {
-        let labels = self.class.map(|class| vec![class; t.len()]);
+        let labels = self.labels(t.len());
         let condition = Condition {
             labels: labels.as_deref(),
             ..Condition::default()

@@ -4,9 +4,10 @@ use crate::error::{Result, ResultExt as _};
 use candle_core::{DType, Device};
 use sdft_adm::Encoder;
 use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
-use sdft_diffusion::Network;
+use sdft_diffusion::{Network, PredictionType};
 use sdft_gallery::Event;
-use sdft_models::{LoadedEncoder, LoadedModel};
+use sdft_models::{Architecture, Frozen, LoadedEncoder, LoadedModel};
+use sdft_nn::Params;
 use sdft_parallel::World;
 use sdft_train::{Precision, Progress};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,12 +131,28 @@ impl Runtime {
     /// # Errors
     /// The device has no memory left, or the parameters do not fit.
     pub fn network(&self, model: &LoadedModel) -> Result<Box<dyn Network>> {
-        let params = model
-            .params
+        let kind = model.process.prediction_type;
+        self.load(&model.architecture, &model.params, kind)
+    }
+
+    /// The network of a model that was fitted to the images and classes of another one.
+    ///
+    /// # Errors
+    /// As [`Self::network`].
+    pub(crate) fn frozen(&self, model: &Frozen, kind: PredictionType) -> Result<Box<dyn Network>> {
+        self.load(&model.architecture, &model.params, kind)
+    }
+
+    fn load(
+        &self,
+        architecture: &Architecture,
+        params: &Params,
+        kind: PredictionType,
+    ) -> Result<Box<dyn Network>> {
+        let params = params
             .to(DType::F32, &self.device)
             .context("the model cannot be copied to the device")?;
-        let kind = model.process.prediction_type;
-        Ok(model.architecture.load(&params, kind, self.compute_dtype)?)
+        Ok(architecture.load(&params, kind, self.compute_dtype)?)
     }
 
     /// The network of a classifier, in f32, because its gradients guide images.

@@ -16,6 +16,7 @@ mod error;
 mod estimate;
 mod evaluate;
 mod files;
+mod guide;
 mod judge;
 mod model;
 mod sample;
@@ -40,6 +41,7 @@ pub use evaluate::{
     evaluate_sets, parse_range, read_lpips,
 };
 pub use files::write_file;
+pub use guide::{Guide, GuideOptions};
 pub use judge::{
     emoji_judge_features, judge_features, load_emoji_judges, load_judge, second_emoji_judge,
     second_judge, train_emoji_judge, train_judge,

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::embedded::embedded_model;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
+use sdft_adm::Origin;
 use sdft_diffusion::Network;
 use sdft_imaging::ImageSpec;
 use sdft_models::{
@@ -143,6 +144,65 @@ pub fn load_source(
     let model = load_model(name, &options)?;
     context.notes(&model.notes);
     Ok(model)
+}
+
+/// Loads a model that is used with `model`, and whose file may state neither its process nor its image size. Returns its path, too, and
+/// passes its notes on.
+///
+/// # Errors
+/// As [`ModelFile::find`] and [`load_model`].
+pub(crate) fn load_partner(
+    name: &str,
+    model: &LoadedModel,
+    context: &mut Context<'_>,
+) -> Result<(String, LoadedModel)> {
+    let path = ModelFile::find(name)?.noted(context);
+    let mut partner = load_model(&path, &options_of_partner(model))?;
+    if partner.origins.get("image_size") == Some(&Origin::Assumed) {
+        partner = load_model(&path, &options_of_partner_with_size(model))?;
+    }
+    context.notes(&partner.notes);
+    Ok((path, partner))
+}
+
+/// Options for a network that is used with `model`, and whose file may not state its process.
+pub(crate) fn options_of_partner(model: &LoadedModel) -> LoadOptions {
+    // Files without a process are official ones, which predict the noise whatever `model` predicts.
+    LoadOptions {
+        process_otherwise: Some(model.process.discrete()),
+        ..LoadOptions::default()
+    }
+}
+
+/// As [`options_of_partner`], for a file that does not state its image size either.
+pub(crate) fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
+    let size = model.architecture.image_size().into();
+    LoadOptions {
+        given: Map::from_iter([("image_size".to_owned(), size)]),
+        ..options_of_partner(model)
+    }
+}
+
+/// Fails unless the model in `path`, of option `name`, has the noise of `model`: both are called for the same noised images.
+///
+/// # Errors
+/// Another noise schedule, or another number of steps.
+pub(crate) fn check_same_noise(
+    name: &'static str,
+    path: &str,
+    partner: &LoadedModel,
+    model: &LoadedModel,
+) -> Result<()> {
+    let (found, expected) = (&partner.process, &model.process);
+    match found.same_noise(expected) {
+        true => Ok(()),
+        false => Err(option(
+            name,
+            format!(
+                "{path}: both models need the same noise schedule, found {found:?} and {expected:?}"
+            ),
+        )),
+    }
 }
 
 /// The network of a model, called with the steps of its process.

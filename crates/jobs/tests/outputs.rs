@@ -2,19 +2,19 @@
 
 mod common;
 
-use common::{Place, animals, contents, filled, never, read, run, spec, translated};
-use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool};
+use common::{
+    Place, animals, contents, filled, never, read, run, spec, translated, write_classifier,
+};
 use sdft_asyrp::{DeltaBlock, DirectionInfo, write_direction};
-use sdft_diffusion::Process;
 use sdft_gallery::Outcome;
 use sdft_imaging::{Depth, Image, ImageSpec, Limits, Samples, decode_file};
 use sdft_jobs::{
     CacheLocation, DIGITS, DirectionJob, DirectionOptions, EditOptions, RunOptions, SampleOptions,
     TranslateOptions, TranslationMethod, edit_folder, sample_to_folder, translate_folder,
 };
-use sdft_models::{LoadOptions, encoder_metadata, load_network};
+use sdft_models::{LoadOptions, load_network};
 use sdft_npz::Values;
-use sdft_testing::{nonzero_params, tiny_config};
+use sdft_testing::nonzero_params;
 use sdft_train::{Ending, Size};
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,21 +30,6 @@ fn forms() -> [ImageSpec; 6] {
         spec(1, Depth::F32, [8, 8], [-1000.0, 3000.0]),
         spec(3, Depth::U8, [24, 16], [0.0, 255.0]),
     ]
-}
-
-/// Writes EGSDE's classifier for images of a model.
-fn write_classifier(path: &Path, image: &ImageSpec) {
-    let config = EncoderConfig {
-        net: AdmConfig {
-            in_channels: image.channels,
-            out_channels: 2,
-            ..tiny_config()
-        },
-        pool: Pool::Attention,
-    };
-    let params = nonzero_params(Encoder::specs(&config).unwrap(), 4);
-    let metadata = encoder_metadata(&config, &Process::default(), &BTreeMap::new()).unwrap();
-    sdft_checkpoint::write_safetensors(path, params.iter(), &metadata, None).unwrap();
 }
 
 #[test]

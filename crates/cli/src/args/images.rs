@@ -1,9 +1,10 @@
 //! Arguments of `sample` and `translate`.
 
-use super::{at_least_one, choice, number, whole, whole_from};
+use super::{at_least_one, choice, interval, number, whole, whole_from};
 use clap::Args;
 use sdft_adapters::AdapterFile;
-use sdft_jobs::{Churn, EnergyKind, SamplerKind, TranslationMethod, WalkKind};
+use sdft_diffusion::SigmaInterval;
+use sdft_jobs::{Churn, EnergyKind, GuideOptions, SamplerKind, TranslationMethod, WalkKind};
 use sdft_train::Size;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ Examples:
   cargo xtask translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
   cargo xtask translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
   cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
+  cargo xtask translate --model runs/metfaces-sdft --input faces --guide ffhq.pt --guide-weight 1.5
   cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
 
 /// Settings that the file of a model may not state.
@@ -32,6 +34,40 @@ pub(crate) struct ModelArgs {
     /// A file such as `runs/faces/adapter.safetensors`, the folder of its run, or a folder of peft. Strength 0 has no effect.
     #[arg(long, value_name = "FILE|DIR[=STRENGTH]")]
     pub(crate) adapter: Vec<AdapterFile>,
+}
+
+/// A model that images are guided away from.
+#[derive(Debug, Args)]
+pub(crate) struct GuideArgs {
+    /// Domain Guidance: away from this model, usually --model's source.
+    ///
+    /// The source is the model that --model was fine-tuned from. The prediction is guide + WEIGHT (model - guide), by an evaluation of each
+    /// model. A file, a run folder or a name, as for --model, with the same noise schedule. Its null class is asked for if it has one.
+    /// --guidance is applied to the model first. `translate --method ddib` is guided on the way from noise to image only.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) guide: Option<String>,
+    /// Weight of --guide: 1 is the model alone, 0 the guide.
+    ///
+    /// More than 1 moves away from the guide.
+    #[arg(long, value_name = "WEIGHT", default_value_t = GuideOptions::default().weight, value_parser = number, requires = "guide")]
+    pub(crate) guide_weight: f64,
+    /// Guide only at noise levels above LOW up to HIGH; all if not given.
+    ///
+    /// As in `0.2,5`. A level is EDM's sigma = sqrt((1 - alpha_bar) / alpha_bar): with the usual linear schedule of 1000 steps it is 0.01 at
+    /// step 0, 1 at step 258, 3.4 at step 499 and 157 at step 999. At other levels only the model is evaluated.
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, requires = "guide", hide_short_help = true)]
+    pub(crate) guide_interval: Option<SigmaInterval>,
+}
+
+impl GuideArgs {
+    /// The guide of the library.
+    pub(crate) fn options(&self) -> Option<GuideOptions> {
+        self.guide.as_ref().map(|model| GuideOptions {
+            model: model.clone(),
+            weight: self.guide_weight,
+            interval: self.guide_interval,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +117,8 @@ pub(crate) struct SampleArgs {
     /// sometimes dropped makes it.
     #[arg(long, value_name = "SCALE", value_parser = number)]
     pub(crate) guidance: Option<f64>,
+    #[command(flatten)]
+    pub(crate) guide: GuideArgs,
     /// Height and width in pixels; the model's own if not given.
     ///
     /// As in `192x256`, or `256` for a square: any size that the network can halve at every level.
@@ -173,6 +211,8 @@ pub(crate) struct TranslateArgs {
     /// The prediction is null + SCALE (class - null), by two evaluations. The model needs a null class.
     #[arg(long, value_name = "SCALE", value_parser = number)]
     pub(crate) guidance: Option<f64>,
+    #[command(flatten)]
+    pub(crate) guide: GuideArgs,
     /// ddib: class of the inputs, for a class-conditional source model; its null class if not given.
     #[arg(long, value_name = "NAME|NUMBER", hide_short_help = true)]
     pub(crate) source_class: Option<String>,

@@ -5,7 +5,7 @@ mod files;
 mod images;
 mod training;
 
-pub(crate) use crate::parse::{at_least_one, choice, number, size, whole, whole_from};
+pub(crate) use crate::parse::{at_least_one, choice, interval, number, size, whole, whole_from};
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use files::{

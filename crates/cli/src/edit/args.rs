@@ -36,6 +36,8 @@ Examples:
   cargo xtask edit train --resume runs/smiling";
 
 const APPLY_HELP: &str = "\
+Edits have no --guidance and no --guide: Asyrp's asymmetric step combines two predictions of one model by another formula.
+
 Examples:
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces --sweep -1,0,0.5,1,1.5

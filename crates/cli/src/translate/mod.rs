@@ -52,6 +52,7 @@ fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateO
         free: args.free,
         class: args.class.clone(),
         guidance: args.guidance,
+        guide: args.guide.options(),
         source_class: args.source_class.clone(),
         size: args.size,
         seed: args.seed,

@@ -213,6 +213,7 @@ impl Translations {
                     source: (way.method == TranslationMethod::Ddib).then_some(source),
                     classifier: (way.method == TranslationMethod::Egsde)
                         .then_some(&self.classifier),
+                    guide: None,
                     mask: None,
                 };
                 translations(&plan, models, &self.x0, seed, context)

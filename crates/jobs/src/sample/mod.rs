@@ -1,15 +1,19 @@
 //! Samples of a model in a folder.
 
+mod plan;
 mod sampler;
 mod together;
 
-pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
+pub use plan::{Churn, SamplePlan, SamplerKind};
+pub use sampler::Sampler;
 
 use crate::condition::{label_of, names_of_classes, null_for};
 use crate::context::Context;
 use crate::embedded::EMOJI_SOURCE;
 use crate::error::{Result, ResultExt as _, option};
+use crate::guide::{Guide, GuideOptions};
 use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
+use sdft_diffusion::TimeUnit;
 use sdft_gallery::{
     Outputs, check_folder, check_sheet, full_path, recorded_names, space_warning, usual_batch,
     write_sheet,
@@ -54,6 +58,8 @@ pub struct SampleOptions {
     pub class: Option<String>,
     /// The scale of classifier-free guidance; 1 is none. Other scales need a model with a null class, and two evaluations for each.
     pub guidance: Option<f64>,
+    /// A model that images are guided away from.
+    pub guide: Option<GuideOptions>,
     /// Height and width in pixels; the model's own if absent.
     pub size: Option<Size>,
     /// The folder of the images.
@@ -81,6 +87,7 @@ impl Default for SampleOptions {
             clip: true,
             class: None,
             guidance: None,
+            guide: None,
             size: None,
             out: PathBuf::from("samples"),
             overwrite: false,
@@ -125,6 +132,12 @@ pub fn sample_to_folder(
     let sampler = options.sampler.unwrap_or_else(usual);
     check_noise(options, sampler)?;
     let steps = options.steps.as_deref();
+    let (runtime, of_guide) = (context.runtime(Precision::Auto), options.guide.as_ref());
+    let time = match model.process.continuous {
+        Some(_) => TimeUnit::Sigma,
+        None => TimeUnit::Steps,
+    };
+    let guide = Guide::load(of_guide, &model, &form, &runtime, time, context)?;
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
@@ -139,12 +152,16 @@ pub fn sample_to_folder(
         class,
         classes: names_of_classes(&model, class),
         guidance: options.guidance.filter(|guidance| *guidance != 1.0),
+        guide: guide.as_ref().map(|guide| guide.path.clone()),
+        guide_sha256: guide.as_ref().map(|guide| guide.sha256.clone()),
+        guide_weight: guide.as_ref().map(|guide| guide.weight),
+        guide_interval: guide.as_ref().and_then(|guide| guide.interval),
         precision: context.precision_or(Precision::Auto),
         image: recorded_form(&model, &form),
         process: model.process.clone(),
     };
     let n = *n;
-    let sampler = Sampler::new(plan, &model, context)?;
+    let sampler = Sampler::new(plan, &model, guide, context)?;
     drop(model);
     check_sheet(out)?;
     check_folder(out, sampler.plan(), options.overwrite)?;
@@ -192,6 +209,9 @@ fn check(options: &SampleOptions) -> Result<()> {
     if let Some(sampler) = options.sampler {
         check_noise(options, sampler)?;
     }
+    if let Some(guide) = &options.guide {
+        guide.check()?;
+    }
     check_seed(options.seed)
 }
 
@@ -227,7 +247,7 @@ pub fn sample_as_in_the_paper(
 ) -> Result<bool> {
     (context.on_start)();
     let plan = SamplePlan::paper(model, name, seed, context)?;
-    let sampler = Sampler::new(plan, model, context)?;
+    let sampler = Sampler::new(plan, model, None, context)?;
     let mut outputs = Outputs::open(folder, sampler.plan(), false)?;
     let form = *sampler.spec();
     let bytes = n * form.len() * form.depth.bytes();

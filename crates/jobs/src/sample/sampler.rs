@@ -1,13 +1,14 @@
-//! A model that draws images: its settings, and its network.
+//! A model that draws images.
 
-use crate::choice::{Choice, by_name};
-use crate::condition::{names_of_classes, null_for};
+use super::plan::{SamplePlan, SamplerKind};
+use crate::condition::null_for;
 use crate::context::{Context, Runtime, check_stop};
-use crate::error::{Error, Result, option, usage};
-use crate::model::{check_form, recorded_form};
+use crate::error::{Result, option};
+use crate::guide::Guide;
+use crate::model::check_form;
 use candle_core::Tensor;
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Guided, Network, Process};
-use sdft_gallery::{Failures, Outputs, full_path};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Guided, Network, TimeUnit};
+use sdft_gallery::{Failures, Outputs};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
 use sdft_randn::SeededNoise;
@@ -17,181 +18,6 @@ use sdft_samplers::{
 };
 use sdft_schedule::Respacing;
 use sdft_train::{Precision, to_pictures};
-use serde::{Deserialize, Serialize};
-
-/// A sampler of diffusion models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SamplerKind {
-    /// DDIM, deterministic unless `eta` is above 0.
-    Ddim,
-    /// DDPM's ancestral sampling.
-    Ddpm,
-    /// EDM's second-order sampler, with churn if that is given.
-    Heun,
-    /// DPM-Solver++(2M).
-    Dpm,
-}
-
-impl Choice for SamplerKind {
-    const ALL: &'static [(Self, &'static str, &'static str)] = &[
-        (Self::Ddim, "ddim", "deterministic unless --eta is above 0"),
-        (Self::Ddpm, "ddpm", "ancestral sampling"),
-        (
-            Self::Heun,
-            "heun",
-            "EDM's second-order sampler, two evaluations a step",
-        ),
-        (
-            Self::Dpm,
-            "dpm",
-            "DPM-Solver++(2M), good images in few steps",
-        ),
-    ];
-}
-
-impl SamplerKind {
-    /// The usual sampler of a model: Heun's for a continuous process, DDIM otherwise.
-    pub fn usual(process: &Process) -> Self {
-        match process.continuous {
-            Some(_) => Self::Heun,
-            None => Self::Ddim,
-        }
-    }
-
-    /// Its usual steps.
-    pub fn usual_steps(self) -> &'static str {
-        match self {
-            Self::Ddim | Self::Ddpm => "ddim40",
-            Self::Heun => "18",
-            Self::Dpm => "20",
-        }
-    }
-}
-
-by_name!(SamplerKind);
-
-/// The fresh noise that Heun's sampler adds (EDM's Algorithm 2).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Churn {
-    /// How much noise all steps add, 0 or more.
-    pub s_churn: f64,
-    /// The smallest noise level at which it is added.
-    pub s_min: f64,
-    /// The largest noise level at which it is added.
-    pub s_max: f64,
-    /// The standard deviation of the noise.
-    pub s_noise: f64,
-}
-
-impl std::str::FromStr for Churn {
-    type Err = Error;
-
-    /// `S_CHURN`, or `S_CHURN,S_MIN,S_MAX,S_NOISE`.
-    fn from_str(text: &str) -> Result<Self> {
-        let expected = || {
-            usage(format!(
-                "{text}: expected S_CHURN or S_CHURN,S_MIN,S_MAX,S_NOISE, as in 40,0.05,50,1.003"
-            ))
-        };
-        let numbers: Vec<f64> = text
-            .split(',')
-            .map(|number| number.trim().parse())
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|_| expected())?;
-        let (s_churn, s_min, s_max, s_noise) = match numbers[..] {
-            [churn] => (churn, 0.0, f64::INFINITY, 1.0),
-            [churn, min, max, noise] => (churn, min, max, noise),
-            _ => return Err(expected()),
-        };
-        let are_valid = s_churn.is_finite() && s_noise.is_finite() && s_min <= s_max;
-        match are_valid && s_churn >= 0.0 && s_noise >= 0.0 && s_min >= 0.0 {
-            true => Ok(Self {
-                s_churn,
-                s_min,
-                s_max,
-                s_noise,
-            }),
-            false => Err(usage(format!(
-                "{text}: expected numbers from 0, and S_MIN up to S_MAX"
-            ))),
-        }
-    }
-}
-
-/// The settings that decide the samples in a folder, apart from their number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplePlan {
-    /// The model's file.
-    pub model: String,
-    /// SHA-256 of the network in it, architecture and weights.
-    pub network_sha256: String,
-    /// The longer side of the images in pixels.
-    pub image_size: usize,
-    /// Seed; image `i` depends on the seed and on `i` only.
-    pub seed: u64,
-    /// The sampler.
-    pub sampler: SamplerKind,
-    /// Its steps, as in `ddim40`, or their number.
-    pub steps: String,
-    /// DDIM only: share of fresh noise, 0 to 1.
-    pub eta: Option<f64>,
-    /// Heun's sampler only: fresh noise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub churn: Option<Churn>,
-    /// The share of the process at which samples begin, above 0 up to 1.
-    pub start: f64,
-    /// Whether predicted images are clamped to [-1, 1].
-    pub clip: bool,
-    /// The label of every image's class; if absent, image `i` of a class-conditional model is of class `i` mod the number of classes.
-    pub class: Option<u32>,
-    /// The names of the classes by label, without the null class. If `class` is given, only names that are not the labels are recorded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<String>,
-    /// The scale of classifier-free guidance, if it is not 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guidance: Option<f64>,
-    /// Precision of feature maps.
-    pub precision: Precision,
-    /// The form of the images, if it is not the network's own in 8 bits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<ImageSpec>,
-    /// The model's process.
-    pub process: Process,
-}
-
-impl SamplePlan {
-    /// 40 steps of deterministic DDIM, as in the paper.
-    ///
-    /// # Errors
-    /// The network cannot be hashed.
-    pub fn paper(
-        model: &LoadedModel,
-        name: &str,
-        seed: u64,
-        context: &Context<'_>,
-    ) -> Result<Self> {
-        Ok(Self {
-            model: full_path(name),
-            network_sha256: model.network_sha256()?,
-            image_size: model.image.height.max(model.image.width),
-            seed,
-            sampler: SamplerKind::Ddim,
-            steps: "ddim40".into(),
-            eta: Some(0.0),
-            churn: None,
-            start: 1.0,
-            clip: true,
-            class: None,
-            classes: names_of_classes(model, None),
-            guidance: None,
-            precision: context.precision_or(Precision::Auto),
-            image: recorded_form(model, &model.image),
-            process: model.process.clone(),
-        })
-    }
-}
 
 /// A sampler with its options.
 enum Way {
@@ -216,6 +42,7 @@ pub struct Sampler {
     classes: u32,
     /// The label of the null class, where guidance needs one.
     null: Option<u32>,
+    guide: Option<Guide>,
 }
 
 impl Sampler {
@@ -223,8 +50,16 @@ impl Sampler {
     ///
     /// # Errors
     /// Steps, a start, a form of images or a class that the model does not have; guidance without a null class.
-    pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
-        let (diffusion, way, steps) = way(&plan, model.architecture.learns_variance())?;
+    pub fn new(
+        plan: SamplePlan,
+        model: &LoadedModel,
+        guide: Option<Guide>,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        // Networks of different kinds meet at the same steps.
+        let in_steps = guide.as_ref().map(|guide| guide.time) == Some(TimeUnit::Steps);
+        let learned = model.architecture.learns_variance();
+        let (diffusion, way, steps) = way(&plan, learned, in_steps)?;
         let classes = u32::try_from(model.n_classes())
             .map_err(|_| option("model", "has too many classes"))?;
         if let Some(class) = plan.class.filter(|class| *class >= classes) {
@@ -244,8 +79,12 @@ impl Sampler {
         check_form(&plan.model, model, &spec)?;
         let null = null_for(plan.guidance, model)?;
         let runtime = context.runtime(Precision::Auto);
+        let net = runtime.network(model)?;
         Ok(Self {
-            net: runtime.network(model)?,
+            net: match in_steps {
+                true => model.process.in_steps(net)?,
+                false => net,
+            },
             spec,
             plan,
             diffusion,
@@ -254,6 +93,7 @@ impl Sampler {
             runtime,
             classes,
             null,
+            guide,
         })
     }
 
@@ -294,11 +134,16 @@ impl Sampler {
             null: self.null,
             guidance: self.plan.guidance.unwrap_or(1.0),
         });
-        let denoiser: &dyn Denoiser = match &guided {
+        let model: &dyn Denoiser = match &guided {
             Some(guided) => guided,
             None => &*self.net,
         };
-        let diffusion = &self.diffusion;
+        let (diffusion, guide) = (&self.diffusion, self.guide.as_ref());
+        let guided = guide.map(|guide| guide.around(model, labels.as_deref(), diffusion));
+        let denoiser: &dyn Denoiser = match &guided {
+            Some(guided) => guided,
+            None => model,
+        };
         match &self.way {
             Way::Ddim(options) => {
                 sample_ddim(diffusion, denoiser, &x, options, &mut noise, observer)
@@ -385,7 +230,11 @@ impl Sampler {
 }
 
 /// The sampler of a plan, the process that it goes through, and the number of its steps.
-fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usize)> {
+fn way(
+    plan: &SamplePlan,
+    learns_variance: bool,
+    in_steps: bool,
+) -> Result<(Diffusion, Way, usize)> {
     let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
     let clip = if plan.clip { Clip::Yes } else { Clip::No };
     let has_respacing = matches!(plan.sampler, SamplerKind::Ddim | SamplerKind::Ddpm);
@@ -395,6 +244,10 @@ fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usiz
     };
     let diffusion = plan.process.diffusion(learns_variance, &respacing);
     let diffusion = diffusion.map_err(|e| wrong(&e))?;
+    let diffusion = match in_steps {
+        true => diffusion.in_steps(),
+        false => diffusion,
+    };
     let expected = |what: &str| option("start", format!("{}: expected {what}", plan.start));
     if has_respacing {
         let start = sdft_translators::start_of(&diffusion, plan.start);

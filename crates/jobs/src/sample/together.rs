@@ -43,6 +43,9 @@ pub(crate) fn sheet(outputs: &Outputs, sampler: &Sampler, n: usize) -> Result<(R
     if let Some(guidance) = plan.guidance {
         title += &format!(", guidance {guidance}");
     }
+    if let Some(weight) = plan.guide_weight {
+        title += &format!(", guide's weight {weight}");
+    }
     if let Some(share) = shown_of(shown, n) {
         title += &format!(": {share} images");
     }

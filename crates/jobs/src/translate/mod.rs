@@ -12,12 +12,17 @@ use crate::condition::label_of;
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt, option};
-use crate::model::{ModelFile, form_of, load_model, recorded_form};
+use crate::guide::Guide;
+use crate::model::{
+    ModelFile, check_same_noise, form_of, load_model, load_partner, options_of_partner,
+    options_of_partner_with_size, recorded_form,
+};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
+use sdft_diffusion::TimeUnit;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Fit, Fitting, Image, ImageSpec, Limits, Rgb8, decode_file, fit};
-use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
+use sdft_models::{LoadedEncoder, LoadedModel, load_encoder};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
 use std::path::Path;
@@ -46,6 +51,9 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         .as_ref()
         .map(|(_, source)| label("source_class", &options.source_class, source));
     let classifier = classifier(options, &model_name, &model, &form, context)?;
+    let runtime = context.runtime(Precision::F32);
+    let of_guide = options.guide.as_ref();
+    let guide = Guide::load(of_guide, &model, &form, &runtime, TimeUnit::Steps, context)?;
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
             let mask = read_mask(path, &form)?;
@@ -87,6 +95,10 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         variants: options.variants([form.height, form.width])?,
         class,
         guidance: options.guidance.filter(|guidance| *guidance != 1.0),
+        guide: guide.as_ref().map(|guide| guide.path.clone()),
+        guide_sha256: guide.as_ref().map(|guide| guide.sha256.clone()),
+        guide_weight: guide.as_ref().map(|guide| guide.weight),
+        guide_interval: guide.as_ref().and_then(|guide| guide.interval),
         source_class: source_class.transpose()?.flatten(),
         precision: context.precision_or(Precision::F32),
         image: recorded_form(&model, &form),
@@ -96,6 +108,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         model: &model,
         source: source.as_ref().map(|(_, m)| m),
         classifier: classifier.as_ref().map(|(_, c)| c),
+        guide,
         mask: mask.map(|(_, mask, _)| mask),
     };
     let translator = Translator::new(&plan, models, context)?;
@@ -117,24 +130,6 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     Ok(gallery.fill(stop, &mut |event| context.event(event))?)
 }
 
-/// Options for a network that is used with `model`, and whose file may not state its process.
-fn options_of_partner(model: &LoadedModel) -> LoadOptions {
-    // Files without a process are official ones, which predict the noise whatever `model` predicts.
-    LoadOptions {
-        process_otherwise: Some(model.process.discrete()),
-        ..LoadOptions::default()
-    }
-}
-
-/// As [`options_of_partner`], for a file that does not state its image size either.
-fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
-    let size = model.architecture.image_size().into();
-    LoadOptions {
-        given: serde_json::Map::from_iter([("image_size".to_owned(), size)]),
-        ..options_of_partner(model)
-    }
-}
-
 /// DDIB's first model.
 fn source_model(
     options: &TranslateOptions,
@@ -151,12 +146,7 @@ fn source_model(
             "is missing: ddib goes through two models; give the model of the inputs' domain",
         ));
     };
-    let name = ModelFile::find(name)?.noted(context);
-    let mut source = load_model(&name, &options_of_partner(model))?;
-    if source.origins.get("image_size") == Some(&Origin::Assumed) {
-        source = load_model(&name, &options_of_partner_with_size(model))?;
-    }
-    context.notes(&source.notes);
+    let (name, source) = load_partner(name, model, context)?;
     let of_source = form_of(&name, &source, options.size)?;
     if of_source != *form {
         return Err(option(
@@ -164,15 +154,7 @@ fn source_model(
             format!("{name}: makes images of {of_source}, the target model of {form}"),
         ));
     }
-    if !source.process.same_noise(&model.process) {
-        return Err(option(
-            "source_model",
-            format!(
-                "{name}: both models need the same noise schedule, found {:?} and {:?}",
-                source.process, model.process
-            ),
-        ));
-    }
+    check_same_noise("source_model", &name, &source, model)?;
     Ok(Some((name, source)))
 }
 

@@ -5,6 +5,7 @@ use super::plan::{TranslatePlan, Variant};
 use crate::condition::Conditioned;
 use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option};
+use crate::guide::Guide;
 use crate::model::check_form;
 use candle_core::{DType, Device, Tensor};
 use sdft_diffusion::{Clip, Denoiser, Diffusion, FeatureNet};
@@ -27,6 +28,8 @@ pub struct TranslationModels<'a> {
     pub source: Option<&'a LoadedModel>,
     /// EGSDE: the classifier.
     pub classifier: Option<&'a LoadedEncoder>,
+    /// The model that results are guided away from, called with steps.
+    pub guide: Option<Guide>,
     /// SDEdit: `[1, 1, height, width]`, 1 where the input is kept.
     pub mask: Option<Tensor>,
 }
@@ -36,6 +39,7 @@ pub struct Translator {
     model: Conditioned,
     source: Option<Conditioned>,
     classifier: Option<Box<dyn FeatureNet>>,
+    guide: Option<Guide>,
     mask: Option<Tensor>,
     variants: Vec<Prepared>,
     spec: ImageSpec,
@@ -100,6 +104,7 @@ impl Translator {
                 .map(|source| asked(source, "source_class", plan.source_class, None))
                 .transpose()?,
             classifier: models.classifier.map(classifier).transpose()?,
+            guide: models.guide,
             mask: models
                 .mask
                 .map(|m| m.to_device(&runtime.device))
@@ -121,7 +126,13 @@ impl Translator {
         observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
         let Prepared { diffusion, kind } = &self.variants[variant];
-        let net: &dyn Denoiser = &self.model;
+        let labels = self.model.labels(x0.dim(0)?);
+        let guide = self.guide.as_ref();
+        let guided = guide.map(|guide| guide.around(&self.model, labels.as_deref(), diffusion));
+        let net: &dyn Denoiser = match &guided {
+            Some(guided) => guided,
+            None => &self.model,
+        };
         match kind {
             Kind::Sdedit(edit) => {
                 let mask = self.mask.as_ref();

@@ -3,6 +3,7 @@
 use super::plan::Variant;
 use crate::choice::{Choice, by_name};
 use crate::error::{Result, option};
+use crate::guide::GuideOptions;
 use crate::model::check_seed;
 use sdft_models::LoadOptions;
 use sdft_train::Size;
@@ -149,6 +150,8 @@ pub struct TranslateOptions {
     pub class: Option<String>,
     /// The scale of classifier-free guidance; 1 is none. Other scales need a class and a model with a null class.
     pub guidance: Option<f64>,
+    /// A model that the results are guided away from; DDIB's way to noise has no guide.
+    pub guide: Option<GuideOptions>,
     /// DDIB: the class that the source model is asked for; if `None`, its null class. The way to noise has no guidance.
     pub source_class: Option<String>,
     /// Height and width of the images in pixels; the model's own if `None`.
@@ -188,6 +191,7 @@ impl Default for TranslateOptions {
             free: 20,
             class: None,
             guidance: None,
+            guide: None,
             source_class: None,
             size: None,
             seed: 0,
@@ -229,6 +233,9 @@ impl TranslateOptions {
             if n == 0 {
                 return Err(option(name, "0: expected 1 or more"));
             }
+        }
+        if let Some(guide) = &self.guide {
+            guide.check()?;
         }
         check_seed(self.seed)
     }

@@ -3,7 +3,7 @@
 use super::options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
 use crate::error::{Result, option};
 use crate::model::recorded_form;
-use sdft_diffusion::Process;
+use sdft_diffusion::{Process, SigmaInterval};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
 use sdft_train::Precision;
@@ -59,6 +59,18 @@ pub struct TranslatePlan {
     /// The scale of classifier-free guidance, if it is not 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
+    /// The file of the model that images are guided away from, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<String>,
+    /// Its SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_sha256: Option<String>,
+    /// Its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_weight: Option<f64>,
+    /// The noise levels at which it takes part; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide_interval: Option<SigmaInterval>,
     /// DDIB: the label of the class that the source model is asked for; if absent, its null class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_class: Option<u32>,
@@ -102,6 +114,10 @@ impl TranslatePlan {
             variants: vec![variant],
             class: None,
             guidance: None,
+            guide: None,
+            guide_sha256: None,
+            guide_weight: None,
+            guide_interval: None,
             source_class: None,
             precision: Precision::F32,
             image: recorded_form(model, &model.image),

@@ -2,15 +2,16 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use candle_core::Device;
-use sdft_adm::AdmConfig;
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool};
 use sdft_diffusion::Process;
 use sdft_gallery::{Filled, Outcome, reading};
 use sdft_imaging::{Depth, Image, ImageSpec, Reading};
 use sdft_jobs::{Context, SampleOptions, TranslateOptions, sample_to_folder, translate_folder};
-use sdft_models::{Architecture, Classes, NetworkFile, save_network};
+use sdft_models::{Architecture, Classes, NetworkFile, encoder_metadata, save_network};
 use sdft_testing::{nonzero_params, tiny_config};
 use sdft_train::Progress;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,17 @@ pub(crate) fn spec(
 
 /// Writes a tiny network for images of this form and these classes.
 pub(crate) fn write_model(path: &Path, image: &ImageSpec, classes: Option<&Classes>) {
+    write_model_of(path, image, classes, 3, &Process::default());
+}
+
+/// As [`write_model`], with the weights of a seed and a process.
+pub(crate) fn write_model_of(
+    path: &Path,
+    image: &ImageSpec,
+    classes: Option<&Classes>,
+    seed: u64,
+    process: &Process,
+) {
     let config = AdmConfig {
         out_channels: 3,
         ..tiny_config()
@@ -80,14 +92,28 @@ pub(crate) fn write_model(path: &Path, image: &ImageSpec, classes: Option<&Class
     let architecture = Architecture::from(config)
         .with_channels(image.channels)
         .with_classes(classes);
-    let params = nonzero_params(architecture.specs().unwrap(), 3);
-    let process = Process::default();
+    let params = nonzero_params(architecture.specs().unwrap(), seed);
     let file = NetworkFile {
         image: Some(image),
         classes,
-        ..NetworkFile::new(&architecture, &process)
+        ..NetworkFile::new(&architecture, process)
     };
     save_network(path, &file, &params, None).unwrap();
+}
+
+/// Writes EGSDE's classifier for images of a model.
+pub(crate) fn write_classifier(path: &Path, image: &ImageSpec) {
+    let config = EncoderConfig {
+        net: AdmConfig {
+            in_channels: image.channels,
+            out_channels: 2,
+            ..tiny_config()
+        },
+        pool: Pool::Attention,
+    };
+    let params = nonzero_params(Encoder::specs(&config).unwrap(), 4);
+    let metadata = encoder_metadata(&config, &Process::default(), &BTreeMap::new()).unwrap();
+    sdft_checkpoint::write_safetensors(path, params.iter(), &metadata, None).unwrap();
 }
 
 /// A place for a model and the folders made with it.
