@@ -44,7 +44,7 @@ pub(crate) fn sheet(outputs: &Outputs, sampler: &Sampler, n: usize) -> Result<(R
         title += &format!(", guidance {guidance}");
     }
     if let Some(weight) = plan.guide_weight {
-        title += &format!(", guide's weight {weight}");
+        title += &format!(", guide weight {weight}");
     }
     if let Some(share) = shown_of(shown, n) {
         title += &format!(": {share} images");
