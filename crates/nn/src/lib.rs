@@ -29,7 +29,8 @@ pub use crate::{
     dropout::{Dropout, OwnedKey},
     embedding::{Sinusoids, timestep_embedding},
     layers::{Conv2d, GroupNorm, Linear, Nonlinearity, Pointwise},
-    params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, Taps, specs_of},
+    mismatch::Mismatch,
+    params::{Init, ParamSource, ParamSpec, Params, Scope, Taps, specs_of},
     res_block::{Convention, ResBlock, ResBlockConfig, Resample},
     resize::Resize,
     sequence::{Layer, Sequence},
@@ -41,6 +42,7 @@ mod cost;
 mod dropout;
 mod embedding;
 mod layers;
+mod mismatch;
 mod params;
 mod res_block;
 mod resize;

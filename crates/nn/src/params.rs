@@ -1,10 +1,11 @@
 //! Named parameters: their specification, initial values, and sources.
 
+use crate::mismatch::Mismatch;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use sdft_noise::{Draw, Purpose};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::{self, Display};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 /// The initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,78 +152,6 @@ pub fn specs_of<T>(build: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<Vec<Pa
     let recorder = Recorder(RefCell::default());
     build(&Scope::root(&recorder))?;
     Ok(recorder.0.into_inner())
-}
-
-/// How the parameters of a network and the tensors of a file differ.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mismatch {
-    /// Parameters of the network that are not in the file.
-    pub missing: Vec<String>,
-    /// Tensors of the file that are not in the network.
-    pub unexpected: Vec<String>,
-    /// Name, shape in the network, shape in the file.
-    pub misshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
-}
-
-impl Mismatch {
-    /// Whether nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
-    }
-
-    /// Compares the parameters of a network with the names and shapes of a file.
-    pub fn between(specs: &[ParamSpec], found: &BTreeMap<String, Vec<usize>>) -> Self {
-        let mut out = Self::default();
-        let wanted: HashMap<&str, &ParamSpec> = specs
-            .iter()
-            .map(|spec| (spec.name.as_str(), spec))
-            .collect();
-        for spec in specs {
-            match found.get(&spec.name) {
-                None => out.missing.push(spec.name.clone()),
-                Some(shape) if *shape != spec.shape => {
-                    out.misshaped
-                        .push((spec.name.clone(), spec.shape.clone(), shape.clone()));
-                }
-                Some(_) => {}
-            }
-        }
-        out.unexpected.extend(
-            found
-                .keys()
-                .filter(|name| !wanted.contains_key(name.as_str()))
-                .cloned(),
-        );
-        out
-    }
-}
-
-impl Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 5;
-        let mut list = |what: &str, items: Vec<String>| -> fmt::Result {
-            if items.is_empty() {
-                return Ok(());
-            }
-            writeln!(f, "{} {what}:", items.len())?;
-            for item in items.iter().take(SHOWN) {
-                writeln!(f, "  {item}")?;
-            }
-            if items.len() > SHOWN {
-                writeln!(f, "  and {} more", items.len() - SHOWN)?;
-            }
-            Ok(())
-        };
-        list("missing", self.missing.clone())?;
-        list("unexpected", self.unexpected.clone())?;
-        let misshaped = self.misshaped.iter();
-        list(
-            "of another shape",
-            misshaped
-                .map(|(name, want, got)| format!("{name}: expected {want:?}, found {got:?}"))
-                .collect(),
-        )
-    }
 }
 
 /// Named tensors in the order of the network's state dict.
@@ -469,29 +398,6 @@ mod tests {
         assert_eq!(again.tensor("e").unwrap().to_vec1::<f32>().unwrap(), e);
         let other = Params::init(&specs(), 8, &Device::Cpu).unwrap();
         assert_ne!(other.tensor("e").unwrap().to_vec1::<f32>().unwrap(), e);
-    }
-
-    #[test]
-    fn a_mismatch_is_reported_completely() {
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-        let tensors = HashMap::from([
-            ("a.bias".to_owned(), zeros(&[4])),
-            ("b".to_owned(), zeros(&[1])),
-            ("e".to_owned(), zeros(&[1000])),
-        ]);
-        let mismatch = Params::fit(&specs(), tensors).unwrap_err();
-        assert_eq!(mismatch.missing, ["z.weight"]);
-        assert_eq!(mismatch.unexpected, ["b"]);
-        assert_eq!(
-            mismatch.misshaped,
-            [("a.bias".to_owned(), vec![3], vec![4])]
-        );
-        let text = mismatch.to_string();
-        assert!(
-            text.contains("1 missing:\n  z.weight")
-                && text.contains("a.bias: expected [3], found [4]"),
-            "{text}"
-        );
     }
 
     #[test]
