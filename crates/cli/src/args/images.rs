@@ -49,7 +49,7 @@ pub(crate) struct GuideArgs {
     /// Weight of --guide: 1 is the model alone, 0 the guide.
     ///
     /// More than 1 moves away from the guide.
-    #[arg(long, value_name = "WEIGHT", default_value_t = GuideOptions::default().weight, value_parser = number, requires = "guide")]
+    #[arg(long, value_name = "WEIGHT", default_value_t = GuideOptions::default().weight, value_parser = number, requires = "guide", hide_short_help = true)]
     pub(crate) guide_weight: f64,
     /// Guide only at noise levels above LOW up to HIGH; all if not given.
     ///
