@@ -36,8 +36,8 @@ pub use crate::{
     distance::aligned_distance,
     emoji::{
         EMOJI_ATTRIBUTES, EMOJI_OTHER, EmojiAttribute, EmojiEditScore, EmojiJudged, EmojiKeptScore,
-        EmojiScore, EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
-        score_kept_emoji, score_retained_emoji,
+        EmojiScore, EmojiValues, features_of_values, judge_emoji, retained_emoji,
+        score_edited_emoji, score_emoji, score_kept_emoji, share_retained,
     },
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},

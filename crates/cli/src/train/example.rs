@@ -29,12 +29,15 @@ pub(super) fn example(out: &Path) -> Result<ExitCode> {
 fn report(made: &FineTuningExample) -> String {
     let shares = made.shares.iter();
     let shares: Vec<String> = shares
-        .map(|(title, share)| format!("{title} {:.0} %", 100.0 * share))
+        .map(|(title, share)| match share {
+            Some(share) => format!("{title} {:.0} %", 100.0 * share),
+            None => format!("{title} none"),
+        })
         .collect();
     format!(
         "model    {}\n\
-         unseen   {} of {} samples are in the new style and show what none of the {} target pictures does: a woman, dark skin, glasses, a \
-         hat, sadness or anger, or an animal\n\
+         kept     {} of what the source model draws in {} samples and none of the {} target pictures shows (a woman, dark skin, glasses, a hat, \
+         sadness or anger, an animal), in the new style\n\
          picture  {} (the source model, target pictures, naive fine-tuning and SDFT from the same noise)",
         made.model.display(),
         shares.join(", "),
@@ -54,12 +57,12 @@ mod tests {
             model: "m".into(),
             picture: "p.png".into(),
             target: 118,
-            shares: vec![("naive", 0.042), ("SDFT", 0.5)],
+            shares: vec![("naive", Some(0.042)), ("SDFT", Some(0.5))],
             samples: 72,
         };
         let text = report(&made);
         for words in [
-            "naive 4 %, SDFT 50 % of 72 samples",
+            "kept     naive 4 %, SDFT 50 % of what the source model draws in 72 samples",
             "118",
             "picture  p.png",
         ] {

@@ -10,6 +10,6 @@ pub use attributes::{
 pub(crate) use judged::CONFIDENT;
 pub use judged::{EmojiJudged, judge_emoji};
 pub use score::{
-    EmojiEditScore, EmojiKeptScore, EmojiScore, score_edited_emoji, score_emoji, score_kept_emoji,
-    score_retained_emoji,
+    EmojiEditScore, EmojiKeptScore, EmojiScore, retained_emoji, score_edited_emoji, score_emoji,
+    score_kept_emoji, share_retained,
 };

@@ -36,23 +36,30 @@ pub fn score_emoji(judged: &[EmojiJudged]) -> Result<EmojiScore> {
     })
 }
 
-/// What a fine-tuned model keeps of what its source model draws from the same noise: the share of the source's samples with one of
-/// [`EMOJI_ATTRIBUTES`] whose counterpart has the same attribute in the target's style. `None` if the source draws none.
+/// What a fine-tuned model keeps of what its source model draws from the same noise: for each of the source's samples with some of
+/// [`EMOJI_ATTRIBUTES`] whether its counterpart has one of these in the target's style, and `None` for the other samples.
 ///
 /// # Errors
 /// Fails if there are no samples, or their number differs.
-pub fn score_retained_emoji(source: &[EmojiJudged], judged: &[EmojiJudged]) -> Result<Option<f64>> {
+pub fn retained_emoji(source: &[EmojiJudged], judged: &[EmojiJudged]) -> Result<Vec<Option<bool>>> {
     check(judged, source.len())?;
-    let [mut of, mut kept] = [0usize; 2];
-    for (before, after) in source.iter().zip(judged) {
+    let pairs = source.iter().zip(judged);
+    let retained = pairs.map(|(before, after)| {
         let mut drawn = EMOJI_ATTRIBUTES
             .iter()
             .filter(|attribute| attribute.is_seen_in(before))
             .peekable();
-        of += usize::from(drawn.peek().is_some());
-        kept += usize::from(drawn.any(|attribute| attribute.is_covered_by(after)));
-    }
-    Ok((of > 0).then(|| kept as f64 / of as f64))
+        drawn.peek()?;
+        Some(drawn.any(|attribute| attribute.is_covered_by(after)))
+    });
+    Ok(retained.collect())
+}
+
+/// The share of `true` among the samples that [`retained_emoji`] counts; `None` if it counts none.
+pub fn share_retained(retained: &[Option<bool>]) -> Option<f64> {
+    let counted: Vec<bool> = retained.iter().copied().flatten().collect();
+    let kept = counted.iter().filter(|kept| **kept).count();
+    (!counted.is_empty()).then(|| kept as f64 / counted.len() as f64)
 }
 
 /// Scores of translated emoji. Shares are from 0 to 1; an attribute is kept if the input's value is the most probable
@@ -191,10 +198,14 @@ mod tests {
         let source = [woman(0.1), woman(0.1), woman(0.1), both(0.1), none(0.1)];
         // Kept, in the wrong style, another attribute, one of two, and nothing to keep.
         let after = [woman(0.9), woman(0.1), dark(0.9), dark(0.9), woman(0.9)];
-        assert_eq!(score_retained_emoji(&source, &after).unwrap(), Some(0.5));
+        let kept = retained_emoji(&source, &after).unwrap();
+        let expected = [Some(true), Some(false), Some(false), Some(true), None];
+        assert_eq!(kept, expected);
+        assert_eq!(share_retained(&kept), Some(0.5));
         let nothing = [none(0.1), none(0.9)];
-        assert_eq!(score_retained_emoji(&nothing, &after[..2]).unwrap(), None);
-        let error = score_retained_emoji(&source, &after[..2]).unwrap_err();
+        let kept = retained_emoji(&nothing, &after[..2]).unwrap();
+        assert_eq!(share_retained(&kept), None);
+        let error = retained_emoji(&source, &after[..2]).unwrap_err();
         assert!(error.to_string().contains("expected 5"), "{error}");
     }
 

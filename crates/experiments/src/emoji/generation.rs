@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
 use sdft_eval::{
     EmojiJudged, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip,
-    score_emoji, score_retained_emoji,
+    retained_emoji, score_emoji, share_retained,
 };
 use sdft_imaging::{ImageSpec, Rgb8, grid};
 use sdft_jobs::{Context, Result};
@@ -190,7 +190,7 @@ impl Generation {
             let nearest = nearest_first(&copies.nearest);
             let judged = judge_emoji(&self.judges.both, &samples)?;
             Ok(Row {
-                retained: score_retained_emoji(&self.judged_source, &judged)?,
+                retained: share_retained(&retained_emoji(&self.judged_source, &judged)?),
                 aligned: Some(aligned_distance(
                     self.judges.first(),
                     &self.source,

@@ -4,7 +4,7 @@ use super::{ExampleOptions, read_pictures, refill, tensor};
 use crate::emoji::training_set;
 use crate::marked::{legend, marked_sheet};
 use crate::table::GAP;
-use sdft_eval::{judge_emoji, score_emoji};
+use sdft_eval::{judge_emoji, retained_emoji, share_retained};
 use sdft_files::write_atomic;
 use sdft_imaging::{Rgb8, encode_sheet, is_sheet, stacked};
 use sdft_jobs::{
@@ -35,8 +35,9 @@ pub struct FineTuningExample {
     pub picture: PathBuf,
     /// Number of pictures in the target set.
     pub target: usize,
-    /// For each fine-tuned model, the share of samples in the target's style with an attribute that the target set lacks.
-    pub shares: Vec<(&'static str, f64)>,
+    /// For each fine-tuned model, the share of the source's samples with attributes that the target set lacks whose counterpart from the same
+    /// noise has one of these in the target's style. `None` if the source draws none.
+    pub shares: Vec<(&'static str, Option<f64>)>,
     /// Samples of each model.
     pub samples: usize,
 }
@@ -79,6 +80,7 @@ pub fn fine_tuning_example(
         marked_sheet(&some, &[], COLUMNS, &title),
     ];
     let judges = load_emoji_judges()?;
+    let judged_source = judge_emoji(&judges, &tensor(&source)?)?;
     let mut shares = Vec::new();
     let mut model = PathBuf::new();
     for (name, title, preset) in MODELS {
@@ -90,17 +92,20 @@ pub fn fine_tuning_example(
             return Ok(None);
         };
         let judged = judge_emoji(&judges, &tensor(&drawn)?)?;
-        let share = score_emoji(&judged)?.coverage;
-        let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
-        let percent = 100.0 * share;
-        let n = drawn.len();
-        let line = format!("{title}, same noise: {percent:.0} % of {n} samples are marked");
+        let retained = retained_emoji(&judged_source, &judged)?;
+        let share = share_retained(&retained);
+        let counted = retained.iter().flatten().count();
+        let marks: Vec<bool> = retained.iter().map(|kept| *kept == Some(true)).collect();
+        let kept = share.map_or(String::new(), |share| {
+            format!(": {:.0} % of {counted} are kept", 100.0 * share)
+        });
+        let line = format!("{title}, same noise{kept}");
         parts.push(first_rows(&drawn, &marks, &line));
         shares.push((title, share));
         model = trained;
     }
     parts.push(legend(&format!(
-        "marked: in the new style, with something that the {n} pictures lack"
+        "kept: what the source draws and the {n} lack, in the new style"
     )));
     let png = encode_sheet(&stacked(&parts, BETWEEN, GAP))?;
     write_atomic(&picture, &png).with_context(|| format!("cannot write {}", picture.display()))?;
