@@ -49,8 +49,8 @@ pub(crate) struct ConvertArgs {
     /// The .safetensors file to write, or with --to diffusers or peft the folder.
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
-    /// An adapter of the model and its strength, 1 if not given, merged into the output; several add up.
-    #[arg(long, value_name = "FILE|DIR[=STRENGTH]")]
+    /// An adapter of the model and its scale, 1 if not given, merged into the output; several add up.
+    #[arg(long, value_name = "FILE[=SCALE]")]
     pub(crate) adapter: Vec<AdapterFile>,
     /// What to write: a file of this program, a folder that diffusers' DDPMPipeline loads, or of a LoRA a folder that peft's PeftModel loads.
     #[arg(long, value_enum, default_value = "safetensors", value_name = "FORM")]

@@ -29,10 +29,10 @@ pub(crate) struct ModelArgs {
     /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`.
     #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
-    /// An adapter of the model and its strength, 1 if not given; several add up.
+    /// An adapter of the model and its scale, 1 if not given; several add up.
     ///
-    /// A file such as `runs/faces/adapter.safetensors`, the folder of its run, or a folder of peft. Strength 0 has no effect.
-    #[arg(long, value_name = "FILE|DIR[=STRENGTH]")]
+    /// A file such as `runs/faces/adapter.safetensors`, the folder of its run, or a folder of peft. Scale 0 has no effect.
+    #[arg(long, value_name = "FILE[=SCALE]")]
     pub(crate) adapter: Vec<AdapterFile>,
 }
 
@@ -172,7 +172,7 @@ pub(crate) struct TranslateArgs {
     #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
     /// sdedit and egsde: how often the image is noised and denoised; published are 3 for SDEdit and 1 for EGSDE.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) repeats: usize,
     /// sdedit: an image whose light parts are kept and whose dark parts are edited.
     #[arg(long, value_name = "FILE", hide_short_help = true)]

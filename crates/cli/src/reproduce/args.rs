@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Experiment {
-    /// The embedded emoji in an estimated hour, without downloads: Tables 1 to 4, with true answers.
+    /// The embedded emoji in about an hour, without downloads: Tables 1 to 4, with true answers.
     Emoji,
     /// SDFT and its ablations on the emoji with several values of lambda; one seed.
     EmojiLambda,
