@@ -118,7 +118,7 @@ pub(crate) fn named(state: StateDict) -> BTreeMap<String, Tensor> {
     state.into_map().into_iter().collect()
 }
 
-/// An adapter to apply, and its strength: `FILE` or `FILE=STRENGTH`.
+/// An adapter to apply, and its scale: `FILE` or `FILE=SCALE`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterFile {
     /// Its file or folder; see [`Adapter::read`].
@@ -147,7 +147,7 @@ impl FromStr for AdapterFile {
             }),
             _ => Err(Error::file(
                 text,
-                format!("expected FILE or FILE=STRENGTH with a finite number, found {strength:?}"),
+                format!("expected FILE or FILE=SCALE with a finite number, found {strength:?}"),
             )),
         }
     }

@@ -332,7 +332,7 @@ fn the_strength_is_the_number_after_the_last_equals_sign() {
         (half.path, half.strength),
         ("x=y/a.safetensors".into(), 0.5)
     );
-    assert!(of("a=much").unwrap_err().to_string().contains("STRENGTH"));
+    assert!(of("a=much").unwrap_err().to_string().contains("FILE=SCALE"));
     assert!(of("a=inf").is_err());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lr=1");
