@@ -174,7 +174,7 @@ impl NoiseLevels for StepLevels {
 
     fn history(&self) -> Option<&LossSecondMoment> {
         match &self.sampler {
-            TimestepSampler::Uniform { .. } => None,
+            TimestepSampler::Uniform { .. } | TimestepSampler::Weighted(_) => None,
             TimestepSampler::LossSecondMoment(history) => Some(history),
         }
     }

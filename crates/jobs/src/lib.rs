@@ -7,6 +7,7 @@
 
 mod cache;
 mod choice;
+mod classifier;
 mod condition;
 mod context;
 mod data;
@@ -54,9 +55,9 @@ pub use sample::{
 pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
     CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
-    EditStep, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training,
-    follow, join_group, train_classifier_preset, train_direction_in, train_direction_preset,
-    train_preset,
+    EditStep, METHODS, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan,
+    Training, follow, join_group, train_classifier_preset, train_direction_in,
+    train_direction_preset, train_preset,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -19,6 +19,24 @@ pub struct NoisedBatch<'a> {
     pub distill: Option<&'a [f64]>,
     /// How much each pixel counts, `[B, 1, H, W]` in 0 to 1: the loss of an image is a weighted mean over its pixels. `None` means 1.
     pub mask: Option<&'a Tensor>,
+    /// What is added to the noise in the target of the base loss, shaped like `x0` and without gradient: guidance that is built into the
+    /// network ([`dogfit_shift`](crate::dogfit_shift), [`ant_shift`](crate::ant_shift)). `None` means 0.
+    pub shift: Option<&'a Tensor>,
+    /// Samples of the source model that are trained on as well. [`Objective::keep`](crate::Objective::keep) needs them.
+    pub kept: Option<Kept<'a>>,
+}
+
+/// Samples of the source model with the noise and the noise levels of a training step.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Clean images `[K, C, H, W]` in [-1, 1].
+    pub x0: &'a Tensor,
+    /// Noise levels, one per image.
+    pub levels: &'a [Level],
+    /// Gaussian noise, shaped like `x0`.
+    pub noise: &'a Tensor,
+    /// The factor of their mean loss; 1 unless a part of a batch has more or fewer of them per image than the batch.
+    pub factor: f64,
 }
 
 /// Pure noise as an input of both networks, Eq. (5).
@@ -42,6 +60,8 @@ impl<'a> NoisedBatch<'a> {
             importance: None,
             distill: None,
             mask: None,
+            shift: None,
+            kept: None,
         }
     }
 

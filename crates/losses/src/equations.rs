@@ -19,7 +19,7 @@ pub struct Base {
 
 /// Eq. (2): `L_base = E lambda(t) || target - f_theta(x_t, t) ||^2`, plus the variational term; means over the pixels that take part.
 ///
-/// `f` is the quantity that the network predicts; for the noise the target is `eps`, as in the paper.
+/// `f` is the quantity that the network predicts; for the noise the target is `eps`, as in the paper, plus [`NoisedBatch::shift`].
 ///
 /// # Shapes
 /// - `student`, `xt`: `[B, C, H, W]`
@@ -34,7 +34,13 @@ pub fn base(
     batch: &NoisedBatch<'_>,
 ) -> Result<Base> {
     let kind = student.prediction_type;
-    let target = kind.target(batch.x0, batch.levels, batch.noise)?;
+    let target =
+        match batch.shift {
+            None => kind.target(batch.x0, batch.levels, batch.noise)?,
+            // Guidance changes the noise that the network is to predict, at the same noised image.
+            Some(shift) => Prediction::new((batch.noise + shift)?, PredictionType::Epsilon)
+                .convert(kind, xt, batch.levels)?,
+        };
     let error = mean_square(&(target - &student.output)?, batch.mask)?;
     let mse = scale(&error, &weights_at(objective.base, batch.levels))?;
     let vb = variational(objective.variational, diffusion, student, xt, batch)?;

@@ -1,7 +1,9 @@
 //! The whole loss of one batch.
 
 use crate::equations::{auxiliary, base, distance, distill, total};
-use crate::{Auxiliary, NoisedBatch, Objective, Terms};
+use crate::{
+    Auxiliary, NoisedBatch, Objective, Pairwise, Terms, high_frequencies, pairwise_divergence,
+};
 use candle_core::{Result, Tensor, bail};
 use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, predict_at, q_sample};
 
@@ -9,13 +11,15 @@ impl Objective {
     /// The loss of one batch, Eq. (6).
     ///
     /// Both networks are called for the noise levels of the batch, for any process; `diffusion` is needed for the
-    /// variational term only. Images and auxiliary inputs go through each network as one batch. The source model sees only the images whose factor is not 0.
+    /// variational term only. Images, auxiliary inputs and kept samples go through the student in this order, as one batch. The source
+    /// model sees the images of [`Self::seen`] and the auxiliary inputs.
     ///
     /// # Shapes
     /// - see [`NoisedBatch`] and [`Auxiliary`]
     ///
     /// # Errors
-    /// A distillation term without a source model or, for the auxiliary term, without inputs; shapes that do not fit.
+    /// A distillation term without a source model or, for the auxiliary term, without inputs; a term of kept samples without samples;
+    /// shapes that do not fit.
     pub fn evaluate(
         &self,
         diffusion: &Diffusion,
@@ -33,77 +37,127 @@ impl Objective {
                 bail!("the objective has an auxiliary term but no auxiliary inputs were given")
             }
         };
-        let (input, levels) = match aux {
-            Some((_, aux)) => (
-                Tensor::cat(&[&xt, aux.z], 0)?,
-                [batch.levels, aux.levels].concat(),
-            ),
-            None => (xt.clone(), batch.levels.to_vec()),
+        let kept = match (self.keep, batch.kept) {
+            (Some(weight), Some(kept)) => Some((weight, kept)),
+            (None, _) => None,
+            (Some(_), None) => {
+                bail!("the objective keeps samples of the source model, but none were given")
+            }
+        };
+        let (mut inputs, mut levels) = (vec![xt.clone()], batch.levels.to_vec());
+        if let Some((_, aux)) = aux {
+            inputs.push(aux.z.clone());
+            levels.extend(aux.levels);
+        }
+        let compared = levels.len();
+        if let Some((_, kept)) = kept {
+            inputs.push(q_sample(kept.x0, kept.levels, kept.noise)?);
+            levels.extend(kept.levels);
+        }
+        let input = match &inputs[..] {
+            [images] => images.clone(),
+            all => Tensor::cat(all, 0)?,
         };
         let student = predict_at(target, &input, &levels)?;
-        let base = base(self, diffusion, &student.narrow(0, n)?, &xt, batch)?;
+        let of_images = student.narrow(0, n)?;
+        let base_of_images = base(self, diffusion, &of_images, &xt, batch)?;
         let mut terms = Terms {
-            mse: base.mse,
-            vb: base.vb,
-            base_each: base.each,
+            mse: base_of_images.mse,
+            vb: base_of_images.vb,
+            base_each: base_of_images.each,
             distill_each: None,
             aux_each: None,
-            total: base.mean.clone(),
-            base: base.mean,
+            total: base_of_images.mean.clone(),
+            base: base_of_images.mean,
             distill: None,
             aux: None,
+            kept: None,
+            pairwise: None,
         };
-        if !self.distills() {
-            return Ok(terms);
-        }
-        let Some(source) = source else {
-            bail!("the objective distills, but no source model was given");
-        };
-        let seen = self.seen(batch)?;
-        if self.distill.is_some() && seen.is_empty() {
-            terms.distill = Some(terms.base.zeros_like()?);
-        }
-        let rows: Vec<usize> = seen.iter().copied().chain(n..levels.len()).collect();
-        if rows.is_empty() {
-            return Ok(terms);
-        }
-        let levels: Vec<Level> = rows.iter().map(|&row| levels[row]).collect();
-        let input = take(&input, &rows)?;
-        let teacher = predict_at(source, &input, &levels)?;
-        let known = |x: &Tensor| match self.distill_channels {
-            Some(channels) => x.narrow(1, 0, channels),
-            None => Ok(x.clone()),
-        };
-        let student = Prediction::new(
-            known(&take(&student.output, &rows)?)?,
-            student.prediction_type,
-        );
-        let teacher = Prediction::new(known(&teacher.output)?, teacher.prediction_type);
-        let input = known(&input)?;
-        let space = self.distill_space;
-        let mask = match batch.mask {
-            None => None,
-            Some(mask) => Some(with_ones(mask, &seen, levels.len() - seen.len())?),
-        };
-        let distances = distance(space, &student, &teacher, &input, &levels, mask.as_ref())?;
-
         let mut weighted = Vec::new();
-        if let Some(term) = self.distill
-            && !seen.is_empty()
-        {
-            let each = distances.narrow(0, 0, seen.len())?;
-            let mean = distill(&term, &each, &seen, batch)?;
-            weighted.push((term.lambda, mean.clone()));
-            (terms.distill, terms.distill_each) = (Some(mean), Some(each));
+        if let Some((weight, kept)) = kept {
+            let own = NoisedBatch::new(kept.x0, kept.levels, kept.noise);
+            let (start, k) = (compared, kept.levels.len());
+            let of_kept = student.narrow(start, k)?;
+            let loss = base(self, diffusion, &of_kept, &input.narrow(0, start, k)?, &own)?;
+            let mean = (loss.mean * kept.factor)?;
+            weighted.push((weight, mean.clone()));
+            terms.kept = Some(mean);
         }
-        if let Some((term, aux)) = aux {
-            let each = distances.narrow(0, seen.len(), aux.levels.len())?;
-            let mean = auxiliary(&each, aux)?;
-            weighted.push((term.lambda, mean.clone()));
-            (terms.aux, terms.aux_each) = (Some(mean), Some(each));
+        let x0 = |prediction: &Prediction| -> Result<Tensor> {
+            let known =
+                Prediction::new(self.known(&prediction.output)?, prediction.prediction_type);
+            known.x0(&self.known(&xt)?, batch.levels)
+        };
+        let mut pairs = match self.pairwise {
+            None => None,
+            Some(term) => Some(fine_error(&term, &x0(&of_images)?, &self.known(batch.x0)?)?),
+        };
+        if self.distills() {
+            let Some(source) = source else {
+                bail!(
+                    "the objective compares with the source model, but no source model was given"
+                );
+            };
+            let seen = self.seen(batch)?;
+            if self.distill.is_some() && seen.is_empty() {
+                terms.distill = Some(terms.base.zeros_like()?);
+            }
+            let rows: Vec<usize> = seen.iter().copied().chain(n..compared).collect();
+            if !rows.is_empty() {
+                let levels: Vec<Level> = rows.iter().map(|&row| levels[row]).collect();
+                let input = take(&input, &rows)?;
+                let teacher = predict_at(source, &input, &levels)?;
+                let student = Prediction::new(
+                    self.known(&take(&student.output, &rows)?)?,
+                    student.prediction_type,
+                );
+                let teacher =
+                    Prediction::new(self.known(&teacher.output)?, teacher.prediction_type);
+                if let (Some(term), Some(pairs)) = (self.pairwise, &mut pairs)
+                    && self.compares_pairs()
+                {
+                    let [student, source] = [x0(&of_images)?, x0(&teacher.narrow(0, n)?)?];
+                    *pairs = (&*pairs + distances_of_pairs(&term, &student, &source)?)?;
+                }
+                let input = self.known(&input)?;
+                let space = self.distill_space;
+                let mask = match batch.mask {
+                    None => None,
+                    Some(mask) => Some(with_ones(mask, &seen, levels.len() - seen.len())?),
+                };
+                let distances =
+                    distance(space, &student, &teacher, &input, &levels, mask.as_ref())?;
+                if let Some(term) = self.distill
+                    && !seen.is_empty()
+                {
+                    let each = distances.narrow(0, 0, seen.len())?;
+                    let mean = distill(&term, &each, &seen, batch)?;
+                    weighted.push((term.lambda, mean.clone()));
+                    (terms.distill, terms.distill_each) = (Some(mean), Some(each));
+                }
+                if let Some((term, aux)) = aux {
+                    let each = distances.narrow(0, seen.len(), aux.levels.len())?;
+                    let mean = auxiliary(&each, aux)?;
+                    weighted.push((term.lambda, mean.clone()));
+                    (terms.aux, terms.aux_each) = (Some(mean), Some(each));
+                }
+            }
+        }
+        if let Some(pairs) = pairs {
+            weighted.push((1.0, pairs.clone()));
+            terms.pairwise = Some(pairs);
         }
         terms.total = total(&terms.base, &weighted)?;
         Ok(terms)
+    }
+
+    /// The channels that the source model has learned.
+    fn known(&self, x: &Tensor) -> Result<Tensor> {
+        match self.distill_channels {
+            Some(channels) => x.narrow(1, 0, channels),
+            None => Ok(x.clone()),
+        }
     }
 
     /// The images that the source model sees; its inputs are these and then the auxiliary inputs. A caller that gives the source model a
@@ -113,10 +167,33 @@ impl Objective {
     /// Another number of factors than images.
     pub fn seen(&self, batch: &NoisedBatch<'_>) -> Result<Vec<usize>> {
         match self.distill {
+            _ if self.compares_pairs() => Ok((0..batch.levels.len()).collect()),
             Some(_) => batch.seen(),
             None => Ok(Vec::new()),
         }
     }
+}
+
+/// DDPM-PA's squared error of high frequencies, with its factor.
+fn fine_error(term: &Pairwise, student: &Tensor, x0: &Tensor) -> Result<Tensor> {
+    if term.hf_mse_weight == 0.0 {
+        return Tensor::zeros((), student.dtype(), student.device());
+    }
+    let error = (high_frequencies(student)? - high_frequencies(x0)?)?;
+    error.sqr()?.mean_all()? * term.hf_mse_weight
+}
+
+/// DDPM-PA's distances between images and between their high frequencies, with their factors.
+fn distances_of_pairs(term: &Pairwise, student: &Tensor, source: &Tensor) -> Result<Tensor> {
+    let mut sum = Tensor::zeros((), student.dtype(), student.device())?;
+    if term.weight > 0.0 {
+        sum = (sum + (pairwise_divergence(student, source)? * term.weight)?)?;
+    }
+    if term.hf_weight > 0.0 {
+        let (student, source) = (high_frequencies(student)?, high_frequencies(source)?);
+        sum = (sum + (pairwise_divergence(&student, &source)? * term.hf_weight)?)?;
+    }
+    Ok(sum)
 }
 
 /// The masks of these images, and ones for `n` auxiliary inputs after them.

@@ -14,6 +14,10 @@
 //! the clean image or v are trained in the space of their output; [`Objective::distill_space`] is the space of Eq. (3) and (5). Noise levels
 //! are [`sdft_diffusion::Level`]s: steps of a discrete process, or any level of a continuous one.
 //!
+//! Other methods of fine-tuning are further terms, which combine with these: kept samples of the source model (Diff-Tuning,
+//! [`Objective::keep`]), distances between images (DDPM-PA, [`Pairwise`]), guidance that is built into the target (DogFit, ANT,
+//! [`NoisedBatch::shift`]), and the distance of the weights to those of the source model (L2-SP, EWC, [`Anchor`]).
+//!
 //! # Example: a student that equals its teacher has nothing to distill
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -38,14 +42,20 @@
 //! **Invariant:** calls networks through `Denoiser` only, draws no randomness, and skips only the images that its caller names.
 
 pub use crate::{
-    batch::{Auxiliary, NoisedBatch},
+    anchor::{Anchor, Fisher},
+    batch::{Auxiliary, Kept, NoisedBatch},
     equations::{Base, auxiliary, base, distance, distill, total},
     objective::{Distillation, Objective, Variational, distill_factor, distill_odds, weights_at},
-    terms::{Report, Terms},
+    pairwise::{Pairwise, high_frequencies, pairwise_divergence},
+    shift::{adversarial_noise, ant_shift, dogfit_shift},
+    terms::{Present, Report, Terms},
 };
 
+mod anchor;
 mod batch;
 mod equations;
 mod evaluate;
 mod objective;
+mod pairwise;
+mod shift;
 mod terms;

@@ -1,5 +1,6 @@
 //! Which terms a loss has, and how they are weighted.
 
+use crate::Pairwise;
 use sdft_diffusion::{Level, PredictionType};
 use sdft_schedule::Weighting;
 
@@ -48,6 +49,10 @@ pub struct Objective {
     pub distill_space: PredictionType,
     /// The channels that the source model has learned, if the images have more: only these first ones are compared.
     pub distill_channels: Option<usize>,
+    /// Diff-Tuning: the factor of the base loss of kept samples of the source model.
+    pub keep: Option<f64>,
+    /// DDPM-PA: the distances between images.
+    pub pairwise: Option<Pairwise>,
 }
 
 impl Objective {
@@ -60,6 +65,8 @@ impl Objective {
             aux: None,
             distill_space: PredictionType::Epsilon,
             distill_channels: None,
+            keep: None,
+            pairwise: None,
         }
     }
 
@@ -71,12 +78,9 @@ impl Objective {
             Variational::Off
         };
         Self {
-            base: Weighting::P2 { k: 1.0, gamma: 1.0 },
-            variational,
             distill: Some(Distillation::snr(0.1, 3.0)),
             aux: Some(Distillation::snr(0.1, 50.0)),
-            distill_space: PredictionType::Epsilon,
-            distill_channels: None,
+            ..Self::base_only(Weighting::P2 { k: 1.0, gamma: 1.0 }, variational)
         }
     }
 
@@ -90,7 +94,13 @@ impl Objective {
 
     /// Whether a source model is needed.
     pub fn distills(&self) -> bool {
-        self.distill.is_some() || self.aux.is_some()
+        self.distill.is_some() || self.aux.is_some() || self.compares_pairs()
+    }
+
+    /// Whether distances between the source model's predictions are needed.
+    pub(crate) fn compares_pairs(&self) -> bool {
+        self.pairwise
+            .is_some_and(|term| term.weight > 0.0 || term.hf_weight > 0.0)
     }
 
     /// `w_aux` at each level, for steps drawn uniformly.

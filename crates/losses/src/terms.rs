@@ -1,5 +1,6 @@
 //! The parts of a loss, as tensors and as numbers.
 
+use crate::{Objective, Variational};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Every part of the loss, as differentiable scalars and `[B]` tensors.
@@ -23,6 +24,10 @@ pub struct Terms {
     pub distill: Option<Tensor>,
     /// L_aux, weighted, before lambda_aux.
     pub aux: Option<Tensor>,
+    /// Base loss of the kept samples, before its factor.
+    pub kept: Option<Tensor>,
+    /// DDPM-PA's terms, with their factors.
+    pub pairwise: Option<Tensor>,
     /// L, Eq. (6).
     pub total: Tensor,
 }
@@ -42,24 +47,64 @@ pub struct Report {
     pub distill: Option<f64>,
     /// L_aux before lambda_aux.
     pub aux: Option<f64>,
+    /// Base loss of the kept samples, before its factor.
+    pub kept: Option<f64>,
+    /// DDPM-PA's terms, with their factors.
+    pub pairwise: Option<f64>,
+    /// The distance of the weights to those of the source model, with its factors ([`Anchor`](crate::Anchor)).
+    pub anchor: Option<f64>,
+}
+
+/// The terms that a loss can leave out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The variational term.
+    pub vb: bool,
+    /// The distillation on images.
+    pub distill: bool,
+    /// The distillation on pure noise.
+    pub aux: bool,
+    /// The kept samples.
+    pub kept: bool,
+    /// DDPM-PA's terms.
+    pub pairwise: bool,
+    /// The distance of the weights.
+    pub anchor: bool,
+}
+
+impl Objective {
+    /// The terms that this objective has.
+    pub fn present(&self) -> Present {
+        Present {
+            vb: self.variational != Variational::Off,
+            distill: self.distill.is_some(),
+            aux: self.aux.is_some(),
+            kept: self.keep.is_some(),
+            pairwise: self.pairwise.is_some(),
+            anchor: false,
+        }
+    }
 }
 
 impl Report {
     /// From the numbers of [`Terms::numbers`] and [`Terms::present`].
     ///
     /// # Errors
-    /// Not 6 numbers.
-    pub fn of(numbers: &[f64], [vb, distill, aux]: [bool; 3]) -> Result<Self> {
-        let &[total, base, mse, of_vb, of_distill, of_aux] = numbers else {
-            bail!("expected 6 numbers of a loss, found {}", numbers.len());
+    /// Not 9 numbers.
+    pub fn of(numbers: &[f64], present: Present) -> Result<Self> {
+        let &[total, base, mse, vb, distill, aux, kept, pairwise, anchor] = numbers else {
+            bail!("expected 9 numbers of a loss, found {}", numbers.len());
         };
         Ok(Self {
             total,
             base,
             mse,
-            vb: vb.then_some(of_vb),
-            distill: distill.then_some(of_distill),
-            aux: aux.then_some(of_aux),
+            vb: present.vb.then_some(vb),
+            distill: present.distill.then_some(distill),
+            aux: present.aux.then_some(aux),
+            kept: present.kept.then_some(kept),
+            pairwise: present.pairwise.then_some(pairwise),
+            anchor: present.anchor.then_some(anchor),
         })
     }
 }
@@ -73,7 +118,8 @@ impl Terms {
         Report::of(&self.numbers()?.to_vec1()?, self.present())
     }
 
-    /// The scalars where they were computed, `[6]` f64: total, base, mse, vb, distill and aux, with 0 for missing terms.
+    /// The scalars where they were computed, `[9]` f64: total, base, mse, vb, distill, aux, kept, pairwise and anchor, with 0 for missing
+    /// terms. The anchor does not depend on images, so it is always 0 here.
     ///
     /// # Errors
     /// When the device fails.
@@ -91,16 +137,22 @@ impl Terms {
             or_zero(vb)?,
             or_zero(self.distill.clone())?,
             or_zero(self.aux.clone())?,
+            or_zero(self.kept.clone())?,
+            or_zero(self.pairwise.clone())?,
+            or_zero(None)?,
         ];
         Tensor::stack(&all, 0)
     }
 
-    /// Whether the loss has a variational term, a distillation on images and one on pure noise.
-    pub fn present(&self) -> [bool; 3] {
-        [
-            self.vb.is_some(),
-            self.distill.is_some(),
-            self.aux.is_some(),
-        ]
+    /// The terms that the loss has.
+    pub fn present(&self) -> Present {
+        Present {
+            vb: self.vb.is_some(),
+            distill: self.distill.is_some(),
+            aux: self.aux.is_some(),
+            kept: self.kept.is_some(),
+            pairwise: self.pairwise.is_some(),
+            anchor: false,
+        }
     }
 }

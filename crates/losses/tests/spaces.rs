@@ -47,14 +47,8 @@ fn wave(phase: f64) -> Tensor {
 
 fn evaluate(objective: &Objective, student: &Toy, teacher: &Toy) -> Terms {
     let (x0, noise, z) = (wave(0.1), wave(1.3), wave(2.2));
-    let batch = NoisedBatch {
-        x0: &x0,
-        levels: &diffusion().levels(&T).unwrap(),
-        noise: &noise,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = diffusion().levels(&T).unwrap();
+    let batch = NoisedBatch::new(&x0, &levels, &noise);
     let aux = Auxiliary {
         z: &z,
         levels: &diffusion().levels(&AUX_T).unwrap(),

@@ -80,13 +80,10 @@ impl Scene {
         importance: Option<&[f64]>,
         weights: &[f64],
     ) -> sdft_losses::Terms {
+        let levels = self.levels(&T);
         let batch = NoisedBatch {
-            x0: &self.x0,
-            levels: &self.levels(&T),
-            noise: &self.noise,
             importance,
-            distill: None,
-            mask: None,
+            ..NoisedBatch::new(&self.x0, &levels, &self.noise)
         };
         let aux = Auxiliary {
             z: &self.z,
@@ -198,14 +195,8 @@ fn importance_weights_multiply_what_depends_on_the_image() {
 #[test]
 fn missing_inputs_are_named_in_the_error() {
     let s = scene();
-    let batch = NoisedBatch {
-        x0: &s.x0,
-        levels: &s.levels(&T),
-        noise: &s.noise,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = s.levels(&T);
+    let batch = NoisedBatch::new(&s.x0, &levels, &s.noise);
     let objective = Objective::metfaces(true);
     let no_aux = objective
         .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &batch, None)
@@ -253,14 +244,8 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
         aux: None,
         ..Objective::metfaces(true)
     };
-    let batch = NoisedBatch {
-        x0: &s.x0,
-        levels: &s.levels(&T),
-        noise: &s.noise,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = s.levels(&T);
+    let batch = NoisedBatch::new(&s.x0, &levels, &s.noise);
     let terms = objective
         .evaluate(&s.diffusion, &s.student, Some(&teacher), &batch, None)
         .unwrap();
@@ -278,14 +263,8 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
         Variance::LearnedRange,
     );
     let vb = |kind| {
-        let batch = NoisedBatch {
-            x0: &scene.x0,
-            levels: &scene.levels(&[20, 200]),
-            noise: &scene.noise,
-            importance: None,
-            distill: None,
-            mask: None,
-        };
+        let levels = scene.levels(&[20, 200]);
+        let batch = NoisedBatch::new(&scene.x0, &levels, &scene.noise);
         let objective = Objective::base_only(Weighting::Constant, kind);
         let terms = objective
             .evaluate(&scene.diffusion, &scene.student, None, &batch, None)
@@ -342,13 +321,11 @@ fn images_of_little_weight_can_be_skipped_with_the_same_expected_gradient() {
         .weights(&s.diffusion.schedule);
     assert!(t.iter().all(|&t| (0.001..0.1).contains(&weights[t])));
     let evaluate = |distill: Option<&[f64]>| {
+        let levels = s.levels(&t);
         let batch = NoisedBatch {
-            x0: &s.x0,
-            levels: &s.levels(&t),
-            noise: &s.noise,
             importance: Some(&[1.5, 0.5]),
             distill,
-            mask: None,
+            ..NoisedBatch::new(&s.x0, &levels, &s.noise)
         };
         objective
             .evaluate(&s.diffusion, &s.student, Some(&recorder), &batch, None)
@@ -408,13 +385,10 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
     let three = |x: &Tensor| Tensor::cat(&[x, &x.narrow(0, 0, 1).unwrap()], 0).unwrap();
     let (x0, noise) = (three(&s.x0), three(&s.noise));
     let evaluate = |t: &[usize], distill: Option<&[f64]>, x0: &Tensor, noise: &Tensor| {
+        let levels = s.levels(t);
         let batch = NoisedBatch {
-            x0,
-            levels: &s.levels(t),
-            noise,
-            importance: None,
             distill,
-            mask: None,
+            ..NoisedBatch::new(x0, &levels, noise)
         };
         let teacher = Joint(s.teacher.a.clone());
         objective
@@ -445,14 +419,8 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
                 .unwrap()
                 .repeat((t.len(), 1, 1, 1))
                 .unwrap();
-        let batch = NoisedBatch {
-            x0: &s.x0,
-            levels: &s.levels(&T),
-            noise: &s.noise,
-            importance: None,
-            distill: None,
-            mask: None,
-        };
+        let levels = s.levels(&T);
+        let batch = NoisedBatch::new(&s.x0, &levels, &s.noise);
         let aux = Auxiliary {
             z: &z,
             levels: &s.levels(t),

@@ -52,11 +52,17 @@ pub enum Purpose {
     Augment = 21,
     /// The images whose class is left out in training.
     LabelDropout = 22,
+    /// Timesteps of kept samples of the source model.
+    KeptTimestep = 23,
+    /// Noise of kept samples of the source model.
+    KeptNoise = 24,
+    /// Timesteps and noise of the Fisher information.
+    Fisher = 25,
 }
 
 impl Purpose {
     /// Every purpose, in the order of its value.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Timestep,
         Self::Noise,
         Self::AuxTimestep,
@@ -79,6 +85,9 @@ impl Purpose {
         Self::Crop,
         Self::Augment,
         Self::LabelDropout,
+        Self::KeptTimestep,
+        Self::KeptNoise,
+        Self::Fisher,
     ];
 }
 

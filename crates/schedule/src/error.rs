@@ -186,7 +186,9 @@ pub enum ScheduleError {
         n: usize,
     },
     /// No timestep sampler has this name.
-    #[error("unknown timestep sampler {name:?}, expected \"uniform\" or \"loss-second-moment\"")]
+    #[error(
+        "unknown timestep sampler {name:?}, expected \"uniform\", \"loss-second-moment\" or \"power-P\" with P from 0, as \"power-1\""
+    )]
     UnknownSampler {
         /// The name given.
         name: String,

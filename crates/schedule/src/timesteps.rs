@@ -28,10 +28,15 @@ pub enum TimestepSampler {
     },
     /// Timesteps are drawn in proportion to the root mean square of their recent losses.
     LossSecondMoment(LossSecondMoment),
+    /// Timesteps are drawn in proportion to given weights, each with importance weight 1: the expectation is meant to change.
+    ///
+    /// Code reference: thuml/Diffusion-Tuning `train.py`.
+    Weighted(WeightedTimesteps),
 }
 
 impl TimestepSampler {
-    /// The sampler `uniform` or `loss-second-moment` over `n_steps` timesteps.
+    /// The sampler `uniform`, `loss-second-moment` or `power-P` over `n_steps` timesteps. `power-P` draws timestep `t` in proportion to
+    /// `(t + 1)^P`, so that it prefers noise; `power-0` is `uniform`.
     ///
     /// # Errors
     /// Fails if the name is unknown or `n_steps` is 0.
@@ -43,9 +48,16 @@ impl TimestepSampler {
         match name {
             "uniform" => Ok(Self::Uniform { n_steps }),
             "loss-second-moment" => Ok(Self::LossSecondMoment(LossSecondMoment::new(n_steps)?)),
-            _ => Err(ScheduleError::UnknownSampler {
-                name: name.to_owned(),
-            }),
+            _ => {
+                let power = name.strip_prefix("power-").and_then(|p| p.parse().ok());
+                let Some(power) = power.filter(|p: &f64| p.is_finite() && *p >= 0.0) else {
+                    let name = name.to_owned();
+                    return Err(ScheduleError::UnknownSampler { name });
+                };
+                let steps = (1..=n_steps).map(|t| (t as f64 / n_steps as f64).powf(power));
+                let weights: Vec<f64> = steps.collect();
+                Ok(Self::Weighted(WeightedTimesteps::new(&weights)?))
+            }
         }
     }
 
@@ -65,22 +77,34 @@ impl TimestepSampler {
                 })
                 .collect(),
             Self::LossSecondMoment(history) => history.sample(uniforms),
+            Self::Weighted(weighted) => uniforms
+                .iter()
+                .map(|&u| TimestepDraw {
+                    t: weighted.sample(u),
+                    weight: 1.0,
+                })
+                .collect(),
         }
     }
 
-    /// Adds the (unweighted) loss of a timestep to the history; does nothing for the uniform sampler.
+    /// Adds the (unweighted) loss of a timestep to the history; does nothing for samplers without one.
     ///
     /// # Errors
     /// Fails if `t` is out of range or `loss` is not finite.
     pub fn update(&mut self, t: usize, loss: f64) -> Result<()> {
         match self {
-            Self::Uniform { n_steps } if t >= *n_steps => Err(ScheduleError::TimestepOutOfRange {
-                t,
-                n_steps: *n_steps,
-            }),
-            Self::Uniform { .. } => Ok(()),
             Self::LossSecondMoment(history) => history.update(t, loss),
+            Self::Uniform { n_steps } => check(t, *n_steps),
+            Self::Weighted(weighted) => check(t, weighted.cumulative.len()),
         }
+    }
+}
+
+fn check(t: usize, n_steps: usize) -> Result<()> {
+    if t < n_steps {
+        Ok(())
+    } else {
+        Err(ScheduleError::TimestepOutOfRange { t, n_steps })
     }
 }
 
@@ -180,6 +204,31 @@ mod tests {
             ends.iter().map(|draw| draw.t).collect::<Vec<_>>(),
             [0, 9, 0, 0, 9]
         );
+    }
+
+    #[test]
+    fn a_power_prefers_noise_and_keeps_the_importance() {
+        let draws = |name: &str, n_steps, uniforms: &[f64]| {
+            let sampler = TimestepSampler::named(name, n_steps).unwrap();
+            sampler.sample(uniforms)
+        };
+        // Weights 1, 4, 9 and 16, of 30.
+        let mut counts = [0; 4];
+        for draw in draws("power-2", 4, &grid(300)) {
+            counts[draw.t] += 1;
+            assert_eq!(draw.weight, 1.0);
+        }
+        assert_eq!(counts, [10, 40, 90, 160]);
+        let uniforms: Vec<f64> = (0..5000).map(|i| f64::from(i) * 1.999e-4).collect();
+        for n in [7, 10, 1000] {
+            let all = draws("uniform", n, &uniforms);
+            assert_eq!(draws("power-0", n, &uniforms), all, "{n}");
+        }
+        for wrong in ["power-", "power-x", "power--1", "power-inf", "power"] {
+            assert!(TimestepSampler::named(wrong, 10).is_err(), "{wrong}");
+        }
+        let mut sampler = TimestepSampler::named("power-1", 10).unwrap();
+        assert!(sampler.update(9, 1.0).is_ok() && sampler.update(10, 1.0).is_err());
     }
 
     #[test]

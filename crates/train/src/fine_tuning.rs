@@ -8,8 +8,9 @@ use crate::evaluator::Evaluation;
 use crate::folder::RunFolder;
 use crate::follow::share_start;
 use crate::images::StepImages;
-use crate::learner::{Learner, Outcome, PendingStep};
+use crate::learner::Learner;
 use crate::log::Log;
+use crate::outcome::{Outcome, PendingStep};
 use crate::plan::{Method, Plan};
 use crate::preview::Preview;
 use crate::progress::Progress;
@@ -174,6 +175,9 @@ impl<M> Task for FineTuning<'_, M> {
                     ("vb", report.vb),
                     ("distill", report.distill),
                     ("aux", report.aux),
+                    ("kept", report.kept),
+                    ("pairwise", report.pairwise),
+                    ("anchor", report.anchor),
                     ("grad_norm", Some(grad_norm)),
                 ];
                 let known = terms.into_iter().filter_map(|(name, v)| Some((name, v?)));

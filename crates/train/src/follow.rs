@@ -3,9 +3,10 @@
 use crate::checkpoint::{Checkpoint, Position, Tensors};
 use crate::error::{Result, TrainError};
 use crate::images::{StepImages, to_tensor};
-use crate::learner::{Learner, PendingStep};
+use crate::learner::Learner;
+use crate::outcome::PendingStep;
 use crate::plan::Plan;
-use crate::run::{batches, learner};
+use crate::run::{MethodInputs, batches, learner};
 use crate::source::Source;
 use candle_core::Device;
 use sdft_data::{ImageSource, Prefetcher};
@@ -24,6 +25,8 @@ pub struct Follower<M = toml::Table> {
     pub source: Option<Source>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// What other methods than SDFT need.
+    pub methods: MethodInputs,
     /// The device of the network and of the images.
     pub device: Device,
     /// All processes of the run.
@@ -40,10 +43,11 @@ pub fn follow<M>(follower: Follower<M>) -> Result<()> {
         network,
         source,
         data,
+        methods,
         device,
         group,
     } = follower;
-    let mut learner = learner(&plan, network, source, &*data, &group)?;
+    let mut learner = learner(&plan, network, source, methods, &*data, &group)?;
     let mut position = Position::default();
     share_start(&group, &mut learner, &mut position)?;
     let mut prefetch = Prefetcher::new(batches(&plan, data)?, position.step);

@@ -7,6 +7,7 @@ use crate::source::Source;
 use candle_core::Tensor;
 use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
 use sdft_noise::DropoutKey;
+use std::ops::Range;
 
 /// The class labels of a run.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ impl Labels {
     }
 }
 
-/// What networks get in addition to noised images: for each image, and then for each auxiliary input.
+/// What networks get in addition to noised images: for each image, then for each auxiliary input, then for each kept sample.
 pub(crate) struct Inputs {
     labels: Option<Vec<u32>>,
     augment: Option<Tensor>,
@@ -55,6 +56,7 @@ impl Inputs {
             .auxiliary
             .as_ref()
             .map_or((0, 0), |aux| (aux.first, aux.levels.len()));
+        let kept = part.kept.as_ref().map_or(0..0, |kept| kept.range.clone());
         let labels = match (&images.labels, labels) {
             (None, None) => None,
             (Some(given), Some(labels)) => {
@@ -67,7 +69,8 @@ impl Inputs {
                         _ => label,
                     });
                 let of_aux = (first..first + m).map(|i| labels.auxiliary(i));
-                Some(own.chain(of_aux).collect())
+                let of_kept = kept.clone().map(|i| labels.auxiliary(i));
+                Some(own.chain(of_aux).chain(of_kept).collect())
             }
             (given, labels) => {
                 let name = |is: bool| if is { "labels" } else { "no labels" };
@@ -80,18 +83,20 @@ impl Inputs {
             }
         };
         let augment = match &images.augment {
-            Some(augment) if augment_dim > 0 => Some(augment.pad_with_zeros(0, 0, m)?),
+            Some(augment) if augment_dim > 0 => {
+                Some(augment.pad_with_zeros(0, 0, m + kept.len())?)
+            }
             _ => None,
         };
         Ok(Self { labels, augment })
     }
 
-    /// Balanced classes for `n` images, and the labels of `n_aux` auxiliary inputs.
-    pub(crate) fn balanced(labels: Option<Labels>, n: usize, n_aux: usize) -> Self {
+    /// Balanced classes for `n` images, and the labels of `others` auxiliary inputs and kept samples.
+    pub(crate) fn balanced(labels: Option<Labels>, n: usize, others: usize) -> Self {
         let all = labels.map(|labels| {
             let of_images = (0..n).map(|i| labels.balanced(i));
-            let of_aux = (0..n_aux).map(|i| labels.auxiliary(i));
-            of_images.chain(of_aux).collect()
+            let of_others = (0..others).map(|i| labels.auxiliary(i));
+            of_images.chain(of_others).collect()
         });
         Self {
             labels: all,
@@ -99,30 +104,35 @@ impl Inputs {
         }
     }
 
-    /// The rows of the source model: the images that it sees of `n`, and all auxiliary inputs.
-    pub(crate) fn of_source(&self, seen: &[usize], n: usize) -> Result<Self> {
-        let rows = |len: usize| -> Vec<usize> { seen.iter().copied().chain(n..len).collect() };
+    /// The rows of the source model: the images that it sees, and the auxiliary inputs, whose rows are `aux`.
+    pub(crate) fn of_source(&self, seen: &[usize], aux: Range<usize>) -> Result<Self> {
+        let rows: Vec<usize> = seen.iter().copied().chain(aux).collect();
+        self.rows(&rows)
+    }
+
+    /// These rows.
+    pub(crate) fn rows(&self, rows: &[usize]) -> Result<Self> {
         let labels = self.labels.as_ref();
         let augment = match &self.augment {
-            None => None,
-            Some(augment) => {
-                let rows: Vec<u32> = rows(augment.dim(0)?)
-                    .iter()
-                    .map(|&row| row as u32)
-                    .collect();
-                match rows.len() {
-                    0 => None,
-                    n => {
-                        let rows = Tensor::from_vec(rows, n, augment.device())?;
-                        Some(augment.index_select(&rows, 0)?)
-                    }
-                }
+            Some(augment) if !rows.is_empty() => {
+                let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+                let rows = Tensor::new(rows, augment.device())?;
+                Some(augment.index_select(&rows, 0)?)
             }
+            _ => None,
         };
         Ok(Self {
-            labels: labels.map(|all| rows(all.len()).into_iter().map(|row| all[row]).collect()),
+            labels: labels.map(|all| rows.iter().map(|&row| all[row]).collect()),
             augment,
         })
+    }
+
+    /// The same rows with the null class, if there is one.
+    pub(crate) fn without_class(mut self, labels: Option<Labels>) -> Self {
+        if let (Some(all), Some(null)) = (&mut self.labels, labels.and_then(|labels| labels.null)) {
+            all.fill(null);
+        }
+        self
     }
 }
 

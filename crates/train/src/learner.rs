@@ -3,8 +3,12 @@
 use crate::audit::audit_gradients;
 use crate::checkpoint::{Checkpoint, Position, Tensors, TrainingState};
 use crate::error::{Result, TrainError};
+use crate::fit::{check_compute_mode, check_prediction_type};
 use crate::images::StepImages;
 use crate::inputs::{Inputs, Labels, Student, Teacher};
+use crate::kept::Bank;
+use crate::methods::{Guided, LogProbGradient, Methods, Networks};
+use crate::outcome::{Outcome, PendingStep};
 use crate::plan::{Accumulate, Plan, PlanError};
 use crate::recipe::Recipe;
 use crate::source::Source;
@@ -14,8 +18,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use sdft_autograd::backward;
 use sdft_cuda::{Download, download};
-use sdft_diffusion::{Denoiser, Diffusion, Prediction, PredictionType, Trainable};
-use sdft_losses::{Auxiliary, NoisedBatch, Objective, Report, Variational};
+use sdft_data::ImageSource;
+use sdft_diffusion::{Denoiser, Diffusion, Prediction, Trainable};
+use sdft_losses::{Anchor, Auxiliary, Kept, NoisedBatch, Objective, Present};
 use sdft_noise::{DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
 use sdft_parallel::{ProcessGroup, share_of};
@@ -23,45 +28,7 @@ use sdft_randn::randn;
 use sdft_schedule::{LossSecondMoment, Respacing};
 use std::sync::Arc;
 
-/// The result of a step.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// The weights moved.
-    Updated {
-        /// The terms of the loss.
-        report: Report,
-        /// Norm of the gradient of all parameters, before clipping.
-        grad_norm: f64,
-    },
-    /// Loss or gradient was not finite, so nothing moved.
-    Skipped {
-        /// `loss` or `gradient`.
-        what: &'static str,
-    },
-}
-
-/// A step that the device may still be computing.
-#[derive(Debug)]
-pub struct PendingStep {
-    step: Pending,
-    numbers: Download,
-    present: [bool; 3],
-}
-
-impl PendingStep {
-    /// Waits for the device and returns the result of the step.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn wait(self) -> Result<Outcome> {
-        let report = Report::of(&self.numbers.wait()?, self.present)?;
-        Ok(match self.step.wait()? {
-            Verdict::Updated { grad_norm } => Outcome::Updated { report, grad_norm },
-            Verdict::BadLoss => Outcome::Skipped { what: "loss" },
-            Verdict::BadGradient => Outcome::Skipped { what: "gradient" },
-        })
-    }
-}
+mod anchor;
 
 /// A network in training, its frozen source model, and everything that a step needs.
 pub struct Learner {
@@ -76,6 +43,9 @@ pub struct Learner {
     objective: Objective,
     recipe: Recipe,
     updater: Updater,
+    methods: Methods,
+    bank: Option<Bank>,
+    anchor: Option<Anchor>,
     /// The processes that share each batch.
     group: Arc<ProcessGroup>,
 }
@@ -126,6 +96,12 @@ impl Learner {
             recipe: Recipe::new(plan, &objective, &diffusion)?,
             updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
             group: Arc::new(ProcessGroup::single()),
+            methods: Methods::new(plan, &diffusion),
+            bank: None,
+            anchor: match plan.loss.anchor.is_on() {
+                true => Some(Anchor::new(&network.vars(), plan.loss.anchor.l2_sp)?),
+                false => None,
+            },
             network,
             source,
             labels: Labels::new(classes, plan.loss.label_dropout)?,
@@ -148,6 +124,28 @@ impl Learner {
         }
         self.group = group;
         Ok(self)
+    }
+
+    /// The same learner with samples of the source model, which Diff-Tuning keeps and of which EWC makes its Fisher information. It must be
+    /// called while the network still has the weights of the source model.
+    ///
+    /// # Errors
+    /// Images of another form than those of the run, or the network fails.
+    pub fn with_bank<M>(mut self, plan: &Plan<M>, images: Arc<dyn ImageSource>) -> Result<Self> {
+        let bank = Bank::new(images, plan)?;
+        if let (Some(anchor), true) = (self.anchor.take(), plan.loss.anchor.ewc > 0.0) {
+            let fisher = self.fisher(&bank, plan.loss.anchor.gradients)?;
+            self.anchor = Some(anchor.with_ewc(plan.loss.anchor.ewc, fisher)?);
+        }
+        self.bank = Some(bank);
+        Ok(self)
+    }
+
+    /// The same learner with ANT's classifier.
+    #[must_use]
+    pub fn with_classifier(mut self, gradient: LogProbGradient) -> Self {
+        self.methods.classifier = Some(gradient);
+        self
     }
 
     /// The source model, if there is one to distill.
@@ -210,16 +208,26 @@ impl Learner {
             levels: &aux_levels,
             weights: &weights,
         };
-        let batch = NoisedBatch::new(x0, &levels, &noise);
+        let kept = Kept {
+            x0,
+            levels: &levels,
+            noise: &noise,
+            factor: 1.0,
+        };
+        let batch = NoisedBatch {
+            kept: Some(kept),
+            ..NoisedBatch::new(x0, &levels, &noise)
+        };
         let seen: Vec<usize> = self.objective.seen(&batch)?;
         let n_aux = if self.objective.aux.is_some() { n } else { 0 };
-        let inputs = Inputs::balanced(self.labels, n, n_aux);
+        let n_kept = if self.objective.keep.is_some() { n } else { 0 };
+        let inputs = Inputs::balanced(self.labels, n, n_aux + n_kept);
         let student = Student {
             network: &*self.network,
             inputs: &inputs,
             dropout: None,
         };
-        let of_source = inputs.of_source(&seen, n)?;
+        let of_source = inputs.of_source(&seen, n..n + n_aux)?;
         let teacher = self.source.as_ref().map(|source| Teacher {
             source,
             inputs: of_source,
@@ -263,31 +271,49 @@ impl Learner {
         let mut gradients = Accumulator::part(mode, n_params, self.batch, here.len());
         let mut sums: Option<Tensor> = None;
         // The same terms on every rank, whichever images it has.
-        let present = [
-            self.objective.variational != Variational::Off,
-            self.objective.distill.is_some(),
-            self.objective.aux.is_some(),
-        ];
+        let present = Present {
+            anchor: self.anchor.is_some(),
+            ..self.objective.present()
+        };
         let by_losses = self.recipe.levels().history().is_some();
         let mut losses = Vec::new();
         for start in here.clone().step_by(self.micro_batch) {
             let n = self.micro_batch.min(here.end - start);
             let images = images.narrow(start, n)?;
-            let part = draw.part(start..start + n, image, device)?;
+            let mut part = draw.part(start..start + n, image, device)?;
+            let inputs = Inputs::of_part(self.labels, self.network.augment_dim(), &images, &part)?;
+            let networks = self.networks();
+            let Guided { noise, shift } = self.methods.guide(
+                step,
+                &networks,
+                &inputs,
+                &images.x0,
+                &part.levels,
+                &part.noise,
+            )?;
+            part.noise = noise;
+            let of_bank = match (&self.bank, &part.kept) {
+                (Some(bank), Some(kept)) => Some(bank.images(step, &kept.range, device)?),
+                _ => None,
+            };
+            let kept = part.kept.as_ref().zip(of_bank.as_ref());
             let aux = part.auxiliary();
             let objective = Objective {
                 aux: self.objective.aux.filter(|_| aux.is_some()),
+                keep: self.objective.keep.filter(|_| part.kept.is_some()),
                 ..self.objective
             };
             let batch = NoisedBatch {
                 mask: images.mask.as_ref(),
+                shift: shift.as_ref(),
+                kept: kept.map(|(kept, x0)| kept.batch(x0)),
                 ..part.batch(&images.x0)
             };
-            let inputs = Inputs::of_part(self.labels, self.network.augment_dim(), &images, &part)?;
+            let n_aux = aux.map_or(0, |aux| aux.levels.len());
             let teacher = match &self.source {
                 Some(source) => Some(Teacher {
                     source,
-                    inputs: inputs.of_source(&objective.seen(&batch)?, n)?,
+                    inputs: inputs.of_source(&objective.seen(&batch)?, n..n + n_aux)?,
                 }),
                 None => None,
             };
@@ -328,6 +354,7 @@ impl Learner {
         };
         let mut gradients = gradients.finish()?;
         let numbers = self.sum_over_ranks(&mut gradients, numbers)?;
+        let numbers = self.pull_to_start(&mut gradients, numbers)?;
         let total = numbers.narrow(0, 0, 1)?;
         let issued = PendingStep {
             step: self.updater.apply(step, &gradients, &total)?,
@@ -363,6 +390,15 @@ impl Learner {
         let mut gradients = backward(loss)?;
         self.network.pull_back(&mut gradients)?;
         Ok(gradients)
+    }
+
+    fn networks(&self) -> Networks<'_> {
+        Networks {
+            network: &*self.network,
+            updater: &self.updater,
+            source: self.source.as_ref(),
+            labels: self.labels,
+        }
     }
 
     /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
@@ -425,46 +461,4 @@ impl Learner {
         }
         Ok(())
     }
-}
-
-/// Fails unless the network has the prediction type of the process.
-fn check_prediction_type<M>(plan: &Plan<M>, found: PredictionType) -> Result<(), PlanError> {
-    let expected = plan.process.prediction_type;
-    if expected == found {
-        return Ok(());
-    }
-    Err(PlanError {
-        key: "process.prediction_type".into(),
-        problem: format!("the plan says {expected}, this network predicts {found}"),
-    })
-}
-
-/// Fails unless the network computes as the plan says.
-fn check_compute_mode<M>(plan: &Plan<M>, network: &dyn Trainable) -> Result<(), PlanError> {
-    let (asked, has) = (plan.steps.precision.compute_dtype(), network.compute_mode());
-    let name = |dtype: DType| dtype.as_str();
-    if asked != has.dtype {
-        return Err(PlanError {
-            key: "loop.precision".into(),
-            problem: format!(
-                "the plan asks for feature maps in {}, this network computes in {}; expected a precision with {1}, or a network made for {0}",
-                name(asked),
-                name(has.dtype)
-            ),
-        });
-    }
-    if plan.steps.recompute != has.recompute {
-        return Err(PlanError {
-            key: "loop.recompute".into(),
-            problem: format!(
-                "the plan says {}, but this network {}",
-                plan.steps.recompute,
-                match has.recompute {
-                    true => "recomputes its blocks",
-                    false => "does not recompute its blocks",
-                }
-            ),
-        });
-    }
-    Ok(())
 }

@@ -37,20 +37,24 @@ pub use crate::{
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
     images::StepImages,
-    learner::{Learner, Outcome, PendingStep},
+    kept::KeptDraw,
+    learner::Learner,
     log::Log,
+    methods::LogProbGradient,
+    outcome::{Outcome, PendingStep},
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
-        Accumulate, AuxSampling, BestBy, ClassesPlan, DataPlan, DistillSampling, EvalPlan,
-        LoopPlan, LossPlan, LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OnlyPlan, OptimPlan,
-        OptimizerKind, OutputPlan, Plan, PlanError, Precision, Size, SizeError, adapter_error,
-        check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+        Accumulate, AnchorPlan, AntPlan, AuxSampling, BankPlan, BestBy, ClassesPlan, DataPlan,
+        DistillSampling, DogfitPlan, EvalPlan, KeepPlan, LoopPlan, LossPlan, LrSchedule,
+        MAX_RUN_STEPS, Method, ModelFormat, OnlyPlan, OptimPlan, OptimizerKind, OutputPlan,
+        PairwisePlan, Plan, PlanError, Precision, Size, SizeError, adapter_error, check_classes,
+        check_counts, check_name, check_optim, check_pace, check_process,
     },
     preview::{contact_sheet, sheet, to_images, to_pictures, to_screens, to_tensor},
     progress::{NoopProgress, Progress, StepReport},
     provenance::{file_name, model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
-    run::{Setup, run},
+    run::{MethodInputs, Setup, run},
     source::Source,
     task::{Finished, StepOutcome, Task},
     updater::{Snapshot, Updater},
@@ -65,12 +69,16 @@ mod drive;
 mod error;
 mod evaluator;
 mod fine_tuning;
+mod fit;
 mod folder;
 mod follow;
 mod images;
 mod inputs;
+mod kept;
 mod learner;
 mod log;
+mod methods;
+mod outcome;
 mod pick;
 mod plan;
 mod preview;

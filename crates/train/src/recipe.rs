@@ -1,6 +1,7 @@
 //! What a step draws: noise levels, noise and weights, as a function of the seed, the step and each sample's place in the batch.
 
 use crate::error::Result;
+use crate::kept::{KeptDraw, KeptLevels};
 use crate::plan::{Accumulate, AuxSampling, DistillSampling, Plan};
 use candle_core::{Device, Tensor};
 use sdft_diffusion::{Diffusion, Level, NoiseLevels, StepLevels};
@@ -12,6 +13,8 @@ use std::ops::Range;
 
 /// Dropout addresses of auxiliary samples start here. A batch is smaller.
 const AUX_SAMPLES: u64 = 1 << 21;
+/// Those of kept samples start here.
+const KEPT_SAMPLES: u64 = 1 << 22;
 
 /// How the steps of a run draw their random numbers.
 pub struct Recipe {
@@ -23,6 +26,7 @@ pub struct Recipe {
     distill: Option<Weighting>,
     /// The share of class labels that are replaced by the null class.
     label_dropout: f64,
+    kept: Option<KeptLevels>,
 }
 
 /// How the levels of auxiliary inputs are chosen, and their weight `w_aux`.
@@ -73,6 +77,8 @@ pub struct StepDraw {
     pub distill: Option<Vec<f64>>,
     /// Whether the class label of each image is replaced by the null class.
     pub drops_label: Vec<bool>,
+    /// The noise level of each kept sample of the source model; empty without these.
+    pub kept_levels: Vec<Level>,
     accumulate: Accumulate,
 }
 
@@ -91,7 +97,9 @@ pub struct PartDraw {
     pub drops_label: Vec<bool>,
     /// The auxiliary inputs that go with these images, if there are any.
     pub auxiliary: Option<AuxDraw>,
-    /// The addresses of the dropout masks: one for each image, then one for each auxiliary input.
+    /// The kept samples that go with these images, if there are any.
+    pub kept: Option<KeptDraw>,
+    /// The addresses of the dropout masks: one for each image, then one for each auxiliary input, then one for each kept sample.
     pub samples: Vec<u64>,
 }
 
@@ -138,6 +146,14 @@ impl Recipe {
             auxiliary,
             distill: distill.map(|term| term.weighting),
             label_dropout: plan.loss.label_dropout,
+            kept: match objective.keep {
+                None => None,
+                Some(_) => Some(KeptLevels::new(
+                    &plan.loss.keep,
+                    plan.steps.batch,
+                    diffusion,
+                )?),
+            },
         })
     }
 
@@ -172,6 +188,10 @@ impl Recipe {
                 .into_iter()
                 .map(|u| u < self.label_dropout)
                 .collect(),
+            kept_levels: match &self.kept {
+                None => Vec::new(),
+                Some(kept) => kept.draw(&uniforms(Purpose::KeptTimestep, kept.count())),
+            },
             accumulate: self.accumulate,
         }
     }
@@ -214,7 +234,8 @@ impl AuxLevels {
 }
 
 impl StepDraw {
-    /// The numbers for the images of this range, `[C, H, W]` each. Auxiliary inputs are spread over the batch in proportion.
+    /// The numbers for the images of this range, `[C, H, W]` each. Auxiliary inputs and kept samples are spread over the batch in
+    /// proportion.
     ///
     /// # Errors
     /// The device fails.
@@ -230,15 +251,26 @@ impl StepDraw {
             let (step, shape) = (self.step, [&[n], shape].concat());
             randn(self.seed, purpose, step, first as u64, &shape, device)
         };
-        let aux = images.start * n_aux / batch..images.end * n_aux / batch;
+        let share = |all: usize| images.start * all / batch..images.end * all / batch;
+        // A micro-batch counts by its images. This factor makes `m` of `all` other inputs count by their own number.
+        let balance = |m: usize, all: usize| match self.accumulate {
+            Accumulate::Mean => (m * batch) as f64 / (all * n) as f64,
+            Accumulate::Sum => 1.0,
+        };
+        let (aux, of_bank) = (share(n_aux), share(self.kept_levels.len()));
+        let kept = match of_bank.len() {
+            0 => None,
+            k => Some(KeptDraw {
+                noise: normal(Purpose::KeptNoise, of_bank.start, k)?,
+                levels: self.kept_levels[of_bank.clone()].to_vec(),
+                factor: balance(k, self.kept_levels.len()),
+                range: of_bank.clone(),
+            }),
+        };
         let auxiliary = match aux.len() {
             0 => None,
             m => {
-                // A micro-batch counts by its images. This factor makes auxiliary inputs count by their own number.
-                let balance = match self.accumulate {
-                    Accumulate::Mean => (m * batch) as f64 / (n_aux * n) as f64,
-                    Accumulate::Sum => 1.0,
-                };
+                let balance = balance(m, n_aux);
                 let weights = self.aux_weights[aux.clone()].iter();
                 Some(AuxDraw {
                     first: aux.start,
@@ -250,10 +282,12 @@ impl StepDraw {
         };
         let numbers = images.clone().map(|i| i as u64);
         let of_aux = aux.map(|i| AUX_SAMPLES + i as u64);
+        let of_kept = of_bank.map(|i| KEPT_SAMPLES + i as u64);
         Ok(PartDraw {
             noise: normal(Purpose::Noise, images.start, n)?,
             auxiliary,
-            samples: numbers.chain(of_aux).collect(),
+            kept,
+            samples: numbers.chain(of_aux).chain(of_kept).collect(),
             levels: self.levels[images.clone()].to_vec(),
             importance: self.importance[images.clone()].to_vec(),
             drops_label: self.drops_label[images.clone()].to_vec(),
@@ -269,12 +303,9 @@ impl PartDraw {
     /// The part as the objective takes it, with its images `x0` `[n, C, H, W]`.
     pub fn batch<'a>(&'a self, x0: &'a Tensor) -> NoisedBatch<'a> {
         NoisedBatch {
-            x0,
-            levels: &self.levels,
-            noise: &self.noise,
             importance: Some(&self.importance),
             distill: self.distill.as_deref(),
-            mask: None,
+            ..NoisedBatch::new(x0, &self.levels, &self.noise)
         }
     }
 

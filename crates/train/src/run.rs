@@ -6,7 +6,8 @@ use crate::evaluator::{Evaluation, Evaluator};
 use crate::fine_tuning::FineTuning;
 use crate::folder::{RunFolder, RunPlan};
 use crate::learner::Learner;
-use crate::plan::{Method, Plan, Precision};
+use crate::methods::LogProbGradient;
+use crate::plan::{Method, Plan, PlanError, Precision};
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
@@ -31,6 +32,8 @@ pub struct Setup<M = toml::Table> {
     pub source: Option<Source>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// What other methods than SDFT need.
+    pub methods: MethodInputs,
     /// Entries for the metadata of the files of weights, in addition to those of the network.
     pub metadata: BTreeMap<String, String>,
     /// The networks that judge samples; needed if the plan evaluates.
@@ -66,6 +69,7 @@ where
             network: Box::new(network),
             source: None,
             data: Arc::new(images),
+            methods: MethodInputs::default(),
             metadata: BTreeMap::new(),
             evaluator: None,
             device,
@@ -93,13 +97,14 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         network,
         source,
         data,
+        methods,
         metadata,
         evaluator,
         device,
         group,
     } = setup;
     check_device(&*network, &device)?;
-    let learner = learner(&plan, network, source, &*data, &group)?;
+    let learner = learner(&plan, network, source, methods, &*data, &group)?;
     let evaluation = match evaluator {
         _ if plan.eval.every == 0 => None,
         Some(evaluator) => {
@@ -168,6 +173,7 @@ pub(crate) fn learner<M>(
     plan: &Plan<M>,
     network: Box<dyn Trainable>,
     source: Option<Source>,
+    methods: MethodInputs,
     data: &dyn ImageSource,
     group: &Arc<ProcessGroup>,
 ) -> Result<Learner> {
@@ -177,7 +183,43 @@ pub(crate) fn learner<M>(
     }
     allow_tf32(plan.steps.precision == Precision::Tf32);
     let (image, classes) = (data.spec().shape(), data.classes().len());
-    Learner::new(plan, network, source, image, classes)?.in_group(group.clone())
+    let mut learner =
+        Learner::new(plan, network, source, image, classes)?.in_group(group.clone())?;
+    let missing = |key: &str, problem: &str| PlanError {
+        key: key.to_owned(),
+        problem: problem.to_owned(),
+    };
+    match methods.bank {
+        Some(bank) if bank.spec().shape() != image => {
+            let found = bank.spec();
+            let problem = format!("expected images of {}, found {found}", data.spec());
+            return Err(missing("loss.bank.path", &problem).into());
+        }
+        Some(bank) => learner = learner.with_bank(plan, bank)?,
+        None if plan.needs_bank() => {
+            let problem = "the method needs samples of the source model, but none were given";
+            return Err(missing("loss.bank", problem).into());
+        }
+        None => {}
+    }
+    match methods.classifier {
+        Some(classifier) => learner = learner.with_classifier(classifier),
+        None if plan.loss.ant.guidance > 0.0 => {
+            let problem = "the method needs a classifier, but none was given";
+            return Err(missing("loss.ant.classifier", problem).into());
+        }
+        None => {}
+    }
+    Ok(learner)
+}
+
+/// What methods of fine-tuning other than SDFT need in addition to the networks and the images.
+#[derive(Default)]
+pub struct MethodInputs {
+    /// Samples of the source model, for Diff-Tuning and EWC.
+    pub bank: Option<Arc<dyn ImageSource>>,
+    /// The classifier of ANT.
+    pub classifier: Option<LogProbGradient>,
 }
 
 /// The batches of a plan.

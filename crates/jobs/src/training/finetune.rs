@@ -1,5 +1,6 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
+use super::methods::{ant_classifier, fix_bank, method_inputs};
 use super::networks::{
     ADAPT_CHANNELS, Networks, TrainPlan, classes, fit_source, metadata, networks, resolved_form,
     validate,
@@ -20,7 +21,7 @@ use sdft_data::{ClassesFrom, ImageSource};
 use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
 use sdft_imaging::Depth;
-use sdft_models::{Adapted, LoadOptions, LoadedModel, convert_to_diffusers};
+use sdft_models::{Adapted, LoadOptions, LoadedEncoder, LoadedModel, convert_to_diffusers};
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{
@@ -38,6 +39,8 @@ pub type TrainJob = Run<FineTuning>;
 pub struct FineTuning {
     source: Option<Adapted>,
     data: Arc<dyn ImageSource>,
+    /// ANT's classifier.
+    classifier: Option<LoadedEncoder>,
     group: Arc<ProcessGroup>,
 }
 
@@ -112,8 +115,10 @@ impl TrainJob {
         let data = open_data(&plan.data, &form(&plan, source.as_ref()), context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
         plan.data.resolve(data.as_ref(), plan.model.sides());
+        let mut classifier = None;
         let source = match source {
             Some(source) => {
+                classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
                 let adapted = fit_source(&mut plan, &source, data.as_ref())?;
                 context.notes(&adapted.notes);
                 Some(adapted)
@@ -130,7 +135,9 @@ impl TrainJob {
         }
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         locate_eval_weights(&mut plan)?;
-        Ok(Self::new_run(plan, FineTuning::new(source, data)))
+        fix_bank(&mut plan, context)?;
+        let inputs = FineTuning::new(source, data, classifier);
+        Ok(Self::new_run(plan, inputs))
     }
 
     /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `source` and
@@ -164,14 +171,19 @@ impl TrainJob {
         let data = same_images(path, fingerprint, "--data", || {
             open_data(&plan.data, &resolved_form(&plan), context)
         })?;
+        let mut classifier = None;
         let source = match source {
-            Some(source) => Some(fit_source(&mut plan, &source, data.as_ref())?),
+            Some(source) => {
+                classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
+                Some(fit_source(&mut plan, &source, data.as_ref())?)
+            }
             None => None,
         };
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
         }
-        Ok(Self::resumed(plan, FineTuning::new(source, data), folder))
+        let inputs = FineTuning::new(source, data, classifier);
+        Ok(Self::resumed(plan, inputs, folder))
     }
 
     /// Shares every batch among the processes of a group. This process is rank 0; the others call [`follow`](super::follow).
@@ -209,10 +221,15 @@ pub fn train_preset(
 }
 
 impl FineTuning {
-    fn new(source: Option<Adapted>, data: Arc<dyn ImageSource>) -> Self {
+    fn new(
+        source: Option<Adapted>,
+        data: Arc<dyn ImageSource>,
+        classifier: Option<LoadedEncoder>,
+    ) -> Self {
         Self {
             source,
             data,
+            classifier,
             group: Arc::new(ProcessGroup::single()),
         }
     }
@@ -270,6 +287,8 @@ impl Training for FineTuning {
             describe_device(&plan, &context.device, self.group.size()),
             folder.root().display()
         ));
+        // Before the other processes look for them.
+        let methods = method_inputs(&plan, self.classifier.as_ref(), context)?;
         let text = toml::to_string(&plan)?;
         self.group.broadcast(text.into_bytes())?;
         let evaluator = match plan.eval.every {
@@ -284,6 +303,7 @@ impl Training for FineTuning {
             network,
             source,
             data: self.data,
+            methods,
             evaluator,
             device: context.device.clone(),
             group: self.group,
@@ -337,7 +357,7 @@ pub(super) fn reload_source(
 }
 
 /// The fields of an architecture that follow from the images.
-const FITTED: [&str; 6] = [
+pub(super) const FITTED: [&str; 6] = [
     "in_channels",
     "out_channels",
     "num_classes",

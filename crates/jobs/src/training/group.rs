@@ -1,6 +1,7 @@
 //! Several processes that share every batch of one run.
 
 use super::finetune::reload_source;
+use super::methods::{ant_classifier, method_inputs};
 use super::networks::{Networks, TrainPlan, fit_source, networks, resolved_form, validate};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
@@ -57,16 +58,22 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
         )));
     }
     validate(&plan).map_err(|e| usage(e.to_string()))?;
+    let mut classifier = None;
     let source = match source {
-        Some(source) => Some(fit_source(&mut plan, &source, data.as_ref())?),
+        Some(source) => {
+            classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
+            Some(fit_source(&mut plan, &source, data.as_ref())?)
+        }
         None => None,
     };
+    let methods = method_inputs(&plan, classifier.as_ref(), context)?;
     let Networks { network, source } = networks(&plan, source, &context.device)?;
     Ok(sdft_train::follow(Follower {
         plan,
         network,
         source,
         data,
+        methods,
         device: context.device.clone(),
         group,
     })?)

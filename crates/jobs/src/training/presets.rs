@@ -37,7 +37,27 @@ pub const TRAINING: Presets = Presets(&[
     preset!("aahq-sdft"),
     preset!("celebahq-sdft"),
     preset!("ffhq64-sdft"),
+    preset!("diff-tuning", "methods/diff-tuning"),
+    preset!("dogfit", "methods/dogfit"),
+    preset!("ddpm-pa", "methods/ddpm-pa"),
+    preset!("ant", "methods/ant"),
+    preset!("l2-sp", "methods/l2-sp"),
+    preset!("ewc", "methods/ewc"),
+    preset!("lora", "methods/lora"),
+    preset!("difffit", "methods/difffit"),
 ]);
+
+/// Presets of [`TRAINING`] that are layers: methods of fine-tuning, to be given after a preset of images. Their names in order.
+pub const METHODS: [&str; 8] = [
+    "diff-tuning",
+    "dogfit",
+    "ddpm-pa",
+    "ant",
+    "l2-sp",
+    "ewc",
+    "lora",
+    "difffit",
+];
 
 /// Presets of `train-classifier`.
 pub const CLASSIFIERS: Presets =
@@ -156,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_a_valid_configuration() {
-        for name in TRAINING.names() {
+        for name in TRAINING.names().filter(|name| !METHODS.contains(name)) {
             let mut table = layers::<TrainPlan>(&TRAINING, &[name]).unwrap();
             let own = name.starts_with("own-");
             let embedded = ["digits", "emoji"].iter().any(|set| name.starts_with(set));
@@ -171,6 +191,26 @@ mod tests {
             assert!(own || plan.name == name, "{name}");
             assert_eq!(plan.warnings(), Vec::<String>::new(), "{name}");
             validate(&plan).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+
+    #[test]
+    fn every_method_is_a_layer_over_every_fine_tuning_of_embedded_images() {
+        let named = TRAINING.names().filter(|name| METHODS.contains(name));
+        assert!(named.eq(METHODS));
+        for base in ["digits-naive", "digits-sdft", "emoji-naive", "emoji-sdft"] {
+            for method in METHODS {
+                let mut table = layers::<TrainPlan>(&TRAINING, &[base, method]).unwrap();
+                if method == "ant" {
+                    put(&mut table, "loss.ant.classifier", "classifier.safetensors");
+                }
+                let (plan, _) = resolve::<TrainPlan>(table).unwrap();
+                validate(&plan).unwrap_or_else(|e| panic!("{base} {method}: {e}"));
+                let plain = layers::<TrainPlan>(&TRAINING, &[base]).unwrap();
+                assert_ne!(plan, resolve::<TrainPlan>(plain).unwrap().0, "{method}");
+                let text = toml::to_string(&plan).unwrap();
+                assert_eq!(toml::from_str::<TrainPlan>(&text).unwrap(), plan);
+            }
         }
     }
 

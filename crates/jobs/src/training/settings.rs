@@ -2,7 +2,7 @@
 
 use super::networks::{AUGMENT_LABELS, TrainPlan};
 use super::options::RunOptions;
-use super::presets::TRAINING;
+use super::presets::{METHODS, TRAINING};
 use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Result, usage};
@@ -72,6 +72,21 @@ impl TrainOptions {
         set_all::<TrainPlan>(&mut table, &self.run.set)?;
         if differs && !is_named && self.run.name.is_none() && !self.run.sets("name") {
             let name = self.name(&table);
+            put(&mut table, "name", name);
+        }
+        let mut methods = configs
+            .iter()
+            .map(String::as_str)
+            .filter(|config| METHODS.contains(config))
+            .peekable();
+        if methods.peek().is_some()
+            && !is_named
+            && self.run.name.is_none()
+            && !self.run.sets("name")
+        {
+            let name = text(&table, &["name"]).unwrap_or("run");
+            let base = name.strip_suffix("-naive").unwrap_or(name);
+            let name = methods.fold(base.to_owned(), |name, method| format!("{name}-{method}"));
             put(&mut table, "name", name);
         }
         Ok((table, note))
@@ -456,6 +471,33 @@ mod tests {
             (&["--data", "digits"], "digits-sdft"),
             (&["--data", "emoji"], "emoji-sdft"),
             (&["--data", "emoji", "--method", "naive"], "emoji-naive"),
+            (
+                &["--config", "digits-naive", "--config", "dogfit"],
+                "digits-dogfit",
+            ),
+            (
+                &[
+                    "--config",
+                    "digits-sdft",
+                    "--config",
+                    "ewc",
+                    "--config",
+                    "lora",
+                ],
+                "digits-sdft-ewc-lora",
+            ),
+            (
+                &[
+                    "--config",
+                    "emoji-naive",
+                    "--config",
+                    "ewc",
+                    "--data",
+                    "photos",
+                ],
+                "photos-ewc",
+            ),
+            (&["--config", &file, "--config", "lora"], "mine"),
             (&["--data", "/"], "run-scratch"),
             (&["--data", &long], &format!("{}-scratch", &long[..LONGEST])),
         ] {

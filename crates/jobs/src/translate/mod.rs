@@ -8,21 +8,18 @@ pub use nets::{TranslationModels, Translator};
 pub use options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
 pub use plan::{TranslatePlan, Variant};
 
+use crate::classifier::load_classifier;
 use crate::condition::label_of;
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt, option};
 use crate::guide::Guide;
-use crate::model::{
-    ModelFile, check_same_noise, form_of, load_model, load_partner, options_of_partner,
-    options_of_partner_with_size, recorded_form,
-};
+use crate::model::{ModelFile, check_same_noise, form_of, load_model, load_partner, recorded_form};
 use candle_core::{Device, Tensor};
-use sdft_adm::Origin;
 use sdft_diffusion::TimeUnit;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Fit, Fitting, Image, ImageSpec, Limits, Rgb8, decode_file, fit};
-use sdft_models::{LoadedEncoder, LoadedModel, load_encoder};
+use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
 use std::path::Path;
@@ -177,50 +174,8 @@ fn classifier(
             ),
         ));
     };
-    let name = ModelFile::find(name)?.noted(context);
-    let mut classifier = load_encoder(Path::new(&name), &options_of_partner(model))?;
-    if classifier.origins.get("image_size") == Some(&Origin::Assumed) {
-        classifier = load_encoder(Path::new(&name), &options_of_partner_with_size(model))?;
-    }
-    context.notes(&classifier.notes);
-    let net = &classifier.config.net;
-    let found = net.image_size;
-    if found != model.architecture.image_size() && found != form.height.max(form.width) {
-        return Err(option(
-            "classifier",
-            format!(
-                "{name}: made for images of {found}x{found}, the model makes {}x{}",
-                form.height, form.width
-            ),
-        ));
-    }
-    let multiple = net.factor();
-    if !form.height.is_multiple_of(multiple) || !form.width.is_multiple_of(multiple) {
-        return Err(option(
-            "classifier",
-            format!(
-                "{name}: takes sides that are multiples of {multiple}, the images have {}x{}",
-                form.height, form.width
-            ),
-        ));
-    }
-    let (found, expected) = (net.in_channels, form.channels);
-    if found != expected {
-        return Err(option(
-            "classifier",
-            format!("{name}: images have {expected} channels, the classifier takes {found}"),
-        ));
-    }
-    if !classifier.process.same_noise(&model.process.discrete()) {
-        return Err(option(
-            "classifier",
-            format!(
-                "{name}: trained on the noise of {:?}, the model on {:?}",
-                classifier.process, model.process
-            ),
-        ));
-    }
-    Ok(Some((name, classifier)))
+    let wrong = |problem: String| option("classifier", problem);
+    load_classifier(name, model, form, &wrong, context).map(Some)
 }
 
 /// `[1, 1, height, width]`, 1 where the picture is light.

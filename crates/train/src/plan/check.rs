@@ -97,6 +97,7 @@ impl<M> Plan<M> {
             ("loss.lambda_aux", self.loss.lambda_aux, 0.0, f64::MAX),
             ("loss.label_dropout", self.loss.label_dropout, 0.0, 1.0),
         ])?;
+        self.check_methods()?;
         check_optim(&self.optim)?;
         let respacing = self
             .sampler()

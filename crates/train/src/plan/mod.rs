@@ -13,6 +13,7 @@ pub use check::{
 };
 
 pub use data::{ClassesPlan, DataPlan};
+pub use methods::{AnchorPlan, AntPlan, BankPlan, DogfitPlan, KeepPlan, PairwisePlan};
 pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
 pub use size::{Size, SizeError};
@@ -20,6 +21,7 @@ pub use size::{Size, SizeError};
 mod advice;
 mod check;
 mod data;
+mod methods;
 mod only;
 mod output;
 mod size;
@@ -120,12 +122,30 @@ pub struct LossPlan {
     pub distill_space: PredictionType,
     /// Which images the source model sees.
     pub distill_sampling: DistillSampling,
-    /// `uniform` or `loss-second-moment`. A continuous process draws its levels from its own distribution.
+    /// `uniform`, `loss-second-moment`, or `power-P` for Diff-Tuning's `(t + 1)^P`. A continuous process draws its levels from its own distribution.
     pub timesteps: String,
     /// The share of class labels that are replaced by the null class; with 0 there is none, and no classifier-free guidance. Written only
     /// if it is not 0.1.
     #[serde(skip_serializing_if = "is_usual_label_dropout")]
     pub label_dropout: f64,
+    /// DogFit. This and the sections below are written only if they are not the default, which is to do nothing.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub dogfit: DogfitPlan,
+    /// DDPM-PA.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub pairwise: PairwisePlan,
+    /// ANT.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub ant: AntPlan,
+    /// Diff-Tuning.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub keep: KeepPlan,
+    /// L2-SP and EWC.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub anchor: AnchorPlan,
+    /// Samples of the source model, where a method needs them.
+    #[serde(skip_serializing_if = "methods::is_default")]
+    pub bank: BankPlan,
 }
 
 /// The share that Ho and Salimans 2022 recommend.
@@ -153,6 +173,12 @@ impl Default for LossPlan {
             distill_sampling: DistillSampling::Weighted,
             timesteps: "uniform".to_owned(),
             label_dropout: LABEL_DROPOUT,
+            dogfit: DogfitPlan::default(),
+            pairwise: PairwisePlan::default(),
+            ant: AntPlan::default(),
+            keep: KeepPlan::default(),
+            anchor: AnchorPlan::default(),
+            bank: BankPlan::default(),
         }
     }
 }
@@ -410,6 +436,8 @@ impl<M> Plan<M> {
             distill: term(self.loss.lambda, self.loss.weight),
             aux: term(self.loss.lambda_aux, self.loss.weight_aux),
             distill_space: self.loss.distill_space,
+            keep: (self.loss.keep.weight > 0.0).then_some(self.loss.keep.weight),
+            pairwise: self.pairwise(),
             ..base
         }
     }
