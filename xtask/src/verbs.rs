@@ -1,7 +1,7 @@
 //! The verbs, their help, and suggestions for typing errors.
 
 /// Verbs of the program `sdft`, which are forwarded.
-const FORWARDED: [(&str, &str); 11] = [
+const FORWARDED: [(&str, &str); 12] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
@@ -23,6 +23,10 @@ const FORWARDED: [(&str, &str); 11] = [
     (
         "reproduce",
         "run a documented experiment and print its table",
+    ),
+    (
+        "compare",
+        "train methods of fine-tuning next to each other and print one table",
     ),
     ("inspect", "describe a checkpoint"),
     ("convert", "write a checkpoint as safetensors"),

@@ -6,6 +6,7 @@ mod args;
 #[cfg(test)]
 mod bounds;
 mod classifier;
+mod compare;
 mod console;
 mod convert;
 mod data;
@@ -55,7 +56,10 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and exits with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
-    job::can_overwrite(!matches!(cli.verb, Verb::Train(_) | Verb::Reproduce(_)));
+    job::can_overwrite(!matches!(
+        cli.verb,
+        Verb::Train(_) | Verb::Reproduce(_) | Verb::Compare(_)
+    ));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_kernels::check_kernel_environment() {
         console::error(&usage(problem.to_string()));
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
             .and_then(|()| evaluate::evaluate(&args))
             .map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
+        Verb::Compare(args) => compare::compare(&args),
     });
     let no_pool = |e| {
         Err(usage(format!(

@@ -1,7 +1,8 @@
 //! The arguments that may be names, and the list of missing files for the program that downloads them.
 
 use crate::args::{
-    ClassifierArgs, Cli, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs, TrainArgs, Verb,
+    ClassifierArgs, Cli, CompareArgs, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs,
+    TrainArgs, Verb,
 };
 use crate::console;
 use crate::data::args::{DataVerb, SelectArgs};
@@ -42,6 +43,7 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
+        Verb::Compare(args) => of_compare(args, names),
         Verb::Data(args) => match &mut args.verb {
             DataVerb::Check(args) => {
                 let [height, width] = args.size;
@@ -353,6 +355,16 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
         for name in networks {
             names.network(name, &args.weights);
         }
+    }
+    Ok(())
+}
+
+fn of_compare(args: &mut CompareArgs, names: &mut Names) -> Result<()> {
+    weights_path(names, "--source", args.source.as_mut())?;
+    images(names, "--data", args.data.as_mut(), SIZE)?;
+    // Embedded images are judged by embedded networks.
+    if args.data.is_some() {
+        names.network("inception", &args.weights);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use sdft_jobs::{
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, write_diffusers};
 use sdft_train::{contact_sheet, to_screens};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -119,17 +119,17 @@ const COLUMNS: [Column<Row>; 7] = [
 ];
 
 /// The measurements of one model.
-#[derive(Serialize)]
-struct Row {
-    coverage: f64,
-    style: f64,
-    classes: usize,
-    aligned: f64,
-    kid_x1000: f64,
-    fid: f64,
-    tint: f64,
-    n: usize,
-    histogram: [f64; 10],
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) coverage: f64,
+    pub(crate) style: f64,
+    pub(crate) classes: usize,
+    pub(crate) aligned: f64,
+    pub(crate) kid_x1000: f64,
+    pub(crate) fid: f64,
+    pub(crate) tint: f64,
+    pub(crate) n: usize,
+    pub(crate) histogram: [f64; 10],
 }
 
 /// Options of the experiment on digits.
@@ -168,7 +168,7 @@ fn run(options: &DigitsOptions, context: &mut Context<'_>) -> Result<[Report; 3]
     let _lock = lock_folder(out, "digits", None)?;
     let judges = Judges::new()?;
     let source = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-    let source = samples(&source, SAMPLES, STEPS, NOISE_SEED, context)?;
+    let source = samples(&source, [SAMPLES, STEPS], NOISE_SEED, None, context)?;
     let mut table = vec![("source", vec![judges.measure(&source, &source)?])];
     let mut sheets = vec![shown(&source, "source")?];
     let mut translations = Translations::new(out, context)?;
@@ -187,7 +187,7 @@ fn run(options: &DigitsOptions, context: &mut Context<'_>) -> Result<[Report; 3]
         let mut rows = Vec::new();
         for (seed, model) in models.iter().enumerate() {
             let drawn = load_model(model, &LoadOptions::default())
-                .and_then(|loaded| samples(&loaded, SAMPLES, STEPS, NOISE_SEED, context))
+                .and_then(|loaded| samples(&loaded, [SAMPLES, STEPS], NOISE_SEED, None, context))
                 .with_context(|| format!("cannot sample {model}"))?;
             let row = judges.measure(&drawn, &source);
             rows.push(row.with_context(|| format!("samples of {model}"))?);
@@ -231,7 +231,7 @@ fn shown(samples: &Tensor, title: &str) -> Result<Rgb8> {
 }
 
 /// The networks and images that samples are compared with.
-struct Judges {
+pub(crate) struct Judges {
     judge: DigitsJudge,
     extractor: Extractor,
     /// All ten classes in the target's style.
@@ -240,7 +240,12 @@ struct Judges {
 }
 
 impl Judges {
-    fn new() -> Result<Self> {
+    /// The hash of the judge's weights.
+    pub(crate) fn weights(&self) -> &str {
+        self.extractor.weights()
+    }
+
+    pub(crate) fn new() -> Result<Self> {
         let extractor = judge_features()?;
         let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
         let images = (0..all.len())
@@ -255,7 +260,7 @@ impl Judges {
         })
     }
 
-    fn measure(&self, samples: &Tensor, source: &Tensor) -> Result<Row> {
+    pub(crate) fn measure(&self, samples: &Tensor, source: &Tensor) -> Result<Row> {
         let images = to_screens(samples, &form())?;
         let features = Features::new(self.extractor.extract(&images)?, self.extractor.dim())?;
         let statistics = Moments::of(&features)?.statistics()?;

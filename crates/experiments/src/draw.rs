@@ -2,33 +2,43 @@
 
 use candle_core::Tensor;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
+use sdft_diffusion::TimeUnit;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
-    Context, Error, Result, SamplePlan, Sampler, TranslatePlan, TranslationModels, Translator,
-    check_stop,
+    Context, Error, Guide, GuideOptions, Result, SamplePlan, Sampler, TranslatePlan,
+    TranslationModels, Translator, check_stop,
 };
 use sdft_models::LoadedModel;
 use sdft_randn::NumberedNoise;
 use sdft_samplers::Step;
-use sdft_train::to_screens;
+use sdft_train::{Precision, to_screens};
 use std::path::Path;
 
 /// Images at once.
 const BATCH: usize = 64;
 
-/// The first `n` samples of a seed, by deterministic DDIM in `steps` steps.
+/// The first `n` samples of a seed, by deterministic DDIM in `steps` steps, guided away from another model if there is one.
 pub(crate) fn samples(
     model: &LoadedModel,
-    n: usize,
-    steps: usize,
+    [n, steps]: [usize; 2],
     seed: u64,
+    guide: Option<&GuideOptions>,
     context: &mut Context<'_>,
 ) -> Result<Tensor> {
     let plan = SamplePlan {
         steps: format!("ddim{steps}"),
         ..SamplePlan::paper(model, "", seed, context)?
     };
-    let sampler = Sampler::new(plan, model, None, context)?;
+    let runtime = context.runtime(Precision::Auto);
+    let guide = Guide::load(
+        guide,
+        model,
+        &model.image,
+        &runtime,
+        TimeUnit::Steps,
+        context,
+    )?;
+    let sampler = Sampler::new(plan, model, guide, context)?;
     let parts = (0..n)
         .step_by(BATCH)
         .map(|first| {

@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** finished results in the folder of an experiment are reused, and runs of another experiment are never mixed in.
 
+mod compare;
 mod digits;
 mod draw;
 mod editing;
@@ -23,6 +24,7 @@ mod paper;
 mod table;
 mod translation;
 
+pub use compare::{COMPARISONS, CompareOptions, compare_methods};
 pub use digits::{DigitsOptions, reproduce_digits};
 pub use emoji::{EmojiOptions, EmojiScale, choose_emoji_lambda, reproduce_emoji};
 pub use examples::{

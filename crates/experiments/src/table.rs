@@ -30,6 +30,24 @@ pub(crate) fn markdown<M>(
     columns: &[Column<M>],
     rows: &[(impl AsRef<str>, Vec<M>)],
 ) -> String {
+    let names: Vec<(&str, usize)> = columns
+        .iter()
+        .map(|(name, digits, _)| (*name, *digits))
+        .collect();
+    let values = |model: &M| columns.iter().map(|(_, _, value)| value(model)).collect();
+    let rows: Vec<(&str, Vec<Vec<f64>>)> = rows
+        .iter()
+        .map(|(label, models)| (label.as_ref(), models.iter().map(values).collect()))
+        .collect();
+    markdown_of(first, &names, &rows)
+}
+
+/// A row for each label, with the mean over its models and their range in every column. A model is the list of its values.
+pub(crate) fn markdown_of(
+    first: &str,
+    columns: &[(&str, usize)],
+    rows: &[(impl AsRef<str>, Vec<Vec<f64>>)],
+) -> String {
     let names: Vec<&str> = columns.iter().map(|column| column.0).collect();
     let mut out = format!(
         "| {first} | {} |\n|{}\n",
@@ -37,12 +55,44 @@ pub(crate) fn markdown<M>(
         "---|".repeat(1 + columns.len())
     );
     for (label, models) in rows {
-        let cell = |(_, digits, value): &Column<M>| {
-            spread(&models.iter().map(value).collect::<Vec<_>>(), *digits)
+        let cell = |(i, (_, digits)): (usize, &(&str, usize))| {
+            spread(
+                &models.iter().map(|model| model[i]).collect::<Vec<_>>(),
+                *digits,
+            )
         };
-        let cells: Vec<String> = columns.iter().map(cell).collect();
+        let cells: Vec<String> = columns.iter().enumerate().map(cell).collect();
         // Writing to a string does not fail.
         let _ = writeln!(out, "| {} | {} |", label.as_ref(), cells.join(" | "));
+    }
+    out
+}
+
+/// A line for each label and seed with all values, empty where there is none.
+pub(crate) fn csv(
+    first: &str,
+    columns: &[(&str, usize)],
+    rows: &[(impl AsRef<str>, Vec<Vec<f64>>)],
+) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let names = columns.iter().map(|(name, _)| quoted(name));
+    let head: Vec<String> = [quoted(first), quoted("seed")]
+        .into_iter()
+        .chain(names)
+        .collect();
+    let mut out = head.join(",") + "\n";
+    for (label, models) in rows {
+        for (seed, values) in models.iter().enumerate() {
+            let cells = values.iter().map(|value| match value.is_nan() {
+                true => String::new(),
+                false => value.to_string(),
+            });
+            let line: Vec<String> = [quoted(label.as_ref()), seed.to_string()]
+                .into_iter()
+                .chain(cells)
+                .collect();
+            out += &(line.join(",") + "\n");
+        }
     }
     out
 }
@@ -130,5 +180,10 @@ mod tests {
             markdown("x", &columns, &rows),
             "| x | a | b |\n|---|---|---|\n| one | 0.2 | 2 |\n| two | 1.5 (1.0 to 2.0) | 15 (10 to 20) |\n| none | - | - |\n"
         );
+        let rows = [("a \"b\"", vec![vec![0.5, f64::NAN], vec![2.0, 1.0]])];
+        let text = csv("x", &[("p", 1), ("q, r", 0)], &rows);
+        let expected =
+            "\"x\",\"seed\",\"p\",\"q, r\"\n\"a \"\"b\"\"\",0,0.5,\n\"a \"\"b\"\"\",1,2,1\n";
+        assert_eq!(text, expected);
     }
 }

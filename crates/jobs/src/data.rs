@@ -174,7 +174,7 @@ fn has_other_channels(error: &DataError) -> bool {
 ///
 /// # Errors
 /// An image cannot be read.
-pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
+pub fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     let mut bytes = Vec::new();
     for i in 0..data.len() {
         bytes.extend(data.id(i).into_bytes());

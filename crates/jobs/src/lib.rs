@@ -29,7 +29,7 @@ mod weights;
 pub use cache::CacheLocation;
 pub use choice::Choice;
 pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
-pub use data::{Form, list_inputs, open_data};
+pub use data::{Form, fingerprint, list_inputs, open_data};
 pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
 pub use embedded::{
     DIGITS, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS, EMOJI, EMOJI_SOURCE, embedded_size,
@@ -56,8 +56,8 @@ pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
     CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
     EditStep, METHODS, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan,
-    Training, follow, join_group, train_classifier_preset, train_direction_in,
-    train_direction_preset, train_preset,
+    Training, follow, join_group, runs_at_once, train_classifier_preset, train_direction_in,
+    train_direction_preset, train_preset, train_table,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -110,7 +110,7 @@ impl Weights {
 }
 
 /// Files of one network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Files {
     /// Weights, in one or several files.
     pub weights: Vec<PathBuf>,

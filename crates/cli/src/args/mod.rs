@@ -5,6 +5,7 @@ mod files;
 mod images;
 mod training;
 
+pub(crate) use crate::compare::CompareArgs;
 pub(crate) use crate::parse::{at_least_one, choice, interval, number, size, whole, whole_from};
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
 pub(crate) use evaluate::EvaluateArgs;
@@ -100,4 +101,6 @@ pub(crate) enum Verb {
     Evaluate(EvaluateArgs),
     /// Repeat a documented experiment and print its table.
     Reproduce(ReproduceArgs),
+    /// Train methods of fine-tuning next to each other, several seeds each, and print one table of quality and cost.
+    Compare(CompareArgs),
 }

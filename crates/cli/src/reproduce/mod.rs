@@ -88,7 +88,7 @@ fn table(table: PaperTable, args: &ReproduceArgs) -> Result<Option<Vec<Report>>>
     Ok(made.map(|report| vec![report]))
 }
 
-fn print(report: &Report) -> Result<()> {
+pub(crate) fn print(report: &Report) -> Result<()> {
     console::line(&report.text)?;
     if !report.reading.is_empty() {
         console::line(report.reading)?;

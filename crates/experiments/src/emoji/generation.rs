@@ -1,26 +1,20 @@
 //! Tables 3 and 4 on emoji: samples, and how many have an attribute that the target set lacks.
 
+use super::measure::{Measure, Row};
 use super::sets::{all_pictures, training_set};
-use super::{Judges, NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
+use super::{NOISE_SEED, PASSES_PER_SECOND, Study, Trained};
 use crate::draw::samples;
 use crate::emoji::EmojiScale;
 use crate::kept::Part;
 use crate::marked::marked_sheet;
 use crate::methods::Method;
 use crate::table::{Column, GAP, Report, markdown, numbers, write_files};
-use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
-use sdft_eval::{
-    EmojiJudged, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip,
-    retained_emoji, score_emoji, share_retained,
-};
+use sdft_eval::{judge_emoji, neighbour_strip};
 use sdft_imaging::{ImageSpec, Rgb8, grid};
 use sdft_jobs::{Context, Result};
-use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_models::LoadedModel;
 use sdft_train::{to_screens, to_tensor};
-use serde::{Deserialize, Serialize};
-use std::cell::OnceCell;
 use std::path::Path;
 
 /// Samples of each model in the picture, and its columns.
@@ -59,38 +53,6 @@ const COLUMNS: [Column<Row>; 13] = [
     ("copied", 2, |r| r.copied.unwrap_or(f64::NAN)),
 ];
 
-/// The measurements of one model's samples, or of real pictures.
-#[derive(Serialize, Deserialize)]
-struct Row {
-    n: usize,
-    coverage: f64,
-    women: f64,
-    dark: f64,
-    glasses: f64,
-    hats: f64,
-    sad_or_angry: f64,
-    animals: f64,
-    other: f64,
-    style: f64,
-    retained: Option<f64>,
-    aligned: Option<f64>,
-    kid_x1000: Option<f64>,
-    copied: Option<f64>,
-    /// The samples that come nearest to a picture that their model was trained on.
-    nearest: Vec<Near>,
-}
-
-/// A sample and the nearest picture of a training set.
-#[derive(Serialize, Deserialize)]
-struct Near {
-    sample: usize,
-    picture: usize,
-    /// Whether the mirrored picture is nearest.
-    mirrored: bool,
-    /// Root mean squared difference of values in [-1, 1].
-    distance: f64,
-}
-
 /// About how long the samples of a model take.
 pub(super) fn seconds(scale: &EmojiScale) -> f64 {
     (scale.samples * scale.steps) as f64 / PASSES_PER_SECOND
@@ -98,15 +60,9 @@ pub(super) fn seconds(scale: &EmojiScale) -> f64 {
 
 /// Samples of the models, and their table.
 pub(super) struct Generation {
-    judges: Judges,
-    fluent: Vec<Rgb8>,
-    /// Features of the Fluent pictures, once they are needed.
-    domain: OnceCell<Features>,
+    measure: Measure,
     /// The target set.
     target: Vec<Rgb8>,
-    /// The samples of the source model, and how they are judged.
-    source: Tensor,
-    judged_source: Vec<EmojiJudged>,
     rows: Vec<(String, Vec<Row>)>,
     panels: Vec<Rgb8>,
     nearest: Vec<Rgb8>,
@@ -123,14 +79,10 @@ impl Generation {
         };
         let name = "samples/source";
         let images = draw(name, &study.source.clone(), study, context)?;
-        let (judges, source) = (Judges::embedded()?, to_tensor(&images, &form())?);
+        let fluent = few(all_pictures(&emoji, EmojiStyle::Fluent));
         let mut all = Self {
-            judged_source: judge_emoji(&judges.both, &source)?,
-            judges,
-            fluent: few(all_pictures(&emoji, EmojiStyle::Fluent)),
-            domain: OnceCell::new(),
+            measure: Measure::new(&images, fluent)?,
             target: training_set("emoji-sdft", context)?,
-            source,
             rows: Vec::new(),
             panels: Vec::new(),
             nearest: Vec::new(),
@@ -138,7 +90,7 @@ impl Generation {
         let noto = few(training_set("emoji-source", context)?);
         all.rows = vec![
             all.real_row("all Noto pictures", &noto, study)?,
-            all.real_row("all Fluent pictures", &all.fluent, study)?,
+            all.real_row("all Fluent pictures", &all.measure.fluent, study)?,
             all.real_row("target set", &all.target, study)?,
         ];
         let row = all.kept_row(name, &images, &noto, study)?;
@@ -184,32 +136,9 @@ impl Generation {
         study: &mut Study<'_>,
     ) -> Result<Row> {
         let part = part(name, study);
-        study.kept.numbers(&part, &self.measured_by(study), || {
-            let samples = to_tensor(images, &form())?;
-            let copies = copied(&samples, &to_tensor(learned, &form())?)?;
-            let nearest = nearest_first(&copies.nearest);
-            let judged = judge_emoji(&self.judges.both, &samples)?;
-            Ok(Row {
-                retained: share_retained(&retained_emoji(&self.judged_source, &judged)?),
-                aligned: Some(aligned_distance(
-                    self.judges.first(),
-                    &self.source,
-                    &samples,
-                )?),
-                kid_x1000: Some(self.kid(images)?),
-                copied: Some(copies.share),
-                nearest: nearest
-                    .into_iter()
-                    .map(|sample| Near {
-                        sample,
-                        picture: copies.nearest[sample].index,
-                        mirrored: copies.mirrored[sample],
-                        distance: copies.nearest[sample].distance,
-                    })
-                    .collect(),
-                ..row_of(&judged)?
-            })
-        })
+        let measured_by = self.measured_by(study);
+        let measure = || self.measure.samples(images, learned);
+        study.kept.numbers(&part, &measured_by, measure)
     }
 
     /// The row of real pictures, measured unless the folder has its numbers.
@@ -221,42 +150,26 @@ impl Generation {
     ) -> Result<(String, Vec<Row>)> {
         let name = format!("samples/{}", label.replace(' ', "-").to_lowercase());
         let part = part(&name, study);
-        let row = study.kept.numbers(&part, &self.measured_by(study), || {
-            let is_domain = pictures == self.fluent;
-            let judged = judge_emoji(&self.judges.both, &to_tensor(pictures, &form())?)?;
-            Ok(Row {
-                kid_x1000: (!is_domain).then(|| self.kid(pictures)).transpose()?,
-                ..row_of(&judged)?
-            })
-        })?;
+        let measured_by = self.measured_by(study);
+        let row = study
+            .kept
+            .numbers(&part, &measured_by, || self.measure.pictures(pictures))?;
         Ok((label.to_owned(), vec![row]))
     }
 
     /// What numbers depend on, in addition to the images.
     fn measured_by(&self, study: &Study<'_>) -> String {
         let compared = study.options.scale.compared;
-        format!("{} {} {compared}", self.judges.weights, study.source.sha256)
-    }
-
-    /// KID against the Fluent pictures, x1000.
-    fn kid(&self, images: &[Rgb8]) -> Result<f64> {
-        let extractor = &self.judges.features;
-        let features = Features::new(extractor.extract(images)?, extractor.dim())?;
-        let domain = match self.domain.get() {
-            Some(domain) => domain,
-            None => {
-                let all = extractor.extract(&self.fluent)?;
-                let all = Features::new(all, extractor.dim())?;
-                self.domain.get_or_init(|| all)
-            }
-        };
-        Ok(1e3 * mmd2_unbiased(domain, &features, &KidOptions::default())?)
+        format!(
+            "{} {} {compared}",
+            self.measure.judges.weights, study.source.sha256
+        )
     }
 
     /// Puts the first samples into the picture; those that count for coverage have a frame.
     fn show(&mut self, title: &str, images: &[Rgb8]) -> Result<()> {
         let first = &images[..SHOWN.min(images.len())];
-        let judged = judge_emoji(&self.judges.both, &to_tensor(first, &form())?)?;
+        let judged = judge_emoji(&self.measure.judges.both, &to_tensor(first, &form())?)?;
         let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
         self.panels
             .push(marked_sheet(first, &marks, COLUMNS_SHOWN, title));
@@ -273,29 +186,6 @@ impl Generation {
         let stems = ["table", "samples"];
         write_files(out, stems, (text, READING), &numbers, Some(&picture))
     }
-}
-
-/// What the judges alone see.
-fn row_of(judged: &[EmojiJudged]) -> Result<Row> {
-    let score = score_emoji(judged)?;
-    let [women, dark, glasses, hats, sad_or_angry, animals] = score.attributes;
-    Ok(Row {
-        n: score.n,
-        coverage: score.coverage,
-        women,
-        dark,
-        glasses,
-        hats,
-        sad_or_angry,
-        animals,
-        other: score.other,
-        style: score.style,
-        retained: None,
-        aligned: None,
-        kid_x1000: None,
-        copied: None,
-        nearest: Vec::new(),
-    })
 }
 
 /// The samples that come nearest to a picture that their model was trained on, above that picture.
@@ -332,12 +222,12 @@ fn draw(
     let made_of = format!("{} {n} samples {steps} steps {NOISE_SEED}", model.sha256);
     let part = part(name, study);
     study.kept.images(&part, &made_of, context, |context| {
-        let drawn = samples(model, n, steps, NOISE_SEED, context)?;
+        let drawn = samples(model, [n, steps], NOISE_SEED, None, context)?;
         Ok(to_screens(&drawn, &form())?)
     })
 }
 
 /// The form of the emoji.
-pub(super) fn form() -> ImageSpec {
+pub(crate) fn form() -> ImageSpec {
     ImageSpec::rgb8(Emoji::SIZE, Emoji::SIZE)
 }

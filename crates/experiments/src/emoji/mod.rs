@@ -3,12 +3,15 @@
 mod editing;
 mod generation;
 mod lambda;
+mod measure;
 mod sets;
 mod study;
 mod translation;
 
+pub(crate) use generation::form;
 pub use lambda::choose_emoji_lambda;
-pub(crate) use sets::{ToEdit, to_edit, to_translate, training_set};
+pub(crate) use measure::{Measure as EmojiMeasure, Row as EmojiRow};
+pub(crate) use sets::{ToEdit, all_pictures, to_edit, to_translate, training_set};
 
 use crate::methods::{Method, unless_stopped};
 use crate::table::Report;

@@ -9,7 +9,7 @@ use sdft_settings::{layers, plan};
 use sdft_train::DataPlan;
 
 /// All pictures of a style.
-pub(super) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
+pub(crate) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
     let all = 0..emoji.entries().len();
     all.filter_map(|i| emoji.picture(i, style)).collect()
 }

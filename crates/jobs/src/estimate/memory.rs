@@ -45,6 +45,15 @@ impl Needed {
         })
     }
 
+    /// How often it fits into the available memory.
+    pub(crate) fn times_available(&self) -> usize {
+        match self.available {
+            None => 1,
+            // The cast saturates.
+            Some(available) => (available as f64 / (MARGIN * self.bytes.max(1) as f64)) as usize,
+        }
+    }
+
     /// Fails if there is not enough memory.
     pub(crate) fn check(&self, device: &Device) -> Result<()> {
         self.problem(device)

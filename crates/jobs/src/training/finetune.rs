@@ -211,6 +211,19 @@ pub fn train_preset(
 ) -> Result<Option<PathBuf>> {
     let mut table = layers::<TrainPlan>(&TRAINING, &[preset])?;
     set_all::<TrainPlan>(&mut table, assignments)?;
+    train_table(table, root, context)
+}
+
+/// Trains the model of a table of settings into `root`, unless it exists. The run is named after its folder and keeps its last checkpoint.
+/// Returns the file of the model, or `None` if the run was interrupted.
+///
+/// # Errors
+/// Those of [`TrainJob::from_settings`] and [`Run::run_in`].
+pub fn train_table(
+    mut table: Table,
+    root: &Path,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     put(&mut table, "name", name.into_owned());
     put(&mut table, "output.keep", 1);
@@ -218,6 +231,19 @@ pub fn train_preset(
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),
     }
+}
+
+/// How many runs like this one the machine holds at once: as many as there are threads, if memory allows. A GPU holds one.
+///
+/// # Errors
+/// Those of [`TrainJob::from_settings`].
+pub fn runs_at_once(table: &Table, context: &mut Context<'_>) -> Result<usize> {
+    if !context.device.is_cpu() {
+        return Ok(1);
+    }
+    let job = TrainJob::from_settings(table.clone(), context)?;
+    let threads = rayon::current_num_threads();
+    Ok(memory_of(job.plan())?.times_available().clamp(1, threads))
 }
 
 impl FineTuning {

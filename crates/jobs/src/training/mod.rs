@@ -15,7 +15,7 @@ pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
 pub use direction::{
     DirectionJob, DirectionOptions, EditStep, train_direction_in, train_direction_preset,
 };
-pub use finetune::{TrainJob, train_preset};
+pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
 pub use group::{follow, join_group};
 pub use networks::{ModelPlan, TrainPlan};
 pub(crate) use networks::{adapter_sizes, sides, trainable};
