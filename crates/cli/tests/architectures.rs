@@ -133,6 +133,43 @@ fn an_edm_network_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
     killed_and_resumed_equals_undisturbed(EDM, &[]);
 }
 
+/// DogFit, Diff-Tuning, DDPM-PA, L2-SP, EWC and ANT's noise at once, next to SDFT.
+const METHODS: [&str; 22] = [
+    "--set",
+    "loss.dogfit.weight=1.5",
+    "--set",
+    "loss.keep.weight=0.5",
+    "--set",
+    "loss.bank.images=4",
+    "--set",
+    "loss.bank.sampler=ddim4",
+    "--set",
+    "loss.pairwise.weight=5",
+    "--set",
+    "loss.pairwise.hf_weight=5",
+    "--set",
+    "loss.pairwise.hf_mse_weight=0.1",
+    "--set",
+    "loss.anchor.l2_sp=0.1",
+    "--set",
+    "loss.anchor.ewc=0.1",
+    "--set",
+    "loss.anchor.gradients=4",
+    "--set",
+    "loss.ant.rounds=1",
+];
+
+#[test]
+fn every_method_fine_tunes_a_unet2d_and_a_killed_run_equals_an_undisturbed_one() {
+    let noisy = ["--set", "loss.timesteps=power-1"];
+    killed_and_resumed_equals_undisturbed(UNET2D, &[&METHODS[..], &noisy].concat());
+}
+
+#[test]
+fn every_method_fine_tunes_an_edm_network_and_a_killed_run_equals_an_undisturbed_one() {
+    killed_and_resumed_equals_undisturbed(EDM, &METHODS);
+}
+
 #[test]
 fn a_lora_is_trained_and_a_killed_run_equals_an_undisturbed_one() {
     let lora = ["--set", "adapter.kind=lora", "--set", "adapter.rank=2"];

@@ -28,128 +28,130 @@ impl Objective {
         batch: &NoisedBatch<'_>,
         aux: Option<&Auxiliary<'_>>,
     ) -> Result<Terms> {
-        let n = batch.x0.dim(0)?;
-        let xt = q_sample(batch.x0, batch.levels, batch.noise)?;
-        let aux = match (self.aux, aux) {
-            (Some(term), Some(aux)) => Some((term, aux)),
-            (None, _) => None,
-            (Some(_), None) => {
-                bail!("the objective has an auxiliary term but no auxiliary inputs were given")
-            }
-        };
-        let kept = match (self.keep, batch.kept) {
-            (Some(weight), Some(kept)) => Some((weight, kept)),
-            (None, _) => None,
-            (Some(_), None) => {
-                bail!("the objective keeps samples of the source model, but none were given")
-            }
-        };
-        let (mut inputs, mut levels) = (vec![xt.clone()], batch.levels.to_vec());
-        if let Some((_, aux)) = aux {
-            inputs.push(aux.z.clone());
-            levels.extend(aux.levels);
-        }
-        let compared = levels.len();
-        if let Some((_, kept)) = kept {
-            inputs.push(q_sample(kept.x0, kept.levels, kept.noise)?);
-            levels.extend(kept.levels);
-        }
-        let input = match &inputs[..] {
-            [images] => images.clone(),
-            all => Tensor::cat(all, 0)?,
-        };
-        let student = predict_at(target, &input, &levels)?;
-        let of_images = student.narrow(0, n)?;
-        let base_of_images = base(self, diffusion, &of_images, &xt, batch)?;
+        let inputs = Inputs::new(self, batch, aux)?;
+        let student = predict_at(target, &inputs.x, &inputs.levels)?;
+        let of_images = student.narrow(0, inputs.images)?;
+        let own = base(self, diffusion, &of_images, &inputs.xt, batch)?;
         let mut terms = Terms {
-            mse: base_of_images.mse,
-            vb: base_of_images.vb,
-            base_each: base_of_images.each,
+            mse: own.mse,
+            vb: own.vb,
+            base_each: own.each,
             distill_each: None,
             aux_each: None,
-            total: base_of_images.mean.clone(),
-            base: base_of_images.mean,
+            total: own.mean.clone(),
+            base: own.mean,
             distill: None,
             aux: None,
             kept: None,
             pairwise: None,
         };
         let mut weighted = Vec::new();
-        if let Some((weight, kept)) = kept {
-            let own = NoisedBatch::new(kept.x0, kept.levels, kept.noise);
-            let (start, k) = (compared, kept.levels.len());
-            let of_kept = student.narrow(start, k)?;
-            let loss = base(self, diffusion, &of_kept, &input.narrow(0, start, k)?, &own)?;
+        if let (Some(weight), Some(kept)) = (self.keep, batch.kept) {
+            let (start, k) = (inputs.compared, kept.levels.len());
+            let xt = inputs.x.narrow(0, start, k)?;
+            let of_kept = NoisedBatch::new(kept.x0, kept.levels, kept.noise);
+            let loss = base(self, diffusion, &student.narrow(start, k)?, &xt, &of_kept)?;
             let mean = (loss.mean * kept.factor)?;
             weighted.push((weight, mean.clone()));
             terms.kept = Some(mean);
         }
-        let x0 = |prediction: &Prediction| -> Result<Tensor> {
-            let known =
-                Prediction::new(self.known(&prediction.output)?, prediction.prediction_type);
-            known.x0(&self.known(&xt)?, batch.levels)
-        };
-        let mut pairs = match self.pairwise {
-            None => None,
-            Some(term) => Some(fine_error(&term, &x0(&of_images)?, &self.known(batch.x0)?)?),
-        };
+        if let Some(term) = self.pairwise {
+            let x0 = self.known_x0(&of_images, &inputs, batch)?;
+            terms.pairwise = Some(fine_error(&term, &x0, &self.known(batch.x0)?)?);
+        }
         if self.distills() {
             let Some(source) = source else {
                 bail!(
                     "the objective compares with the source model, but no source model was given"
                 );
             };
-            let seen = self.seen(batch)?;
-            if self.distill.is_some() && seen.is_empty() {
-                terms.distill = Some(terms.base.zeros_like()?);
-            }
-            let rows: Vec<usize> = seen.iter().copied().chain(n..compared).collect();
-            if !rows.is_empty() {
-                let levels: Vec<Level> = rows.iter().map(|&row| levels[row]).collect();
-                let input = take(&input, &rows)?;
-                let teacher = predict_at(source, &input, &levels)?;
-                let student = Prediction::new(
-                    self.known(&take(&student.output, &rows)?)?,
-                    student.prediction_type,
-                );
-                let teacher =
-                    Prediction::new(self.known(&teacher.output)?, teacher.prediction_type);
-                if let (Some(term), Some(pairs)) = (self.pairwise, &mut pairs)
-                    && self.compares_pairs()
-                {
-                    let [student, source] = [x0(&of_images)?, x0(&teacher.narrow(0, n)?)?];
-                    *pairs = (&*pairs + distances_of_pairs(&term, &student, &source)?)?;
-                }
-                let input = self.known(&input)?;
-                let space = self.distill_space;
-                let mask = match batch.mask {
-                    None => None,
-                    Some(mask) => Some(with_ones(mask, &seen, levels.len() - seen.len())?),
-                };
-                let distances =
-                    distance(space, &student, &teacher, &input, &levels, mask.as_ref())?;
-                if let Some(term) = self.distill
-                    && !seen.is_empty()
-                {
-                    let each = distances.narrow(0, 0, seen.len())?;
-                    let mean = distill(&term, &each, &seen, batch)?;
-                    weighted.push((term.lambda, mean.clone()));
-                    (terms.distill, terms.distill_each) = (Some(mean), Some(each));
-                }
-                if let Some((term, aux)) = aux {
-                    let each = distances.narrow(0, seen.len(), aux.levels.len())?;
-                    let mean = auxiliary(&each, aux)?;
-                    weighted.push((term.lambda, mean.clone()));
-                    (terms.aux, terms.aux_each) = (Some(mean), Some(each));
-                }
-            }
+            let compared = Compared {
+                inputs: &inputs,
+                student: &student,
+                source,
+                batch,
+            };
+            self.compare(&compared, aux, &mut terms, &mut weighted)?;
         }
-        if let Some(pairs) = pairs {
+        if let Some(pairs) = &terms.pairwise {
             weighted.push((1.0, pairs.clone()));
-            terms.pairwise = Some(pairs);
         }
         terms.total = total(&terms.base, &weighted)?;
         Ok(terms)
+    }
+
+    /// Adds the terms that compare student and source model, and their factors.
+    fn compare(
+        &self,
+        compared: &Compared<'_>,
+        aux: Option<&Auxiliary<'_>>,
+        terms: &mut Terms,
+        weighted: &mut Vec<(f64, Tensor)>,
+    ) -> Result<()> {
+        let Compared {
+            inputs,
+            student,
+            source,
+            batch,
+        } = *compared;
+        let seen = self.seen(batch)?;
+        if self.distill.is_some() && seen.is_empty() {
+            terms.distill = Some(terms.base.zeros_like()?);
+        }
+        let aux_rows = inputs.images..inputs.compared;
+        let rows: Vec<usize> = seen.iter().copied().chain(aux_rows).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let levels: Vec<Level> = rows.iter().map(|&row| inputs.levels[row]).collect();
+        let x = take(&inputs.x, &rows)?;
+        let teacher = predict_at(source, &x, &levels)?;
+        if let (Some(term), Some(pairs)) = (self.pairwise, &terms.pairwise)
+            && self.compares_pairs()
+        {
+            let n = inputs.images;
+            let own = self.known_x0(&student.narrow(0, n)?, inputs, batch)?;
+            let of_source = self.known_x0(&teacher.narrow(0, n)?, inputs, batch)?;
+            terms.pairwise = Some((pairs + distances_of_pairs(&term, &own, &of_source)?)?);
+        }
+        let student = Prediction::new(
+            self.known(&take(&student.output, &rows)?)?,
+            student.prediction_type,
+        );
+        let teacher = Prediction::new(self.known(&teacher.output)?, teacher.prediction_type);
+        let mask = match batch.mask {
+            None => None,
+            Some(mask) => Some(with_ones(mask, &seen, levels.len() - seen.len())?),
+        };
+        let (space, x) = (self.distill_space, self.known(&x)?);
+        let distances = distance(space, &student, &teacher, &x, &levels, mask.as_ref())?;
+        if let Some(term) = self.distill
+            && !seen.is_empty()
+        {
+            let each = distances.narrow(0, 0, seen.len())?;
+            let mean = distill(&term, &each, &seen, batch)?;
+            weighted.push((term.lambda, mean.clone()));
+            (terms.distill, terms.distill_each) = (Some(mean), Some(each));
+        }
+        if let (Some(term), Some(aux)) = (self.aux, aux) {
+            let each = distances.narrow(0, seen.len(), aux.levels.len())?;
+            let mean = auxiliary(&each, aux)?;
+            weighted.push((term.lambda, mean.clone()));
+            (terms.aux, terms.aux_each) = (Some(mean), Some(each));
+        }
+        Ok(())
+    }
+
+    /// The predicted clean images, in the channels that the source model has learned.
+    fn known_x0(
+        &self,
+        prediction: &Prediction,
+        inputs: &Inputs,
+        batch: &NoisedBatch<'_>,
+    ) -> Result<Tensor> {
+        let output = self.known(&prediction.output)?;
+        let known = Prediction::new(output, prediction.prediction_type);
+        known.x0(&self.known(&inputs.xt)?, batch.levels)
     }
 
     /// The channels that the source model has learned.
@@ -172,6 +174,65 @@ impl Objective {
             None => Ok(Vec::new()),
         }
     }
+}
+
+/// The inputs of a student as one batch: images, auxiliary inputs, kept samples.
+struct Inputs {
+    /// The noised images.
+    xt: Tensor,
+    /// All inputs, and the level of each.
+    x: Tensor,
+    levels: Vec<Level>,
+    /// Number of images, and of images and auxiliary inputs: those that the source model can see.
+    images: usize,
+    compared: usize,
+}
+
+impl Inputs {
+    fn new(
+        objective: &Objective,
+        batch: &NoisedBatch<'_>,
+        aux: Option<&Auxiliary<'_>>,
+    ) -> Result<Self> {
+        let images = batch.x0.dim(0)?;
+        let xt = q_sample(batch.x0, batch.levels, batch.noise)?;
+        let (mut parts, mut levels) = (vec![xt.clone()], batch.levels.to_vec());
+        if objective.aux.is_some() {
+            let Some(aux) = aux else {
+                bail!("the objective has an auxiliary term but no auxiliary inputs were given");
+            };
+            parts.push(aux.z.clone());
+            levels.extend(aux.levels);
+        }
+        let compared = levels.len();
+        if objective.keep.is_some() {
+            let Some(kept) = batch.kept else {
+                bail!("the objective keeps samples of the source model, but none were given");
+            };
+            parts.push(q_sample(kept.x0, kept.levels, kept.noise)?);
+            levels.extend(kept.levels);
+        }
+        let x = match &parts[..] {
+            [images] => images.clone(),
+            all => Tensor::cat(all, 0)?,
+        };
+        Ok(Self {
+            xt,
+            x,
+            levels,
+            images,
+            compared,
+        })
+    }
+}
+
+/// What a comparison with the source model is made of.
+#[derive(Clone, Copy)]
+struct Compared<'a> {
+    inputs: &'a Inputs,
+    student: &'a Prediction,
+    source: &'a dyn Denoiser,
+    batch: &'a NoisedBatch<'a>,
 }
 
 /// DDPM-PA's squared error of high frequencies, with its factor.

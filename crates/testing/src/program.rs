@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 #[derive(Debug)]
 pub struct Workspace {
     dir: tempfile::TempDir,
+    /// The user's cache folder of the program.
+    cache: tempfile::TempDir,
     program: PathBuf,
 }
 
@@ -18,6 +20,7 @@ impl Workspace {
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
+            cache: tempfile::tempdir().expect("a temporary folder"),
             program: program.into(),
         }
     }
@@ -39,10 +42,11 @@ impl Workspace {
         path
     }
 
-    /// The program with these arguments, to be run in the folder.
+    /// The program with these arguments, to be run in the folder, with an empty user cache at first.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.dir.path());
+        command.env("XDG_CACHE_HOME", self.cache.path());
         command
     }
 
