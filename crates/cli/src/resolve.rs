@@ -12,7 +12,7 @@ use crate::names::Names;
 use anyhow::Result;
 use sdft_assets::Needs;
 use sdft_features::LpipsNet;
-use sdft_jobs::{ClipModel, EMBEDDED_IMAGES, EditStep, GoalNetwork, PairPart};
+use sdft_jobs::{ClipModel, EMBEDDED_IMAGES, EditStep, GoalNetwork, PairPart, is_embedded};
 use sdft_models::{LoadOptions, inspect_file};
 use sdft_train::Size;
 use std::path::{Path, PathBuf};
@@ -362,8 +362,9 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
 fn of_compare(args: &mut CompareArgs, names: &mut Names) -> Result<()> {
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
+    let is_folder = |data: &PathBuf| !is_embedded(&data.to_string_lossy());
     // Embedded images are judged by embedded networks.
-    if args.data.is_some() {
+    if args.data.as_ref().is_some_and(is_folder) {
         names.network("inception", &args.weights);
     }
     Ok(())
