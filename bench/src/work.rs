@@ -211,7 +211,7 @@ fn block(case: &Case) -> Result<Run> {
             let params = weights(&specs_of(load)?)?;
             let block = load(&Scope::root(&params))?;
             (
-                Box::new(move |x| block.forward(x)),
+                Box::new(move |x| block.forward(x, None)),
                 [batch, c_in, side, side],
             )
         }
