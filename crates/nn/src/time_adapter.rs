@@ -70,6 +70,13 @@ impl TimeAdapter {
         }
     }
 
+    /// Whether a parameter of this name belongs to the last layer of an adapter, in which its result is linear.
+    pub fn is_last(name: &str) -> bool {
+        let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        let adapter = layer.strip_suffix(".up");
+        adapter.is_some_and(|adapter| adapter.ends_with(Self::NAME))
+    }
+
     /// `x` `[B, C, N]` and the activated embedding `[B, E]` to the shape of `x`.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub use direction::{
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
 pub use networks::{ModelPlan, TrainPlan};
-pub(crate) use networks::{adapter_sizes, sides, trainable};
+pub(crate) use networks::{adapter_sizes, sides, trainable, trained_architecture};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING};
 pub use run::{Run, Training};
