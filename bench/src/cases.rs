@@ -1,5 +1,6 @@
 //! The cases that are measured.
 
+use sdft_adapters::AdapterKind;
 use sdft_adm::AdmConfig;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,15 @@ pub(crate) enum Pass {
     /// One step of SDFT.
     #[serde(rename = "sdft step")]
     Sdft,
+    /// One step of naive fine-tuning of a LoRA.
+    #[serde(rename = "lora step")]
+    Lora,
+    /// The same with DiffFit.
+    #[serde(rename = "difffit step")]
+    Difffit,
+    /// The same with a time-aware adapter.
+    #[serde(rename = "time-aware step")]
+    TimeAware,
     /// Ten steps of deterministic DDIM, from noise to images.
     #[serde(rename = "sampling")]
     Sampling,
@@ -97,7 +107,20 @@ impl Pass {
             Self::Step => "step",
             Self::Recomputed => "recomputed step",
             Self::Sdft => "sdft step",
+            Self::Lora => "lora step",
+            Self::Difffit => "difffit step",
+            Self::TimeAware => "time-aware step",
             Self::Sampling => "ddim10",
+        }
+    }
+
+    /// What a step trains.
+    pub(crate) fn adapter(self) -> AdapterKind {
+        match self {
+            Self::Lora => AdapterKind::Lora,
+            Self::Difffit => AdapterKind::Difffit,
+            Self::TimeAware => AdapterKind::TimeAware,
+            _ => AdapterKind::Full,
         }
     }
 }
@@ -180,7 +203,9 @@ impl Case {
             Pass::Backward => 2.0,
             Pass::Both | Pass::Step => 3.0,
             Pass::Sampling => 10.0,
-            Pass::Recomputed | Pass::Sdft => return None,
+            Pass::Recomputed | Pass::Sdft | Pass::Lora | Pass::Difffit | Pass::TimeAware => {
+                return None;
+            }
         };
         let conv = |batch: usize, c_in: usize, c_out: usize, side: usize, k: usize| {
             2.0 * (batch * c_in * c_out * side * side * k * k) as f64
@@ -242,9 +267,10 @@ impl Case {
         24.0 * cost.parameters as f64 + kept * *batch as f64 * cost.activation_bytes + 5e8
     }
 
-    /// The naive step of the same work, with which a recomputed or SDFT step is compared.
+    /// The naive step of the same work, with which a recomputed or SDFT step and that of an adapter are compared.
     pub(crate) fn naive(&self) -> Option<Self> {
-        matches!(self.pass, Pass::Recomputed | Pass::Sdft).then(|| Self {
+        let is_other = matches!(self.pass, Pass::Recomputed | Pass::Sdft);
+        (is_other || self.pass.adapter() != AdapterKind::Full).then(|| Self {
             pass: Pass::Step,
             ..self.clone()
         })
@@ -282,7 +308,10 @@ pub(crate) fn cases() -> Vec<Case> {
             pass,
         }));
     };
-    use Pass::{Backward, Both, Forward, InputGradient, Recomputed, Sdft, Step, WeightGradient};
+    use Pass::{
+        Backward, Both, Difffit, Forward, InputGradient, Lora, Recomputed, Sdft, Step, TimeAware,
+        WeightGradient,
+    };
     let conv = |[batch, c_in, c_out, side]: [usize; 4], (k, stride, pad), upsample| Work::Conv {
         batch,
         c_in,
@@ -380,16 +409,16 @@ pub(crate) fn cases() -> Vec<Case> {
         );
     }
     for (side, batch) in [(64, 1), (64, 4), (256, 1), (256, 4)] {
-        let config = Box::new(light(side));
-        add(
-            Work::Network {
-                label: "light".into(),
-                batch,
-                config,
-                weighting: "p2".into(),
-            },
-            &[Forward, Step, Recomputed, Sdft],
-        );
+        let work = Work::Network {
+            label: "light".into(),
+            batch,
+            config: Box::new(light(side)),
+            weighting: "p2".into(),
+        };
+        add(work.clone(), &[Forward, Step, Recomputed, Sdft]);
+        if (side, batch) == (64, 4) {
+            add(work, &[Lora, Difffit, TimeAware]);
+        }
     }
     all
 }

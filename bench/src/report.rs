@@ -76,7 +76,7 @@ impl Report {
         format!(
             "kernels {}; products of matrices reach {} thread(s)\n{}\
              cpu and wall: milliseconds, median. GF/s: operations of the direct sum, so that fast convolutions can exceed the peak.\n\
-             other: the fastest that computes in the same precision, or our own naive step for \"sdft\" and \"recomputed\". Below a network: the cpu ratio to each.\n\
+             other: the fastest that computes in the same precision, or our own naive step for \"sdft\", \"recomputed\" and adapters. Below a network: the cpu ratio to each.\n\
              ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
              memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",

@@ -6,10 +6,11 @@ use crate::inputs::{SEED, block_weights, formula, network_weights};
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_autograd::{attention, backward, conv2d_padded, norm_act, upsample_nearest_2x};
 use sdft_cuda::{allow_tf32, synchronize};
-use sdft_diffusion::{ComputeMode, PredictionType};
+use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_kernels::{Activation, AttentionOrder};
 use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
@@ -211,7 +212,7 @@ fn block(case: &Case) -> Result<Run> {
             let params = weights(&specs_of(load)?)?;
             let block = load(&Scope::root(&params))?;
             (
-                Box::new(move |x| block.forward(x)),
+                Box::new(move |x| block.forward(x, None)),
                 [batch, c_in, side, side],
             )
         }
@@ -312,6 +313,14 @@ fn step(
     pass: Pass,
     (device, precision): (&Device, Precision),
 ) -> Result<Run> {
+    let adapter = AdapterConfig {
+        kind: pass.adapter(),
+        ..AdapterConfig::default()
+    };
+    let config = &AdmConfig {
+        time_adapter_rank: adapter.time_adapter_rank(),
+        ..config.clone()
+    };
     let params = network_weights(config)?.to(DType::F32, device)?;
     let sdft = pass == Pass::Sdft;
     let mut plan = Plan {
@@ -337,12 +346,21 @@ fn step(
         dtype: precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
-    let network = Box::new(TrainableUnet::new(
-        &params,
-        config,
-        PredictionType::Epsilon,
-        mode,
-    )?);
+    let build = |params: &Params| -> candle_core::Result<Box<dyn Trainable>> {
+        let kind = PredictionType::Epsilon;
+        Ok(Box::new(TrainableUnet::new(params, config, kind, mode)?))
+    };
+    let network = match adapter.kind {
+        AdapterKind::Full => build(&params)?,
+        _ => {
+            let base = Base {
+                params: &params,
+                specs: &Unet::specs(config)?,
+                sha256: String::new(),
+            };
+            Box::new(AdaptedNetwork::new(&adapter, base, SEED, build)?)
+        }
+    };
     let image = [3, config.image_size, config.image_size];
     let mut learner = Learner::new(&plan, network, source, image, 0)?;
     drop(params);

@@ -1,5 +1,6 @@
 //! The readers: each kind of file, and the function that reads it.
 
+use sdft_adapters::AdapterFile;
 use sdft_checkpoint::ReadOptions;
 use sdft_imaging::{Limits, Reading};
 use sdft_models::LoadOptions;
@@ -19,7 +20,8 @@ pub struct Reader {
 }
 
 /// All readers, by name.
-pub const READERS: [Reader; 17] = [
+pub const READERS: [Reader; 19] = [
+    reader("adapter", adapter),
     reader("bmp", image),
     reader("direction", direction),
     reader("exclude", exclude),
@@ -31,6 +33,7 @@ pub const READERS: [Reader; 17] = [
         ..reader("npz", npz)
     },
     reader("parquet", table),
+    reader("peft", peft),
     reader("plan", plan),
     Reader {
         repair: Some(crate::fix_png_checksums),
@@ -126,6 +129,41 @@ fn weights(bytes: &[u8]) -> bool {
         "a model that cannot be read"
     );
     is_read
+}
+
+/// The network that the adapters of the corpus were trained on.
+const BASE: &[u8] = include_bytes!("../corpus/safetensors/unet.safetensors");
+
+fn adapter(bytes: &[u8]) -> bool {
+    in_file(bytes, "adapter.safetensors", is_applied)
+}
+
+/// A folder of peft: the bytes are its configuration if they are text, and its weights if not; the other file is undamaged.
+fn peft(bytes: &[u8]) -> bool {
+    let config = include_bytes!("../corpus/peft/adapter_config.json");
+    let weights = include_bytes!("../corpus/peft/adapter_model.safetensors");
+    let [config, weights]: [&[u8]; 2] = match bytes.is_ascii() {
+        true => [bytes, weights],
+        false => [config, bytes],
+    };
+    in_file(config, "adapter_config.json", |path| {
+        let folder = path.parent().expect("the folder of a file");
+        fs::write(folder.join("adapter_model.safetensors"), weights).expect("a temporary file");
+        is_applied(folder)
+    })
+}
+
+/// Whether a network loads with this adapter.
+fn is_applied(path: &Path) -> bool {
+    let adapter = AdapterFile {
+        path: path.to_owned(),
+        strength: 0.7,
+    };
+    let options = LoadOptions {
+        adapters: vec![adapter],
+        ..LoadOptions::default()
+    };
+    sdft_models::load_network_bytes("file", BASE, &options).is_ok()
 }
 
 fn direction(bytes: &[u8]) -> bool {

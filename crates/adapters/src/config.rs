@@ -17,6 +17,8 @@ pub enum AdapterKind {
     Lora,
     /// Biases, norms, the class embedding, and scales of branches.
     Difffit,
+    /// Attention blocks, and an adapter in each that the time embedding scales and shifts.
+    TimeAware,
     /// Parameters by name.
     Names,
 }
@@ -28,6 +30,7 @@ impl AdapterKind {
             Self::Full => "full",
             Self::Lora => "lora",
             Self::Difffit => "difffit",
+            Self::TimeAware => "time-aware",
             Self::Names => "names",
         }
     }
@@ -46,7 +49,7 @@ const MOST: usize = 65_536;
 pub struct AdapterConfig {
     /// What is trained.
     pub kind: AdapterKind,
-    /// LoRA: the rank of a change; 8 if not given.
+    /// LoRA: the rank of a change; 8 if not given. Time-aware: the width of an adapter; an eighth of its block's channels if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
     /// LoRA: a change is multiplied by alpha / rank; the rank if not given.
@@ -79,6 +82,11 @@ impl AdapterConfig {
         self.rank.unwrap_or(RANK)
     }
 
+    /// Time-aware: the rank of the adapters as a network's configuration has it, 0 for an eighth of the channels. `None` for other kinds.
+    pub fn time_adapter_rank(&self) -> Option<usize> {
+        (self.kind == AdapterKind::TimeAware).then(|| self.rank.unwrap_or(0))
+    }
+
     /// LoRA: the factor of `B A`.
     pub fn scale(&self) -> f64 {
         let rank = self.rank() as f64;
@@ -108,25 +116,27 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::Config`] with the first such key.
     pub fn check(&self) -> Result<()> {
+        use AdapterKind::{Lora, Names, TimeAware};
         let kind = self.kind;
-        let given = [
-            ("rank", self.rank.is_some(), AdapterKind::Lora),
-            ("alpha", self.alpha.is_some(), AdapterKind::Lora),
-            ("rank_stabilised", self.rank_stabilised, AdapterKind::Lora),
-            ("targets", !self.targets.is_empty(), AdapterKind::Lora),
-            ("names", !self.names.is_empty(), AdapterKind::Names),
+        let given: [(_, _, &[AdapterKind]); 5] = [
+            ("rank", self.rank.is_some(), &[Lora, TimeAware]),
+            ("alpha", self.alpha.is_some(), &[Lora]),
+            ("rank_stabilised", self.rank_stabilised, &[Lora]),
+            ("targets", !self.targets.is_empty(), &[Lora]),
+            ("names", !self.names.is_empty(), &[Names]),
         ];
         for (key, is_given, of) in given {
-            if is_given && kind != of {
+            if is_given && !of.contains(&kind) {
+                let of: Vec<String> = of.iter().map(|kind| format!("{:?}", kind.name())).collect();
                 let problem = format!(
-                    "belongs to adapter.kind = \"{}\", found \"{}\"",
-                    of.name(),
+                    "belongs to adapter.kind = {}, found {:?}",
+                    of.join(" or "),
                     kind.name()
                 );
                 return Err(Error::config(key, problem));
             }
         }
-        if kind == AdapterKind::Names && self.names.is_empty() {
+        if kind == Names && self.names.is_empty() {
             let problem = "expected patterns of the parameters to train, as in [\"*.qkv.*\"]";
             return Err(Error::config("names", problem));
         }
@@ -145,12 +155,16 @@ impl AdapterConfig {
 }
 
 impl fmt::Display for AdapterConfig {
-    /// `full`, `LoRA of rank 8`, `DiffFit` or `names qkv, bias`.
+    /// `full`, `LoRA of rank 8`, `DiffFit`, `time-aware adapter` or `names qkv, bias`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             AdapterKind::Full => f.write_str("full"),
             AdapterKind::Lora => write!(f, "LoRA of rank {}", self.rank()),
             AdapterKind::Difffit => f.write_str("DiffFit"),
+            AdapterKind::TimeAware => match self.rank {
+                None => f.write_str("time-aware adapter"),
+                Some(rank) => write!(f, "time-aware adapter of rank {rank}"),
+            },
             AdapterKind::Names => write!(f, "names {}", self.names.join(", ")),
         }
     }
@@ -170,7 +184,12 @@ mod tests {
             Error::Config { key, .. } => key,
             other => panic!("{other}"),
         };
-        for kind in [AdapterKind::Full, AdapterKind::Lora, AdapterKind::Difffit] {
+        for kind in [
+            AdapterKind::Full,
+            AdapterKind::Lora,
+            AdapterKind::Difffit,
+            AdapterKind::TimeAware,
+        ] {
             of(kind).check().unwrap();
         }
         let rank = |kind, rank| AdapterConfig {
@@ -179,6 +198,13 @@ mod tests {
         };
         assert_eq!(key(rank(AdapterKind::Full, 4)), "rank");
         assert_eq!(key(rank(AdapterKind::Lora, 0)), "rank");
+        assert_eq!(key(rank(AdapterKind::TimeAware, 0)), "rank");
+        rank(AdapterKind::TimeAware, 4).check().unwrap();
+        let alpha = AdapterConfig {
+            alpha: Some(4.0),
+            ..of(AdapterKind::TimeAware)
+        };
+        assert_eq!(key(alpha), "alpha");
         assert_eq!(key(of(AdapterKind::Names)), "names");
         let names = AdapterConfig {
             names: vec!["bias".into()],

@@ -1,4 +1,4 @@
-//! The file of an adapter: its tensors, and what they are.
+//! The file of an adapter: its tensors and metadata.
 
 use crate::config::AdapterConfig;
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ impl Adapter {
     ///
     /// # Errors
     /// - [`Error::Weights`] if the file cannot be read
-    /// - [`Error::File`] if it is no adapter, or uses a setting of peft that is not supported
+    /// - [`Error::File`] if it is not an adapter, or uses a setting of peft that is not supported
     pub fn read(path: &Path) -> Result<Self> {
         if let Some(folder) = peft::folder_of(path) {
             return peft::read(folder);

@@ -4,7 +4,7 @@ use crate::change::{Change, factor_shapes};
 use crate::config::{AdapterConfig, AdapterKind};
 use crate::error::{Error, Result};
 use crate::pattern::{matches, no_match, select};
-use sdft_nn::{Init, ParamSpec};
+use sdft_nn::{Init, ParamSpec, TimeAdapter};
 use std::collections::BTreeSet;
 
 /// The projections of attention: guided-diffusion's and EDM's `qkv`, `proj_out` and `proj`, diffusers' `to_*`.
@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 const ATTENTION: [&str; 7] = [
     "qkv", "proj_out", "proj", "to_q", "to_k", "to_v", "to_out.0",
 ];
+
+/// The norms in front of them, which are under the same prefix: guided-diffusion's, diffusers' and EDM's.
+const NORMS: [&str; 3] = ["norm", "group_norm", "norm2"];
 
 /// The tables and layers that embed classes.
 const CLASSES: [&str; 3] = ["label_emb", "class_embedding", "map_label"];
@@ -48,6 +51,7 @@ impl Changes {
             }
             AdapterKind::Lora => lora(config, specs)?,
             AdapterKind::Difffit => difffit(specs),
+            AdapterKind::TimeAware => time_aware(specs),
         };
         match changes.entries.is_empty() {
             true => Err(Error::config(
@@ -167,6 +171,24 @@ fn difffit(specs: &[ParamSpec]) -> Changes {
     changes
 }
 
+/// Source: Moon et al. 2022 (A3FT): the attention blocks and the adapters in them.
+fn time_aware(specs: &[ParamSpec]) -> Changes {
+    let adapter = format!(".{}.", TimeAdapter::NAME);
+    let block = |spec: &'_ ParamSpec| Some(spec.name.split_once(&adapter)?.0.to_owned());
+    let blocks: BTreeSet<String> = specs.iter().filter_map(block).collect();
+    let is_trained = |spec: &&ParamSpec| {
+        let layer = spec.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        let in_block = |own: &&str| {
+            let block = layer.strip_suffix(own)?.strip_suffix('.')?;
+            blocks.contains(block).then_some(())
+        };
+        let mut own = ATTENTION.iter().chain(&NORMS);
+        spec.name.contains(&adapter) || own.any(|own| in_block(own).is_some())
+    };
+    let trained = specs.iter().filter(is_trained);
+    trained.fold(Changes::default(), Changes::with_whole)
+}
+
 /// Whether the output of this layer is added to the input of a block: the last convolution of a residual block, or the last projection of
 /// attention.
 fn ends_branch(layer: &str, layers: &BTreeSet<&str>) -> bool {
@@ -270,6 +292,42 @@ mod tests {
         ]);
         let changes = Changes::of(&config, &edm).unwrap();
         assert_eq!(changes.trained[0].name, "b.conv1.gamma");
+    }
+
+    #[test]
+    fn a_time_aware_adapter_trains_the_blocks_that_have_one() {
+        let config = AdapterConfig {
+            kind: AdapterKind::TimeAware,
+            ..AdapterConfig::default()
+        };
+        let mut all = vec![
+            ("res.norm2.weight", &[8][..]),
+            ("res.qkv_layer.weight", &[8, 8]),
+            ("res.conv.weight", &[8, 8, 3, 3]),
+            ("attn.group_norm.weight", &[8]),
+            ("attn.to_q.bias", &[8]),
+            ("attn.to_out.0.weight", &[8, 8]),
+            ("other.qkv.weight", &[24, 8, 1]),
+        ];
+        assert!(Changes::of(&config, &specs(&all)).is_err());
+        all.insert(5, ("attn.adapter.up.weight", &[8, 1, 1]));
+        // EDM has residual block and attention under one prefix.
+        all.push(("edm.norm2.bias", &[8]));
+        all.push(("edm.norm1.bias", &[8]));
+        all.push(("edm.adapter.norm.bias", &[1]));
+        let changes = Changes::of(&config, &specs(&all)).unwrap();
+        let names: Vec<&str> = changes.trained.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "attn.group_norm.weight",
+                "attn.to_q.bias",
+                "attn.adapter.up.weight",
+                "attn.to_out.0.weight",
+                "edm.norm2.bias",
+                "edm.adapter.norm.bias",
+            ]
+        );
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! An adapter changes parameters of a frozen network. [`AdaptedNetwork`] trains it: before each prediction it computes the changed
 //! parameters from the adapter's tensors, and after each backward pass it turns the gradients of these parameters into those of the
 //! adapter's tensors. Layers and architectures are not involved, so any [`Trainable`](sdft_diffusion::Trainable) can be adapted.
+//! A time-aware adapter is a part of the network: the caller builds the network with it, and it is trained with the attention blocks.
 //!
 //! | kind | what is trained |
 //! |---|---|
 //! | [`AdapterKind::Full`] | every parameter; no adapter |
 //! | [`AdapterKind::Lora`] | `W + s B A` with B and A of low rank, for linear layers and convolutions; B starts at 0 |
 //! | [`AdapterKind::Difffit`] | biases, norms, the class embedding, and a scale for each output channel of each branch, which starts at 1 |
+//! | [`AdapterKind::TimeAware`] | the attention blocks, and a [`TimeAdapter`](sdft_nn::TimeAdapter) in each, which starts without an effect |
 //! | [`AdapterKind::Names`] | the parameters whose names match patterns |
 //!
 //! [`Adapter`] is the file of a trained adapter, ours or peft's, and [`merge`] applies several to the parameters of their network.

@@ -5,22 +5,34 @@ use crate::error::{Error, Result};
 use crate::file::Adapter;
 use crate::layers::{GAMMA, factor_names, layer_of_factor};
 use candle_core::Tensor;
-use sdft_nn::Params;
-use std::collections::{BTreeMap, BTreeSet};
+use sdft_nn::{ParamSpec, Params, TimeAdapter};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
-/// The parameters `base` with all of these adapters, each with its strength: 0 has no effect, 1 is as trained. Differences from the base
-/// add up. Tensors that no adapter changes are shared with `base`.
+/// The parameters of a network with all of these adapters, each with its strength: 0 has no effect, 1 is as trained. Differences from
+/// `base` add up. Tensors that no adapter changes are shared with `base`.
+///
+/// `specs` are those of the network with the adapters; the tensors of a time-aware adapter are among them, and not in `base`. Its strength
+/// multiplies what it adds to the network, so only one of this kind can be applied.
 ///
 /// # Errors
-/// [`Error::File`] if an adapter does not fit: a tensor that belongs to no parameter, or has another shape.
-pub fn merge(base: &Params, adapters: &[(Adapter, f64)]) -> Result<Params> {
+/// [`Error::File`] if an adapter does not fit: a tensor that is missing, belongs to no parameter, or has another shape; a second time-aware
+/// adapter.
+pub fn merge(base: &Params, specs: &[ParamSpec], adapters: &[(Adapter, f64)]) -> Result<Params> {
     let mut changed: BTreeMap<String, Tensor> = BTreeMap::new();
     for (adapter, strength) in adapters {
-        for (name, change) in changes(adapter, base)? {
+        for (name, change) in changes(adapter, base, specs)? {
+            let scale = adapter.config.scale();
             let Some(before) = base.tensor(&name) else {
+                let tensor = added(adapter, &name, &change, *strength)?;
+                if changed.insert(name, tensor).is_some() {
+                    return Err(Error::file(
+                        &adapter.path,
+                        "expected at most one time-aware adapter, which is a part of the network, found a second",
+                    ));
+                }
                 continue;
             };
-            let scale = adapter.config.scale();
             let merged = match (changed.get(&name), &change) {
                 // As in training, to the bit.
                 (None, Change::LowRank { .. }) => change.value(before, scale * strength)?,
@@ -33,17 +45,51 @@ pub fn merge(base: &Params, adapters: &[(Adapter, f64)]) -> Result<Params> {
             changed.insert(name, merged);
         }
     }
-    let entries = base.iter().map(|(name, tensor)| {
-        let tensor = changed.remove(name).unwrap_or_else(|| tensor.clone());
-        (name.to_owned(), tensor)
-    });
-    Ok(Params::new(entries.collect()))
+    let mut entries = Vec::with_capacity(specs.len());
+    for ParamSpec { name, .. } in specs {
+        let tensor = changed.remove(name).or_else(|| base.tensor(name).cloned());
+        let Some(tensor) = tensor else {
+            let is_time_aware =
+                |(adapter, _): &&(Adapter, f64)| adapter.config.time_adapter_rank().is_some();
+            let path = adapters
+                .iter()
+                .find(is_time_aware)
+                .map(|(a, _)| a.path.as_path());
+            let path = path.unwrap_or(Path::new("the network"));
+            return Err(Error::file(path, format!("{name} is missing")));
+        };
+        entries.push((name.clone(), tensor));
+    }
+    Ok(Params::new(entries))
+}
+
+/// A tensor that only the network with the adapter has. What a time-aware adapter adds is linear in its last layer.
+fn added(adapter: &Adapter, name: &str, change: &Change<Tensor>, strength: f64) -> Result<Tensor> {
+    match change {
+        Change::Whole(tensor) if TimeAdapter::is_last(name) => Ok((tensor * strength)?),
+        Change::Whole(tensor) => Ok(tensor.clone()),
+        _ => Err(unknown(adapter, name)),
+    }
+}
+
+fn unknown(adapter: &Adapter, name: &str) -> Error {
+    Error::file(
+        &adapter.path,
+        format!("it changes {name}, which the network does not have"),
+    )
 }
 
 /// The changes of the parameters of a network, by name.
-fn changes(adapter: &Adapter, base: &Params) -> Result<BTreeMap<String, Change<Tensor>>> {
+fn changes(
+    adapter: &Adapter,
+    base: &Params,
+    specs: &[ParamSpec],
+) -> Result<BTreeMap<String, Change<Tensor>>> {
     let bad = |problem: String| Error::file(&adapter.path, problem);
     let tensors = &adapter.tensors;
+    let of_specs = specs.iter().map(|spec| (&*spec.name, &*spec.shape));
+    let of_base = base.iter().map(|(name, tensor)| (name, tensor.dims()));
+    let shapes: HashMap<&str, &[usize]> = of_specs.chain(of_base).collect();
     let tensor = |name: &str| {
         let tensor = tensors.get(name).cloned();
         tensor.ok_or_else(|| bad(format!("{name} is missing")))
@@ -69,7 +115,7 @@ fn changes(adapter: &Adapter, base: &Params) -> Result<BTreeMap<String, Change<T
         };
         for leaf in ["weight", "bias"] {
             let parameter = format!("{layer}.{leaf}");
-            if leaf == "weight" || base.tensor(&parameter).is_some() {
+            if leaf == "weight" || shapes.contains_key(parameter.as_str()) {
                 let change = Change::Scaled {
                     gamma: gamma.clone(),
                     own: tensors.get(&parameter).cloned(),
@@ -85,12 +131,10 @@ fn changes(adapter: &Adapter, base: &Params) -> Result<BTreeMap<String, Change<T
         }
     }
     for (name, change) in &changes {
-        let Some(parameter) = base.tensor(name) else {
-            return Err(bad(format!(
-                "it changes {name}, which the network does not have"
-            )));
+        let Some(shape) = shapes.get(name.as_str()) else {
+            return Err(unknown(adapter, name));
         };
-        if let Some((expected, found)) = change.misfit(parameter.dims()) {
+        if let Some((expected, found)) = change.misfit(shape) {
             return Err(bad(format!(
                 "the change of {name}: expected a tensor of shape {expected:?}, found {found:?}"
             )));

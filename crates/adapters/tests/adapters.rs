@@ -214,11 +214,11 @@ fn a_file_merged_into_its_base_is_the_trained_network_to_the_bit() {
         save(&net, &path);
         let adapter = Adapter::read(dir.path()).unwrap();
         assert_eq!(adapter.config, config);
-        let merged = merge(&params, &[(adapter.clone(), 1.0)]).unwrap();
+        let merged = merge(&params, &specs(), &[(adapter.clone(), 1.0)]).unwrap();
         let expected = numbers(&predict(&net, DType::F32));
         let found = predict(&*Net::boxed(&merged).unwrap(), DType::F32);
         assert_eq!(numbers(&found), expected, "{config}");
-        let none = merge(&params, &[(adapter.clone(), 0.0)]).unwrap();
+        let none = merge(&params, &specs(), &[(adapter.clone(), 0.0)]).unwrap();
         for ((name, found), (_, expected)) in none.iter().zip(params.iter()) {
             assert_eq!(numbers(found), numbers(expected), "{config}: {name}");
         }
@@ -227,7 +227,12 @@ fn a_file_merged_into_its_base_is_the_trained_network_to_the_bit() {
     // Differences add up, in any order.
     let name = "attn.qkv.weight";
     let of = |adapters: &[(Adapter, f64)]| {
-        numbers(merge(&params, adapters).unwrap().tensor(name).unwrap())
+        numbers(
+            merge(&params, &specs(), adapters)
+                .unwrap()
+                .tensor(name)
+                .unwrap(),
+        )
     };
     let base = numbers(params.tensor(name).unwrap());
     let [lora, names] = [0, 2].map(|i| all[i].clone());
@@ -264,7 +269,7 @@ fn a_file_of_another_network_is_refused_and_both_are_named() {
         (name.to_owned(), tensor)
     });
     let narrow = Params::new(narrow.collect());
-    let error = merge(&narrow, &[(adapter.clone(), 1.0)]).unwrap_err();
+    let error = merge(&narrow, &specs(), &[(adapter.clone(), 1.0)]).unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("attn.qkv.weight") && error.contains("[6, 2, 1]"),
@@ -272,7 +277,9 @@ fn a_file_of_another_network_is_refused_and_both_are_named() {
     );
     let other = params.iter().filter(|(name, _)| !name.starts_with("res"));
     let other = Params::new(other.map(|(n, t)| (n.to_owned(), t.clone())).collect());
-    let error = merge(&other, &[(adapter, 1.0)]).unwrap_err().to_string();
+    let error = merge(&other, &specs(), &[(adapter, 1.0)])
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("res.conv1.weight, which the network does not have"),
         "{error}"
@@ -305,7 +312,8 @@ fn a_lora_survives_the_way_to_peft_and_back() {
     let after = Adapter::read(&ours).unwrap();
     assert_eq!(after.base_sha256, None);
     assert_eq!(after.config.scale(), before.config.scale());
-    let [a, b] = [before, after].map(|adapter| merge(&params, &[(adapter, 1.0)]).unwrap());
+    let [a, b] =
+        [before, after].map(|adapter| merge(&params, &specs(), &[(adapter, 1.0)]).unwrap());
     for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
         assert_eq!(numbers(a), numbers(b), "{name}");
     }

@@ -44,6 +44,9 @@ pub struct AdmConfig {
     pub dropout: f64,
     /// Groups of every normalisation. It cannot be inferred from shapes; 32 in all public checkpoints.
     pub norm_groups: usize,
+    /// Rank of the time-aware adapter in every attention block, 0 for an eighth of its channels; `None` has no adapters, and is not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_adapter_rank: Option<usize>,
 }
 
 impl Default for AdmConfig {
@@ -67,6 +70,7 @@ impl Default for AdmConfig {
             num_classes: 0,
             dropout: 0.0,
             norm_groups: 32,
+            time_adapter_rank: None,
         }
     }
 }
@@ -205,6 +209,12 @@ impl AdmConfig {
             ("num_head_channels", self.num_head_channels, 0, MOST_WIDTH),
             ("num_heads_upsample", self.num_heads_upsample, 0, MOST_WIDTH),
             ("num_classes", self.num_classes, 0, 1 << 20),
+            (
+                "time_adapter_rank",
+                self.time_adapter_rank.unwrap_or(0),
+                0,
+                MOST_WIDTH,
+            ),
         ] {
             if !(low..=high).contains(&value) {
                 return invalid(field, format!("expected {low} to {high}, found {value}"));
@@ -386,13 +396,16 @@ mod tests {
     fn sizes_have_bounds_before_anything_is_allocated() {
         let base = AdmConfig::default();
         type Change = fn(&mut AdmConfig);
-        let huge: [(&str, Change); 9] = [
+        let huge: [(&str, Change); 10] = [
             ("image_size", |c| c.image_size = 1 << 62),
             ("in_channels", |c| c.in_channels = usize::MAX),
             ("out_channels", |c| c.out_channels = 0),
             ("num_res_blocks", |c| c.num_res_blocks = usize::MAX),
             ("num_classes", |c| c.num_classes = usize::MAX),
             ("num_heads_upsample", |c| c.num_heads_upsample = usize::MAX),
+            ("time_adapter_rank", |c| {
+                c.time_adapter_rank = Some(usize::MAX);
+            }),
             ("channel_mult", |c| c.channel_mult = vec![f64::NAN]),
             ("channel_mult", |c| c.channel_mult = vec![1e300]),
             ("model_channels", |c| c.model_channels = 1 << 14),

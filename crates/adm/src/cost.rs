@@ -16,7 +16,7 @@ impl AdmConfig {
                 let c_in = channels + skips.pop().unwrap_or(0);
                 self.residual(&mut tally, c_in, width, pixels(level), true);
                 if self.has_attention(level) {
-                    attention(&mut tally, width, pixels(level));
+                    self.attention(&mut tally, width, pixels(level));
                 }
                 channels = width;
                 if i == self.num_res_blocks && level > 0 {
@@ -55,7 +55,7 @@ impl AdmConfig {
             for _ in 0..self.num_res_blocks {
                 self.residual(tally, channels, width, pixels(level), false);
                 if self.has_attention(level) {
-                    attention(tally, width, pixels(level));
+                    self.attention(tally, width, pixels(level));
                 }
                 channels = width;
                 skips.push(channels);
@@ -66,7 +66,7 @@ impl AdmConfig {
             }
         }
         self.residual(tally, channels, channels, pixels(last), false);
-        attention(tally, channels, pixels(last));
+        self.attention(tally, channels, pixels(last));
         self.residual(tally, channels, channels, pixels(last), false);
         skips
     }
@@ -79,6 +79,14 @@ impl AdmConfig {
         };
         let emb = [self.emb_channels(), emb_out];
         tally.residual([c_in, c_out], emb, pixels, joined);
+    }
+
+    fn attention(&self, tally: &mut Tally, channels: usize, pixels: f64) {
+        tally.attention(channels, channels, pixels);
+        tally.parameters(2 * channels);
+        if let Some(rank) = self.time_adapter_rank {
+            tally.time_adapter(channels, self.emb_channels(), rank, pixels);
+        }
     }
 
     fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
@@ -94,11 +102,6 @@ impl AdmConfig {
 fn pixels(sides: [usize; 2], level: usize) -> f64 {
     let [h, w] = sides.map(|side| (side >> level) as f64);
     h * w
-}
-
-fn attention(tally: &mut Tally, channels: usize, pixels: f64) {
-    tally.attention(channels, channels, pixels);
-    tally.parameters(2 * channels);
 }
 
 #[cfg(test)]
@@ -120,6 +123,14 @@ mod tests {
             AdmConfig {
                 resblock_updown: false,
                 ..base.clone()
+            },
+            AdmConfig {
+                time_adapter_rank: Some(0),
+                ..base.clone()
+            },
+            AdmConfig {
+                time_adapter_rank: Some(5),
+                ..AdmConfig::adm_256()
             },
             AdmConfig {
                 resblock_updown: false,

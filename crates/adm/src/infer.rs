@@ -1,6 +1,7 @@
 //! Recovering the configuration of a network from its names and shapes.
 
 use crate::{AdmConfig, EncoderConfig, NotAdm, Pool};
+use sdft_nn::TimeAdapter;
 use std::collections::BTreeMap;
 
 /// Where the value of a configuration field comes from.
@@ -147,6 +148,10 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Not
     ] {
         origins.insert(field, Origin::Assumed);
     }
+    let time_adapter_rank = TimeAdapter::rank_in(shapes);
+    if time_adapter_rank.is_some() {
+        origins.insert("time_adapter_rank", Origin::Inferred);
+    }
     let num_classes = match shapes.get("label_emb.weight").map(Vec::as_slice) {
         Some(&[classes, _]) => classes,
         _ => 0,
@@ -170,6 +175,7 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Not
             num_classes,
             dropout: 0.0,
             norm_groups: 32,
+            time_adapter_rank,
         },
         pool,
         origins,
@@ -383,6 +389,14 @@ mod tests {
                 image_size: 512,
                 attention_resolutions: vec![32, 16, 8],
                 ..AdmConfig::adm_256()
+            },
+            AdmConfig {
+                time_adapter_rank: Some(0),
+                ..light
+            },
+            AdmConfig {
+                time_adapter_rank: Some(3),
+                ..small.clone()
             },
             AdmConfig {
                 channel_mult: vec![1.0],

@@ -34,7 +34,11 @@ impl Builder<'_> {
 
     fn attention(&self, scope: &Scope<'_>, channels: usize, heads: usize) -> Result<Layer> {
         let (groups, order) = (self.config.norm_groups, self.config.attention_order());
-        AttentionBlock::load(scope, channels, heads, groups, order).map(Layer::Attention)
+        let block = AttentionBlock::load(scope, channels, heads, groups, order)?;
+        Ok(Layer::Attention(match self.config.time_adapter_rank {
+            None => block,
+            Some(rank) => block.with_time_adapter(scope, self.config.emb_channels(), rank)?,
+        }))
     }
 
     fn has_attention(&self, level: usize) -> bool {

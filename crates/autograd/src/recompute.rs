@@ -23,7 +23,7 @@ where
             leaves.push(input.id());
         }
     }
-    let y = tape::no_grad(|| f(x, emb))?;
+    let y = tape::without_saving(|| f(x, emb))?;
     let (x, emb) = (x.clone(), emb.clone());
     tape::record(&y, move |dy| {
         let (y, inner) = tape::record_tape(leaves, || f(&x, &emb))?;
@@ -37,6 +37,24 @@ mod tests {
     use super::*;
     use crate::{backward, linear, taped};
     use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn a_function_whose_only_parameters_are_recomputed_has_their_gradients() {
+        let ones = |shape: &[usize]| Var::ones(shape, DType::F32, &Device::Cpu).unwrap();
+        let (x, w, b) = (
+            ones(&[2, 3]).as_detached_tensor(),
+            ones(&[4, 3]),
+            ones(&[4]),
+        );
+        let parameters = [&w, &b].map(|var| var.as_tensor().clone());
+        let y = taped(&x, |x| {
+            recompute(x, x, move |x, _| linear(x, &parameters[0], &parameters[1]))
+        });
+        let grads = backward(&y.unwrap().sum_all().unwrap()).unwrap();
+        let gradient = grads.get(&w).unwrap().flatten_all().unwrap();
+        assert_eq!(gradient.to_vec1::<f32>().unwrap(), [2.0; 12]);
+        assert!(grads.get(&b).is_some());
+    }
 
     #[test]
     fn the_second_input_may_be_a_parameter() {

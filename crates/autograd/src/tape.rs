@@ -33,7 +33,8 @@ pub(crate) struct Tape {
 /// What surrounds the operations of this thread.
 enum Frame {
     Taped(Tape),
-    NoGrad,
+    /// Holds one of the parameters that were used.
+    NoGrad(Option<Tensor>),
 }
 
 thread_local! {
@@ -58,7 +59,7 @@ impl GradMode {
         FRAMES.with_borrow(|frames| match frames.last() {
             None => Self::Graph,
             Some(Frame::Taped(_)) => Self::Tape,
-            Some(Frame::NoGrad) => Self::NoGrad,
+            Some(Frame::NoGrad(_)) => Self::NoGrad,
         })
     }
 }
@@ -108,6 +109,17 @@ pub(crate) fn is_tracked(x: &Tensor) -> Result<bool> {
     })
 }
 
+/// Keeps `x` as the parameter of a function that is not recorded, if it is one.
+pub(crate) fn note_parameter(x: &Tensor) {
+    if x.is_variable() {
+        FRAMES.with_borrow_mut(|frames| {
+            if let Some(Frame::NoGrad(variable)) = frames.last_mut() {
+                variable.get_or_insert_with(|| x.clone());
+            }
+        });
+    }
+}
+
 /// Records that `y` was computed, and how its gradient is passed to its inputs.
 pub(crate) fn record(
     y: &Tensor,
@@ -128,8 +140,22 @@ pub(crate) fn record(
 ///
 /// candle's own operations on variables still build its graph; detach their result to drop it.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
-    let _frame = FrameGuard::enter(Frame::NoGrad);
+    let _frame = FrameGuard::enter(Frame::NoGrad(None));
     f()
+}
+
+/// [`no_grad`] for a function that the backward pass evaluates again: its parameters are parameters of the tape.
+pub(crate) fn without_saving<T>(f: impl FnOnce() -> T) -> T {
+    let frame = FrameGuard::enter(Frame::NoGrad(None));
+    let y = f();
+    if let Some(Frame::NoGrad(Some(variable))) = frame.leave() {
+        FRAMES.with_borrow_mut(|frames| {
+            if let Some(Frame::Taped(tape)) = frames.last_mut() {
+                tape.variable.get_or_insert(variable);
+            }
+        });
+    }
+    y
 }
 
 /// Runs `f` and returns its result with the tape of it; `leaves` need gradients.

@@ -77,6 +77,7 @@ pub fn from_arguments(
         img_channels,
         label_dim,
         model,
+        ..EdmConfig::default()
     };
     config.validate()?;
     Ok(config)

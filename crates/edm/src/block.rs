@@ -8,7 +8,7 @@ use sdft_autograd::{
     unflatten_space,
 };
 use sdft_kernels::{Activation, AttentionOrder};
-use sdft_nn::{Dropout, GroupNorm, OwnedKey, Scope};
+use sdft_nn::{Dropout, GroupNorm, OwnedKey, Scope, TimeAdapter};
 use sdft_noise::DropoutKey;
 
 /// A residual block that may change the resolution and end in self-attention.
@@ -39,12 +39,13 @@ enum Skip {
 struct Attention {
     norm: GroupNorm,
     qkv: Conv,
+    adapter: Option<TimeAdapter>,
     proj: Conv,
     heads: usize,
 }
 
 impl Block {
-    /// Keys `norm0`, `conv0`, `affine`, `norm1`, `conv1`, `skip`, `norm2`, `qkv`, `proj`.
+    /// Keys `norm0`, `conv0`, `affine`, `norm1`, `conv1`, `skip`, `norm2`, `qkv`, `proj`, `adapter`.
     pub(crate) fn load(scope: &Scope<'_>, plan: &Plan<'_>, spec: &BlockSpec) -> Result<Self> {
         let BlockSpec {
             c_in,
@@ -67,6 +68,10 @@ impl Block {
             Conv::load(&scope.pp(name), &spec)
         };
         let same = Change::None;
+        let adapter = |rank| {
+            let scope = scope.pp(TimeAdapter::NAME);
+            TimeAdapter::load(&scope, c_out, plan.emb(), rank)
+        };
         let emb_out = match make {
             Make::Song => c_out,
             Make::Dhariwal => 2 * c_out,
@@ -90,6 +95,7 @@ impl Block {
                     norm: load_norm(&scope.pp("norm2"), c_out, make)?,
                     qkv: conv("qkv", c_out, 3 * c_out, 1, same, Start::Attention)?,
                     proj: conv("proj", c_out, c_out, 1, same, Start::Zero)?,
+                    adapter: plan.time_adapter_rank.map(adapter).transpose()?,
                     heads: plan.heads(c_out),
                 })
             } else {
@@ -109,13 +115,15 @@ impl Block {
         let h = self
             .conv0
             .forward(&self.norm0.forward(x, Activation::Silu)?)?;
-        let emb = self.affine.forward(emb)?;
+        let scale_shift = self.affine.forward(emb)?;
         let h = match self.make {
             Make::Song => {
-                let h = add_per_channel(&h, &emb)?;
+                let h = add_per_channel(&h, &scale_shift)?;
                 self.norm1.forward(&h, Activation::Silu)?
             }
-            Make::Dhariwal => self.norm1.modulated(&h, Some(&emb), Activation::Silu)?,
+            Make::Dhariwal => self
+                .norm1
+                .modulated(&h, Some(&scale_shift), Activation::Silu)?,
         };
         let h = self.conv1.forward(&self.dropout.forward(&h, key)?)?;
         let x = match &self.skip {
@@ -125,7 +133,7 @@ impl Block {
         };
         let x = self.sum(&h, &x)?;
         match &self.attention {
-            Some(attention) => self.sum(&attention.forward(&x)?, &x),
+            Some(attention) => self.sum(&attention.forward(&x, emb)?, &x),
             None => Ok(x),
         }
     }
@@ -153,7 +161,7 @@ impl Block {
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let normed = self.norm.forward(x, Activation::None)?;
         let (weight, bias) = self.qkv.parameters();
@@ -164,6 +172,10 @@ impl Attention {
         );
         let qkv = sdft_autograd::conv2d(&normed, &weight, &bias, 1, [0; 2])?;
         let out = attention(&flatten_space(&qkv)?, self.heads, AttentionOrder::Legacy)?;
+        let out = match &self.adapter {
+            None => out,
+            Some(adapter) => adapter.forward(&out, emb)?,
+        };
         self.proj.forward(&unflatten_space(&out, h, w)?)
     }
 }

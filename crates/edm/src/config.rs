@@ -15,6 +15,9 @@ pub struct EdmConfig {
     pub img_channels: usize,
     /// Number of classes of a class-conditional network, 0 for none.
     pub label_dim: usize,
+    /// Rank of the time-aware adapter in every attention block, 0 for an eighth of its channels; `None` has no adapters, and is not written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_adapter_rank: Option<usize>,
     /// The network.
     pub model: ModelConfig,
 }
@@ -27,6 +30,7 @@ impl Default for EdmConfig {
             img_resolution: 64,
             img_channels: 3,
             label_dim: 0,
+            time_adapter_rank: None,
             model: ModelConfig::SongUNet(SongUnetConfig::default()),
         }
     }

@@ -56,6 +56,9 @@ impl Plan<'_> {
         if spec.attention {
             tally.attention(spec.c_out, spec.c_out, pixels);
             tally.parameters(2 * spec.c_out);
+            if let Some(rank) = self.time_adapter_rank {
+                tally.time_adapter(spec.c_out, self.emb(), rank, pixels);
+            }
         }
     }
 }

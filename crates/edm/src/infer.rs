@@ -4,6 +4,7 @@ use crate::{
     DecoderType, DhariwalConfig, EdmConfig, EmbeddingType, EncoderType, ModelConfig, NotEdm,
     SongUnetConfig,
 };
+use sdft_nn::TimeAdapter;
 use std::collections::BTreeMap;
 
 /// A network, as inferred from its names and shapes.
@@ -122,6 +123,7 @@ pub fn infer(shapes: &Shapes) -> Result<Inferred, NotEdm> {
         img_resolution: resolution,
         img_channels: first[1],
         label_dim: columns("model.map_label.weight"),
+        time_adapter_rank: TimeAdapter::rank_in(shapes),
         model,
         ..EdmConfig::default()
     };
@@ -227,6 +229,7 @@ pub(crate) mod tests {
         all.map(|(i, model)| EdmConfig {
             img_resolution: 16,
             label_dim: if i % 2 == 0 { 0 } else { 7 },
+            time_adapter_rank: [None, Some(0), None, Some(3), Some(0)][i],
             model,
             ..EdmConfig::default()
         })

@@ -7,6 +7,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) resolution: usize,
     pub(crate) channels: usize,
     pub(crate) label_dim: usize,
+    pub(crate) time_adapter_rank: Option<usize>,
     pub(crate) augment_dim: usize,
     pub(crate) model_channels: usize,
     pub(crate) channel_mult: &'a [usize],
@@ -90,11 +91,13 @@ impl EdmConfig {
     pub(crate) fn plan(&self) -> Plan<'_> {
         let (resolution, channels, label_dim) =
             (self.img_resolution, self.img_channels, self.label_dim);
+        let time_adapter_rank = self.time_adapter_rank;
         match &self.model {
             ModelConfig::SongUNet(m) => Plan {
                 resolution,
                 channels,
                 label_dim,
+                time_adapter_rank,
                 augment_dim: m.augment_dim,
                 model_channels: m.model_channels,
                 channel_mult: &m.channel_mult,
@@ -115,6 +118,7 @@ impl EdmConfig {
                 resolution,
                 channels,
                 label_dim,
+                time_adapter_rank,
                 augment_dim: m.augment_dim,
                 model_channels: m.model_channels,
                 channel_mult: &m.channel_mult,

@@ -27,6 +27,12 @@ impl EdmConfig {
             ("img_channels", plan.channels, 1, MOST_WIDTH),
             ("label_dim", plan.label_dim, 0, 1 << 20),
             ("augment_dim", plan.augment_dim, 0, MOST_WIDTH),
+            (
+                "time_adapter_rank",
+                plan.time_adapter_rank.unwrap_or(0),
+                0,
+                MOST_WIDTH,
+            ),
             ("model_channels", plan.model_channels, 4, MOST_WIDTH),
             ("channel_mult_emb", plan.channel_mult_emb, 1, 64),
             ("channel_mult_noise", plan.channel_mult_noise, 1, 64),

@@ -9,7 +9,7 @@ use sdft_checkpoint::{ReadOptions, read};
 use sdft_jobs::{Context, RunOptions, SampleOptions, TrainJob, TrainOptions, sample_to_folder};
 use sdft_models::LoadOptions;
 use sdft_train::{Ending, Method, Progress, StepReport};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,11 @@ const UNET2D: &str = "[model]\narchitecture = \"unet2d\"\nsample_size = 16\nbloc
 
 const EDM: &str = "[model]\narchitecture = \"edm\"\nimg_resolution = 16\n\n[model.model]\nmodel_channels = 8\n\
     channel_mult = [1, 2]\nnum_blocks = 1\nattn_resolutions = [8]";
+
+const DHARIWAL: &str = "[model]\narchitecture = \"edm\"\nimg_resolution = 16\n\n[model.model]\nmodel_type = \"DhariwalUNet\"\n\
+    model_channels = 32\nchannel_mult = [1, 2]\nnum_blocks = 1\nattn_resolutions = [8]";
+
+const TIME_AWARE: [&str; 1] = ["adapter.kind=time-aware"];
 
 const LORA: [&str; 3] = ["adapter.kind=lora", "adapter.rank=2", "adapter.alpha=4"];
 
@@ -162,6 +167,109 @@ fn every_kind_trains_every_architecture_and_merging_changes_no_sample() {
     }
 }
 
+/// The tensors of a file, as bits.
+fn tensors(path: &Path) -> BTreeMap<String, Vec<u32>> {
+    let state = read(path, &ReadOptions::default()).unwrap();
+    let values = state.iter().map(|(name, tensor)| {
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let bits = values.into_iter().map(f32::to_bits);
+        (name.to_owned(), bits.collect())
+    });
+    values.collect()
+}
+
+#[test]
+fn a_time_aware_adapter_trains_the_attention_of_every_architecture_and_is_a_part_of_the_network() {
+    let norms = ["norm", "group_norm", "norm2"];
+    for (architecture, norm) in [
+        (ADM, norms[0]),
+        (UNET2D, norms[1]),
+        (EDM, norms[2]),
+        (DHARIWAL, norms[2]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let source = source(dir, architecture);
+        let before = sampled(dir, &source, &[]);
+        // Before step 0 the trainer checks that every trained tensor gets a gradient.
+        let model = train(&tuning(dir, "tuned", &source, &TIME_AWARE));
+        let adapter = model.with_file_name("adapter.safetensors");
+        let [old, new, trained] = [&source, &model, &adapter].map(|path| tensors(path));
+        let is_attention = |name: &str| {
+            let layers = [
+                "qkv", "proj_out", "proj", "to_q", "to_k", "to_v", "to_out.0",
+            ];
+            let layer = name.rsplit_once('.').unwrap().0;
+            let ends = |end: &str| layer.ends_with(&format!(".{end}"));
+            layers.into_iter().chain([norm]).any(ends) && !layer.contains(".resnets.")
+        };
+        for (name, values) in &new {
+            match old.get(name) {
+                None => assert!(
+                    name.contains(".adapter.") && trained[name] == *values,
+                    "{name}"
+                ),
+                Some(before) if is_attention(name) => {
+                    assert!(before != values && trained[name] == *values, "{name}");
+                }
+                Some(before) => assert!(before == values && !trained.contains_key(name), "{name}"),
+            }
+        }
+        let added: Vec<&String> = new.keys().filter(|name| !old.contains_key(*name)).collect();
+        assert!(added.iter().any(|name| name.ends_with("adapter.up.weight")));
+
+        let tuned = sampled(dir, &model, &[]);
+        assert!(tuned != before);
+        assert!(sampled(dir, &source, &[(&adapter, 1.0)]) == tuned);
+        assert!(sampled(dir, &source, &[(&adapter, 0.0)]) == before);
+        let half = sampled(dir, &source, &[(&adapter, 0.5)]);
+        assert!(half != before && half != tuned);
+        let twice = samples(
+            &source,
+            &[(&adapter, 0.5), (&adapter, 0.5)],
+            &dir.join("none"),
+        );
+        let error = run(never(), |context| sample_to_folder(&twice, context)).0;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("at most one time-aware adapter"), "{error}");
+    }
+}
+
+#[test]
+fn a_network_with_time_aware_adapters_is_a_source_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let source = source(dir, ADM);
+    let set = ["adapter.kind=time-aware", "adapter.rank=3"];
+    let precise = ["loop.recompute=true", "loop.precision=bf16"];
+    let model = train(&tuning(
+        dir,
+        "first",
+        &source,
+        &[&set[..], &precise].concat(),
+    ));
+    let names_of = |path: &Path| names(path);
+    let lora = train(&tuning(dir, "lora", &model, &LORA));
+    assert_eq!(names_of(&lora), names_of(&model));
+    // Its adapters are trained further.
+    let again = train(&tuning(dir, "again", &model, &TIME_AWARE));
+    assert_eq!(names_of(&again), names_of(&model));
+    let adapter = again.with_file_name("adapter.safetensors");
+    assert!(sampled(dir, &model, &[(&adapter, 1.0)]) == sampled(dir, &again, &[]));
+    assert!(sampled(dir, &model, &[(&adapter, 0.0)]) == sampled(dir, &model, &[]));
+    let other = ["adapter.kind=time-aware", "adapter.rank=4"];
+    let error = error(&tuning(dir, "bad", &model, &other));
+    assert!(
+        error.contains("adapter.rank") && error.contains("found 4"),
+        "{error}"
+    );
+    // The base of an adapter is the model that it was trained on.
+    let wrong = samples(&source, &[(&adapter, 1.0)], &dir.join("none"));
+    let result = run(never(), |context| sample_to_folder(&wrong, context)).0;
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("another network"), "{error}");
+}
+
 /// Stops the run after a step.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 
@@ -173,15 +281,28 @@ impl Progress for StopAfter<'_> {
 
 #[test]
 fn a_stopped_and_resumed_lora_ends_with_the_same_bits_and_saves_its_tensors_only() {
+    resumes(&LORA, &|name| name.contains(".lora_"));
+}
+
+#[test]
+fn a_stopped_and_resumed_time_aware_adapter_ends_with_the_same_bits_and_saves_its_tensors_only() {
+    resumes(&TIME_AWARE, &|name| {
+        let ends = ["norm", "qkv", "proj_out"];
+        let layer = name.rsplit_once('.').unwrap().0;
+        layer.contains(".adapter.") || ends.iter().any(|end| layer.ends_with(end))
+    });
+}
+
+fn resumes(set: &[&str], is_trained: &dyn Fn(&str) -> bool) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let source = source(dir, ADM);
-    let whole = train(&tuning(dir, "whole", &source, &LORA));
+    let whole = train(&tuning(dir, "whole", &source, set));
 
     let stop = AtomicBool::new(false);
     let mut progress = StopAfter(3, &stop);
     let mut context = Context::new(Device::Cpu, &stop, &mut progress);
-    let job = TrainJob::new(&tuning(dir, "parts", &source, &LORA), &mut context).unwrap();
+    let job = TrainJob::new(&tuning(dir, "parts", &source, set), &mut context).unwrap();
     let root = job.root().to_owned();
     let ending = job.run(&mut context).unwrap();
     assert!(matches!(ending, Ending::Interrupted { .. }), "{ending:?}");
@@ -189,7 +310,7 @@ fn a_stopped_and_resumed_lora_ends_with_the_same_bits_and_saves_its_tensors_only
     for file in ["weights", "ema", "optimizer"] {
         let names = names(&checkpoint.join(format!("{file}.safetensors")));
         assert!(
-            !names.is_empty() && names.iter().all(|name| name.contains(".lora_")),
+            !names.is_empty() && names.iter().all(|name| is_trained(name)),
             "{names:?}"
         );
     }
@@ -210,15 +331,7 @@ fn a_stopped_and_resumed_lora_ends_with_the_same_bits_and_saves_its_tensors_only
     });
     assert!(matches!(ending.unwrap(), Ending::Finished { .. }));
     for file in ["final.safetensors", "adapter.safetensors"] {
-        let [a, b] = [whole.with_file_name(file), root.join(file)].map(|path| {
-            let state = read(&path, &ReadOptions::default()).unwrap();
-            let values = state.iter().map(|(name, tensor)| {
-                let bits = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let bits: Vec<u32> = bits.into_iter().map(f32::to_bits).collect();
-                (name.to_owned(), bits)
-            });
-            values.collect::<Vec<_>>()
-        });
+        let [a, b] = [whole.with_file_name(file), root.join(file)].map(|path| tensors(&path));
         assert!(a == b, "{file} differs");
     }
     let sums = fs::read_to_string(root.join("SHA256SUMS")).unwrap();
@@ -282,6 +395,10 @@ fn settings_that_do_not_fit_are_refused_by_key_before_training() {
             "adapter.targets: \"to_q\" matches nothing",
         ),
         (&["adapter.kind=names"], "adapter.names"),
+        (
+            &["adapter.kind=time-aware", "output.format=diffusers"],
+            "time_adapter_rank",
+        ),
         (
             &["adapter.kind=lora", "adapter.rnk=4"],
             "did you mean adapter.rank",

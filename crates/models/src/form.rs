@@ -103,6 +103,27 @@ impl Architecture {
         self
     }
 
+    /// The rank of the time-aware adapters in its attention blocks, 0 for an eighth of their channels; `None` without adapters.
+    pub fn time_adapter_rank(&self) -> Option<usize> {
+        match self {
+            Self::Adm(config) | Self::AdmEdm(config) => config.time_adapter_rank,
+            Self::Unet2d(config) => config.time_adapter_rank,
+            Self::Edm(config) => config.time_adapter_rank,
+        }
+    }
+
+    /// The same architecture with time-aware adapters of this rank; those that it has are kept.
+    #[must_use]
+    pub fn with_time_adapter(mut self, rank: usize) -> Self {
+        let field = match &mut self {
+            Self::Adm(config) | Self::AdmEdm(config) => &mut config.time_adapter_rank,
+            Self::Unet2d(config) => &mut config.time_adapter_rank,
+            Self::Edm(config) => &mut config.time_adapter_rank,
+        };
+        field.get_or_insert(rank);
+        self
+    }
+
     /// A message about classes that do not fit this network.
     pub(crate) fn classes_problem(&self, classes: &Classes) -> Option<String> {
         let (expected, found) = match self {

@@ -150,7 +150,14 @@ impl LoadedModel {
             ));
             adapters.push((adapter, *strength));
         }
-        self.params = merge(&self.params, &adapters)?;
+        for rank in adapters
+            .iter()
+            .filter_map(|(a, _)| a.config.time_adapter_rank())
+        {
+            self.architecture = self.architecture.with_time_adapter(rank);
+        }
+        let specs = self.architecture.specs()?;
+        self.params = merge(&self.params, &specs, &adapters)?;
         Ok(self)
     }
 }

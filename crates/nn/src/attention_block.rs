@@ -2,9 +2,10 @@
 
 use crate::layers::{GroupNorm, Linear, Pointwise};
 use crate::params::{Init, Scope};
+use crate::time_adapter::TimeAdapter;
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{
-    add, affine, attention, flatten_space, join_rows, pointwise, recompute, unflatten_space,
+    add, affine, attention, flatten_space, join_rows, pointwise, recompute, silu, unflatten_space,
 };
 use sdft_kernels::{Activation, AttentionOrder};
 use std::sync::OnceLock;
@@ -48,12 +49,14 @@ pub struct AttentionConfig {
 ///
 /// Source: guided-diffusion `AttentionBlock`, diffusers `Attention` as its `UNet2DModel` uses it.
 /// ```text
-/// y = (x + proj_out( attention( qkv( norm(x) ) ) )) / output_scale
+/// y = (x + proj_out( adapter( attention( qkv( norm(x) ) ) ) )) / output_scale
 /// ```
+/// The adapter is optional; see [`TimeAdapter`].
 #[derive(Clone, Debug)]
 pub struct AttentionBlock {
     norm: Option<GroupNorm>,
     projection: Projection,
+    adapter: Option<TimeAdapter>,
     proj_out: Pointwise,
     heads: usize,
     order: AttentionOrder,
@@ -118,6 +121,7 @@ impl AttentionBlock {
                 3 * channels,
                 fan_in,
             )?),
+            adapter: None,
             proj_out: Pointwise::load(&scope.pp("proj_out"), channels, channels, ConvStart::Zero)?,
             heads,
             order,
@@ -144,6 +148,7 @@ impl AttentionBlock {
         Ok(Self {
             norm: norm.map(|norm| norm.with_eps(config.eps)),
             projection: Projection::Split([q?, k?, v?], OnceLock::new()),
+            adapter: None,
             proj_out: Linear::load(&scope.pp("to_out.0"), inner, channels)?.into(),
             heads,
             order: AttentionOrder::Chunked,
@@ -151,11 +156,26 @@ impl AttentionBlock {
         })
     }
 
-    /// `[B, C, H, W]` to the same shape.
+    /// The same block with a time-aware adapter of this rank, under the key `adapter`; see [`TimeAdapter::load`].
     ///
     /// # Errors
-    /// A shape that does not fit the weights.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Those of [`crate::ParamSource::get`].
+    pub fn with_time_adapter(
+        mut self,
+        scope: &Scope<'_>,
+        emb_channels: usize,
+        rank: usize,
+    ) -> Result<Self> {
+        let (scope, channels) = (scope.pp(TimeAdapter::NAME), self.proj_out.inputs());
+        self.adapter = Some(TimeAdapter::load(&scope, channels, emb_channels, rank)?);
+        Ok(self)
+    }
+
+    /// `x` `[B, C, H, W]` to the same shape. An adapter needs the time embedding `[B, E]`, which is not used without one.
+    ///
+    /// # Errors
+    /// A shape that does not fit the weights, or an adapter without an embedding.
+    pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let flat = flatten_space(x)?;
         let normed = match &self.norm {
@@ -163,18 +183,26 @@ impl AttentionBlock {
             None => flat.clone(),
         };
         let out = attention(&self.projection.forward(&normed)?, self.heads, self.order)?;
+        let out = match (&self.adapter, emb) {
+            (None, _) => out,
+            (Some(adapter), Some(emb)) => adapter.forward(&out, &silu(emb)?)?,
+            (Some(_), None) => bail!("expected a time embedding for the adapter, found none"),
+        };
         let out = add(&flat, &self.proj_out.forward(&out)?)?;
         let sum = divided(out, self.output_scale)?;
         unflatten_space(&sum, h, w)
     }
 
-    /// [`Self::forward`], which keeps only its input for the backward pass.
+    /// [`Self::forward`], which keeps only its inputs for the backward pass.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn recomputed(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn recomputed(&self, x: &Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
         let block = self.clone();
-        recompute(x, x, move |x, _| block.forward(x))
+        match emb.filter(|_| self.adapter.is_some()) {
+            None => recompute(x, x, move |x, _| block.forward(x, None)),
+            Some(emb) => recompute(x, emb, move |x, emb| block.forward(x, Some(emb))),
+        }
     }
 }
 

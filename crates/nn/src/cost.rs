@@ -1,5 +1,7 @@
 //! Operations and memory of a network, counted block by block.
 
+use crate::time_adapter::TimeAdapter;
+
 /// The cost of a network for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
@@ -82,5 +84,17 @@ impl Tally {
         self.flops += 4.0 * inner as f64 * pixels * pixels;
         // The norm; queries, keys, values and their result; the sum.
         self.keep(channels + 4 * inner, channels, pixels);
+    }
+
+    /// Adds the [`TimeAdapter`] of an attention block whose heads have `inner` channels together.
+    pub fn time_adapter(&mut self, inner: usize, emb: usize, rank: usize, pixels: f64) {
+        let rank = TimeAdapter::width(inner, rank);
+        self.conv(inner, rank, 1, pixels);
+        self.conv(rank, inner, 1, pixels);
+        self.conv(emb, 2 * rank, 1, 1.0);
+        // The norm's scale and shift, and no bias before it.
+        self.parameters(rank);
+        // Both sides of the norm, and the result.
+        self.keep(2 * rank + inner, 0, pixels);
     }
 }

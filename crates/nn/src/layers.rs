@@ -74,6 +74,21 @@ impl Pointwise {
         })
     }
 
+    /// The same layer without a bias.
+    ///
+    /// # Errors
+    /// Those of [`crate::ParamSource::get`].
+    pub(crate) fn load_unbiased(scope: &Scope<'_>, c_in: usize, c_out: usize) -> Result<Self> {
+        let weight = scope.get("weight", &[c_out, c_in, 1], Init::fan_in(c_in))?;
+        let bias = Tensor::zeros(c_out, weight.dtype(), weight.device())?;
+        Ok(Self { weight, bias })
+    }
+
+    /// Number of input channels.
+    pub(crate) fn inputs(&self) -> usize {
+        self.weight.dims().get(1).copied().unwrap_or(0)
+    }
+
     /// `[B, C_in, N]` to `[B, C_out, N]`.
     ///
     /// # Errors

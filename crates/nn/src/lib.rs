@@ -14,7 +14,7 @@
 //! let params = Params::init(&specs_of(build)?, 0, &Device::Cpu)?;
 //! let (params, vars) = params.trainable()?;
 //! let x = Tensor::ones((1, 32, 4, 4), DType::F32, &Device::Cpu)?;
-//! let y = build(&Scope::root(&params))?.forward(&x)?;
+//! let y = build(&Scope::root(&params))?.forward(&x, None)?;
 //! let gradients = backward(&y.sum_all()?)?;
 //! assert!(gradients.get(&vars[0].1).is_some());
 //! # Ok::<(), candle_core::Error>(())
@@ -34,6 +34,7 @@ pub use crate::{
     res_block::{Convention, ResBlock, ResBlockConfig, Resample},
     resize::Resize,
     sequence::{Layer, Sequence},
+    time_adapter::TimeAdapter,
 };
 
 mod attention_block;
@@ -47,3 +48,4 @@ mod params;
 mod res_block;
 mod resize;
 mod sequence;
+mod time_adapter;

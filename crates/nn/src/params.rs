@@ -225,6 +225,25 @@ impl Params {
         Ok(Self::new(entries))
     }
 
+    /// The parameters of `specs` in their order: those here, and initial values as of [`Self::init`] for the others.
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    pub fn completed(&self, specs: &[ParamSpec], seed: u64) -> Result<Self> {
+        let is_missing = |spec: &&ParamSpec| self.tensor(&spec.name).is_none();
+        let missing: Vec<ParamSpec> = specs.iter().filter(is_missing).cloned().collect();
+        let first = self.entries.first().map(|(_, tensor)| tensor);
+        let (dtype, device) = first.map_or((DType::F32, &Device::Cpu), |first| {
+            (first.dtype(), first.device())
+        });
+        let new = Self::init(&missing, seed, device)?.to(dtype, device)?;
+        let entry = |spec: &ParamSpec| {
+            let tensor = self.tensor(&spec.name).or_else(|| new.tensor(&spec.name));
+            tensor.map(|tensor| (spec.name.clone(), tensor.clone()))
+        };
+        Ok(Self::new(specs.iter().filter_map(entry).collect()))
+    }
+
     /// Parameters in the given order. A later entry of the same name replaces an earlier one.
     pub fn new(entries: Vec<(String, Tensor)>) -> Self {
         let index = entries
@@ -419,6 +438,22 @@ mod tests {
             params.tensor("e").unwrap().to_vec1::<f32>().unwrap(),
             before
         );
+    }
+
+    #[test]
+    fn missing_parameters_are_completed_with_their_initial_values() {
+        let all = Params::init(&specs(), 7, &Device::Cpu).unwrap();
+        let kept = all.iter().filter(|(name, _)| *name != "a.bias");
+        let kept = kept.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        let part = Params::new(kept.collect());
+        let whole = part.completed(&specs(), 7).unwrap();
+        let of = |params: &Params| -> Vec<(String, Vec<f32>)> {
+            let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+            let entries = params.iter();
+            entries.map(|(n, t)| (n.to_owned(), values(t))).collect()
+        };
+        assert_eq!(part.len() + 1, whole.len());
+        assert_eq!(of(&whole), of(&all));
     }
 
     #[test]

@@ -45,10 +45,10 @@ impl Sequence {
     ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
             Layer::Residual(block) if recomputed => block.recomputed(&x, emb, key),
-            Layer::Attention(block) if recomputed => block.recomputed(&x),
+            Layer::Attention(block) if recomputed => block.recomputed(&x, Some(emb)),
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
-            Layer::Attention(block) => block.forward(&x),
+            Layer::Attention(block) => block.forward(&x, Some(emb)),
             Layer::Resize(resize) => resize.forward(&x),
         })
     }

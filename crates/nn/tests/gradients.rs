@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use differences::{check, wave};
 use sdft_kernels::AttentionOrder;
 use sdft_nn::{
-    AttentionBlock, AttentionConfig, AttentionPool, Convention, Nonlinearity, Params, ResBlock,
-    ResBlockConfig, Resample, Resize, Scope, specs_of,
+    AttentionBlock, AttentionConfig, AttentionPool, Convention, Init, Nonlinearity, Params,
+    ResBlock, ResBlockConfig, Resample, Resize, Scope, specs_of,
 };
 
 /// All parameters of a block, and its input, take part in the check.
@@ -79,9 +79,59 @@ fn diffusers_blocks_have_exact_gradients() {
             output_scale: 1.4,
         };
         check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
-            AttentionBlock::load_split(scope, &config)?.forward(&t[0])
+            AttentionBlock::load_split(scope, &config)?.forward(&t[0], None)
         });
     }
+}
+
+#[test]
+fn attention_with_a_time_aware_adapter_has_exact_gradients() {
+    let inputs = [wave(&[2, 8, 3, 3], 0.1), wave(&[2, 5], 0.2)];
+    // One channel in the bottleneck is normalised alone.
+    for rank in [1, 3] {
+        check_block(&inputs, |scope, t| {
+            let block = AttentionBlock::load(scope, 8, 2, 4, AttentionOrder::Legacy)?;
+            let block = block.with_time_adapter(scope, 5, rank)?;
+            block.forward(&t[0], Some(&t[1]))
+        });
+    }
+    // The heads have fewer channels than the block.
+    let config = AttentionConfig {
+        channels: 8,
+        heads: 2,
+        head_channels: 3,
+        groups: None,
+        eps: 1e-3,
+        output_scale: 1.4,
+    };
+    check_block(&inputs, |scope, t| {
+        let block = AttentionBlock::load_split(scope, &config)?;
+        let block = block.with_time_adapter(scope, 5, 2)?;
+        block.recomputed(&t[0], Some(&t[1]))
+    });
+}
+
+#[test]
+fn a_new_adapter_changes_no_bit_of_its_block_and_needs_the_embedding() {
+    let plain = |scope: &Scope<'_>| AttentionBlock::load(scope, 8, 2, 4, AttentionOrder::Legacy);
+    let adapted = |scope: &Scope<'_>| plain(scope)?.with_time_adapter(scope, 5, 0);
+    let mut specs = specs_of(adapted).unwrap();
+    for spec in specs
+        .iter_mut()
+        .filter(|spec| spec.name.contains("proj_out"))
+    {
+        spec.init = Init::Uniform(0.5);
+    }
+    let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
+    let (x, emb) = (wave(&[2, 8, 3, 3], 0.3), wave(&[2, 5], 0.2));
+    let [x, emb] = [x, emb].map(|x| x.to_dtype(DType::F32).unwrap());
+    let bits = |y: Tensor| y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let scope = Scope::root(&params);
+    let expected = bits(plain(&scope).unwrap().forward(&x, None).unwrap());
+    let block = adapted(&scope).unwrap();
+    assert_eq!(bits(block.forward(&x, Some(&emb)).unwrap()), expected);
+    let error = block.forward(&x, None).unwrap_err().to_string();
+    assert!(error.contains("time embedding"), "{error}");
 }
 
 #[test]
@@ -98,7 +148,7 @@ fn frozen_projections_are_joined_once_and_variables_each_time() {
     let params = Params::init(&specs_of(build).unwrap(), 1, &Device::Cpu).unwrap();
     let x = wave(&[1, 8, 3, 3], 0.3).to_dtype(DType::F32).unwrap();
     let values = |block: &AttentionBlock| {
-        let y = block.forward(&x).unwrap().flatten_all().unwrap();
+        let y = block.forward(&x, None).unwrap().flatten_all().unwrap();
         y.to_vec1::<f32>().unwrap()
     };
     let frozen = build(&Scope::root(&params)).unwrap();
@@ -115,7 +165,7 @@ fn frozen_projections_are_joined_once_and_variables_each_time() {
 #[test]
 fn attention_and_resizing_blocks_have_exact_gradients() {
     check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
-        AttentionBlock::load(scope, 8, 2, 4, AttentionOrder::Legacy)?.forward(&t[0])
+        AttentionBlock::load(scope, 8, 2, 4, AttentionOrder::Legacy)?.forward(&t[0], None)
     });
     check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
         AttentionPool::load(scope, 3, 8, 4, 3)?.forward(&t[0])

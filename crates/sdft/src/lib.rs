@@ -59,7 +59,7 @@
 //! |---|---|
 //! | what a command of the program `sdft` does, as one call | [`jobs`], with plans from [`settings`] and folders of images by [`gallery`] |
 //! | to train a network | [`train`] and [`diffusion::Trainable`]; [`classifier`] and [`directions`] for the networks of EGSDE and Asyrp |
-//! | to train an adapter (LoRA, DiffFit), or some weights only | [`adapters`] |
+//! | to train an adapter (LoRA, DiffFit, time-aware), or some weights only | [`adapters`] |
 //! | the parts of training | [`losses`] (the paper's equations), [`optim`], [`data`], [`parallel`] |
 //! | the diffusion process | [`schedule`] (numbers), [`diffusion`] (tensors and [`Denoiser`](diffusion::Denoiser)) |
 //! | images from noise, and noise from images | [`samplers`], with noise from [`randn`] and [`noise`] |

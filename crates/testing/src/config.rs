@@ -162,6 +162,7 @@ pub fn adm_config(model: &Value) -> Result<AdmConfig> {
         num_classes: count_or_zero(model, "num_classes")?,
         dropout: number_or(model, "dropout", 0.0)?,
         norm_groups: 32,
+        time_adapter_rank: None,
     })
 }
 

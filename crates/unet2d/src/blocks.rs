@@ -58,7 +58,11 @@ impl Builder<'_> {
             eps: self.config.norm_eps,
             output_scale: attention.output_scale,
         };
-        AttentionBlock::load_split(scope, &config).map(Layer::Attention)
+        let block = AttentionBlock::load_split(scope, &config)?;
+        Ok(Layer::Attention(match self.config.time_adapter_rank {
+            None => block,
+            Some(rank) => block.with_time_adapter(scope, self.config.emb_channels(), rank)?,
+        }))
     }
 
     /// The attention blocks of a level, which come before its residual blocks in a state dict; none for a level without attention.

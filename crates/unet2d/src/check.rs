@@ -69,6 +69,12 @@ impl Unet2dConfig {
                 MOST_WIDTH,
             ),
             (
+                "time_adapter_rank",
+                or_one(self.time_adapter_rank),
+                0,
+                MOST_WIDTH,
+            ),
+            (
                 "num_class_embeds",
                 or_one(self.num_class_embeds),
                 1,

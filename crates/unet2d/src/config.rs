@@ -181,6 +181,9 @@ pub struct Unet2dConfig {
     pub num_class_embeds: Option<usize>,
     /// Rows of a learned time embedding.
     pub num_train_timesteps: Option<usize>,
+    /// Rank of the time-aware adapter in every attention block, 0 for an eighth of its channels; `None` has no adapters, and is not written. diffusers has no such field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_adapter_rank: Option<usize>,
 }
 
 impl Default for Unet2dConfig {
@@ -225,6 +228,7 @@ impl Default for Unet2dConfig {
             class_embed_type: None,
             num_class_embeds: None,
             num_train_timesteps: None,
+            time_adapter_rank: None,
         }
     }
 }

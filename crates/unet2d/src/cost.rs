@@ -90,6 +90,9 @@ impl Unet2dConfig {
         let [heads, head_channels] = self.heads(channels);
         tally.attention(channels, heads * head_channels, pixels);
         tally.parameters(if has_norm { 2 * channels } else { 0 });
+        if let Some(rank) = self.time_adapter_rank {
+            tally.time_adapter(heads * head_channels, self.emb_channels(), rank, pixels);
+        }
     }
 
     fn resize(&self, tally: &mut Tally, how: ResampleType, channels: usize, out_pixels: f64) {

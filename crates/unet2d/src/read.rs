@@ -5,8 +5,8 @@ use crate::{ConfigError, Unet2dConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Every field that diffusers has.
-const KNOWN: [&str; 28] = [
+/// Every field that diffusers has, and our own.
+const KNOWN: [&str; 29] = [
     "sample_size",
     "in_channels",
     "out_channels",
@@ -35,6 +35,7 @@ const KNOWN: [&str; 28] = [
     "class_embed_type",
     "num_class_embeds",
     "num_train_timesteps",
+    "time_adapter_rank",
 ];
 
 const COUNT: &str = "a whole number";
@@ -161,6 +162,7 @@ impl<'a> Fields<'a> {
                 COUNT_OR_NULL,
                 d.num_train_timesteps,
             )?,
+            time_adapter_rank: self.get("time_adapter_rank", COUNT_OR_NULL, d.time_adapter_rank)?,
         })
     }
 }

@@ -124,7 +124,8 @@ fn is_removed(name: &str, config: &Unet2dConfig) -> bool {
             "bias",
         ]
         | ["up_blocks", index, "attentions", i, "to_v", "bias"]
-        | ["up_blocks", index, "attentions", i, "to_out", "0", "bias"] => {
+        | ["up_blocks", index, "attentions", i, "to_out", "0", "bias"]
+        | ["up_blocks", index, "attentions", i, "adapter", "up", "bias"] => {
             index.parse() == Ok(levels - 1) && i.parse() == Ok(layers) && is_alone(widths.first())
         }
         _ => false,

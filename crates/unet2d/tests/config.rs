@@ -69,15 +69,17 @@ fn every_field_survives_being_written_and_read() {
         class_embed_type: Some(ClassEmbed::Timestep),
         num_class_embeds: Some(10),
         num_train_timesteps: Some(50),
+        time_adapter_rank: Some(3),
     };
     let text = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<Unet2dConfig>(&text).unwrap(), config);
     let json: Map<String, Value> = serde_json::from_str(&text).unwrap();
     let defaults = serde_json::to_value(Unet2dConfig::default()).unwrap();
     for (field, value) in &json {
-        assert_ne!(&defaults[field], value, "{field} is not tested");
+        assert_ne!(defaults.get(field), Some(value), "{field} is not tested");
     }
-    assert_eq!(json.len(), 28);
+    assert_eq!(json.len(), 29);
+    assert!(defaults.get("time_adapter_rank").is_none());
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn variants() -> Vec<Unet2dConfig> {
             norm_eps: 1e-6,
             mid_block_scale_factor: 1.4,
             center_input_sample: true,
+            time_adapter_rank: Some(0),
             ..tiny()
         },
         Unet2dConfig {

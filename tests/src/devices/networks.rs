@@ -129,13 +129,20 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
     };
     let split = |scope: &Scope<'_>| AttentionBlock::load_split(scope, &config);
     type Load<'a> = &'a dyn Fn(&Scope<'_>) -> candle_core::Result<AttentionBlock>;
-    for (which, load) in [("joint", &joint as Load<'_>), ("split", &split)] {
+    let adapted = |scope: &Scope<'_>| joint(scope)?.with_time_adapter(scope, 20, 0);
+    for (which, load) in [
+        ("joint", &joint as Load<'_>),
+        ("split", &split),
+        ("with a time-aware adapter", &adapted),
+    ] {
         let params = filled(&specs_of(load)?)?;
         let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
         let run = |device: &Device, dtype: DType| {
             all_of(&params, device, &inputs, |params, t| {
                 let x = sdft_autograd::to_dtype(&t[0], dtype)?;
-                to_nchw(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
+                let emb = wave(&[2, 20], 4, x.device())?;
+                let y = load(&Scope::root(params))?.forward(&x, Some(&emb))?;
+                to_nchw(&y, DType::F32)
             })
         };
         let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
@@ -155,6 +162,7 @@ pub(super) fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>
         num_head_channels: 16,
         norm_groups: 8,
         num_classes: 3,
+        time_adapter_rank: Some(0),
         ..AdmConfig::default()
     };
     let params = filled(&Unet::specs(&config)?)?;

@@ -137,7 +137,7 @@ pub(super) fn attention(case: &Case) -> Result<Outputs> {
         AttentionOrder::Legacy
     };
     module(case, &["x"], |scope, t| {
-        AttentionBlock::load(scope, channels, heads, 32, order)?.forward(&t[0])
+        AttentionBlock::load(scope, channels, heads, 32, order)?.forward(&t[0], None)
     })
 }
 

@@ -54,7 +54,10 @@ where
     GraphOp<O>: Apply<N>,
 {
     match GradMode::current() {
-        GradMode::NoGrad => compute(&op, inputs),
+        GradMode::NoGrad => {
+            inputs.into_iter().for_each(tape::note_parameter);
+            compute(&op, inputs)
+        }
         GradMode::Graph if inputs.iter().all(|x| !x.track_op()) => compute(&op, inputs),
         GradMode::Graph => {
             let is_feature_map = op.is_feature_map();

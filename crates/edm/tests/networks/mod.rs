@@ -33,7 +33,7 @@ pub(crate) fn ddpmpp() -> EdmConfig {
     config(ModelConfig::SongUNet(song()), Precond::EDM)
 }
 
-/// One network of each kind: DDPM++, NCSN++, both branches, ADM.
+/// One network of each kind: DDPM++, NCSN++, both branches, ADM, and two of them with time-aware adapters.
 pub(crate) fn all() -> Vec<EdmConfig> {
     let ncsnpp = SongUnetConfig {
         embedding_type: EmbeddingType::Fourier,
@@ -55,11 +55,17 @@ pub(crate) fn all() -> Vec<EdmConfig> {
         attn_resolutions: vec![4],
         ..DhariwalConfig::default()
     };
+    let adapted = |config, rank| EdmConfig {
+        time_adapter_rank: Some(rank),
+        ..config
+    };
     vec![
         ddpmpp(),
         config(ModelConfig::SongUNet(ncsnpp), Precond::VE),
         config(ModelConfig::SongUNet(branches), Precond::VP),
-        config(ModelConfig::DhariwalUNet(adm), Precond::EDM),
+        config(ModelConfig::DhariwalUNet(adm.clone()), Precond::EDM),
+        adapted(ddpmpp(), 0),
+        adapted(config(ModelConfig::DhariwalUNet(adm), Precond::EDM), 3),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::trial::{aux_per_image, encoder_parameters, source_share};
 use crate::error::{Result, usage};
-use crate::training::{TrainPlan, adapter_sizes, sides};
+use crate::training::{TrainPlan, adapter_sizes, sides, trained_architecture};
 use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
 use sdft_files::human_size;
@@ -63,7 +63,7 @@ impl Needed {
 
 /// The memory that a plan needs on the CPU, in this process, which has opened its images and its source model.
 pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
-    let cost = plan.model.cost(sides(plan));
+    let cost = trained_architecture(plan).cost(sides(plan));
     let [height, width] = sides(plan);
     let maps = size_of_maps(&plan.steps);
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);

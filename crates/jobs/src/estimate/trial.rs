@@ -2,7 +2,7 @@
 
 use super::{Disk, Estimate, memory_of, memory_of_classifier};
 use crate::error::Result;
-use crate::training::{TrainPlan, adapter_sizes, sides, trainable};
+use crate::training::{TrainPlan, adapter_sizes, sides, trainable, trained_architecture};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_autograd::backward;
@@ -31,7 +31,7 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
     };
     let (checkpoint, bytes) = disk(plan)?;
-    let parameters = plan.model.cost(sides(plan)).parameters;
+    let parameters = trained_architecture(plan).cost(sides(plan)).parameters;
     let trained = match adapter_sizes(plan)? {
         None => String::new(),
         Some(sizes) => format!(", {} trained as {}", sizes.trained, plan.adapter),
@@ -101,7 +101,7 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 
 /// Bytes of one checkpoint, and of everything in the run folder.
 pub(crate) fn disk(plan: &TrainPlan) -> Result<(u64, u64)> {
-    let parameters = plan.model.cost(sides(plan)).parameters;
+    let parameters = trained_architecture(plan).cost(sides(plan)).parameters;
     let Some(sizes) = adapter_sizes(plan)? else {
         let checkpoint = checkpoint_bytes(parameters);
         return Ok((checkpoint, run_bytes(checkpoint, plan.output.keep)));

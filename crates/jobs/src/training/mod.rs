@@ -18,7 +18,7 @@ pub use direction::{
 pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
 pub use group::{follow, join_group};
 pub use networks::{ModelPlan, TrainPlan};
-pub(crate) use networks::{adapter_sizes, sides, trainable};
+pub(crate) use networks::{adapter_sizes, sides, trainable, trained_architecture};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, METHODS, TRAINING};
 pub use run::{Run, Training};

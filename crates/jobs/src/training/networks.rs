@@ -177,7 +177,7 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
         );
     }
     if plan.output.format == ModelFormat::Diffusers {
-        check_diffusers(&plan.model, &plan.process).map_err(|error| PlanError {
+        check_diffusers(&trained_architecture(plan), &plan.process).map_err(|error| PlanError {
             key: "output.format".to_owned(),
             problem: error.to_string(),
         })?;
@@ -185,6 +185,15 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
     plan.check_images(sides(plan))?;
     plan.validate()?;
     adapter_sizes(plan).map(drop)
+}
+
+/// The network in training: that of the plan, with the parts that an adapter adds to it.
+pub(crate) fn trained_architecture(plan: &TrainPlan) -> Architecture {
+    let architecture = plan.model.architecture.clone();
+    match plan.adapter.time_adapter_rank() {
+        None => architecture,
+        Some(rank) => architecture.with_time_adapter(rank),
+    }
 }
 
 /// How many numbers are trained; `None` if all are.
@@ -195,10 +204,25 @@ pub(crate) fn adapter_sizes(plan: &TrainPlan) -> std::result::Result<Option<Size
     if plan.adapter.is_full() {
         return Ok(None);
     }
-    let specs = plan.model.trainable_specs().map_err(|error| PlanError {
-        key: "model".to_owned(),
-        problem: error.to_string(),
-    })?;
+    let wrong = |key: &str, problem: String| PlanError {
+        key: key.to_owned(),
+        problem,
+    };
+    if let (Some(own), Some(rank)) = (plan.model.time_adapter_rank(), plan.adapter.rank)
+        && plan
+            .adapter
+            .time_adapter_rank()
+            .is_some_and(|rank| rank != own)
+    {
+        return Err(wrong(
+            "adapter.rank",
+            format!(
+                "the source model has time-aware adapters of its own, which are trained further; expected no rank, found {rank}"
+            ),
+        ));
+    }
+    let specs = trained_architecture(plan).trainable_specs();
+    let specs = specs.map_err(|error| wrong("model", error.to_string()))?;
     sizes(&plan.adapter, &specs)
         .map(Some)
         .map_err(adapter_error)
@@ -314,13 +338,14 @@ pub(crate) fn trainable(
         recompute: plan.steps.recompute,
     };
     let kind = plan.process.prediction_type;
-    let build = |params: &Params| plan.model.trainable(params, kind, mode);
+    let architecture = trained_architecture(plan);
+    let build = |params: &Params| architecture.trainable(params, kind, mode);
     if plan.adapter.is_full() {
         return Ok(build(params)?);
     }
     let base = Base {
-        params,
-        specs: &plan.model.trainable_specs()?,
+        params: &params.completed(&architecture.specs()?, plan.seed)?,
+        specs: &architecture.trainable_specs()?,
         sha256: network_sha256(source, params)?,
     };
     let network = AdaptedNetwork::new(&plan.adapter, base, plan.seed, build);

@@ -156,6 +156,14 @@ fn written(
 
 /// The equal `UNet2DModel`.
 fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError> {
+    if let Some(rank) = architecture.time_adapter_rank() {
+        return Err(ArchitectureError {
+            field: "time_adapter_rank".to_owned(),
+            problem: format!(
+                "expected none, as the attention of UNet2DModel has no adapter, found {rank}"
+            ),
+        });
+    }
     match architecture {
         Architecture::Unet2d(config) => Ok(config.clone()),
         Architecture::Adm(config) => adm::config(config),

@@ -134,14 +134,16 @@ pub(crate) fn hints(config: &AdmConfig, shapes: &Shapes) -> Vec<String> {
     let want = Architecture::Adm(config.clone()).fields();
     let found = Architecture::Adm(inferred).fields();
     let visible = |field: &str| origins.get(field) == Some(&Origin::Inferred);
+    // Fields of their default may be absent.
+    let wanted = |field: &str| want.get(field).unwrap_or(&Value::Null);
     found
         .iter()
-        .filter(|(field, value)| visible(field) && !agrees(&want[field.as_str()], value))
+        .filter(|(field, value)| visible(field) && !agrees(wanted(field), value))
         .map(|(field, value)| {
             format!(
                 "likely cause: the file has model.{field} = {}, the configuration says {}",
                 brief(value),
-                brief(&want[field.as_str()])
+                brief(wanted(field))
             )
         })
         .collect()
