@@ -210,7 +210,7 @@ fn copies_of_the_few_training_images_have_no_intra_lpips() {
         "--no-cache",
     ]);
     let report: Value = serde_json::from_str(&measured.ok().out).unwrap();
-    assert_eq!(value(&report, "Intra-LPIPS"), 0.0);
+    assert!(value(&report, "Intra-LPIPS") < 1e-9, "{report}");
     assert_eq!(report["settings"]["clusters"], "2");
     assert_eq!(report["settings"]["few-shot"], "few");
 }
