@@ -28,7 +28,7 @@ fn every_case_agrees_with_its_reference_implementation() {
 
 /// The first case of every kind, with its computed tensors.
 fn one_of_each_kind() -> Vec<(Case, BTreeMap<String, Array>)> {
-    let mut left: BTreeSet<&str> = BUILT.into_iter().collect();
+    let mut left: BTreeSet<&str> = BUILT.iter().copied().collect();
     let mut cases = Vec::new();
     for dir in find_cases(&parity_folder()).unwrap() {
         let case = Case::read(&dir).unwrap();

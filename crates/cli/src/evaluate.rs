@@ -4,6 +4,7 @@ use crate::args::EvaluateArgs;
 use crate::console;
 use crate::job::job_on_cpu;
 use anyhow::Result;
+use sdft_eval::SetFeatures;
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{
     CacheLocation, EMBEDDED_IMAGES, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
@@ -26,7 +27,9 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
             let options = SetsOptions {
                 real: real.clone(),
                 fake: fake.clone(),
+                features: args.features,
                 resize: args.resize,
+                intra_lpips: args.intra_lpips.clone(),
                 kid_subsets: args.kid_subsets,
                 kid_size: args.kid_size,
                 kid_seed: args.kid_seed,
@@ -86,10 +89,23 @@ fn refuse_unused(args: &EvaluateArgs) -> Result<()> {
     let judged = EMBEDDED_IMAGES
         .iter()
         .find(|name| args.real.as_deref() == Some(Path::new(name)));
-    if let (Some(name), true) = (judged, args.resize != InceptionResize::default()) {
+    let is_resized = args.resize != InceptionResize::default();
+    if let (Some(name), true) = (judged, is_resized) {
         return Err(usage(format!(
             "--resize has no effect on --real {name}, whose embedded judge does not resize images"
         )));
+    }
+    if args.features == SetFeatures::Dinov2 {
+        if let Some(name) = judged {
+            return Err(usage(format!(
+                "--features has no effect on --real {name}, which its embedded judge measures"
+            )));
+        }
+        if is_resized {
+            return Err(usage(
+                "--resize is for Inception; --features dinov2 has one method of resizing",
+            ));
+        }
     }
     if args.without.contains(&PairPart::Lpips) && args.lpips != LpipsNet::Alex {
         return Err(usage("--lpips has no effect with --without lpips"));

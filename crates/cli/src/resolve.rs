@@ -181,7 +181,14 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
         .is_some_and(|every| every > 0);
     let is_judged = EMBEDDED_IMAGES.contains(&data.as_str());
     if evaluates && text_at(&table, "eval.weights").is_empty() && !is_judged {
-        names.network("inception", &[]);
+        let features = text_at(&table, "eval.features");
+        names.network(
+            match features.as_str() {
+                "dinov2" => "dinov2",
+                _ => "inception",
+            },
+            &[],
+        );
     }
     put(&mut args.run.set, "source", &source, file);
     put(&mut args.run.set, "data.path", &data, folder);
@@ -305,12 +312,16 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
     let size = args.size.unwrap_or(SIZE);
     images(names, "--real", args.real.as_mut(), size)?;
     images(names, "--fake", args.fake.as_mut(), size)?;
+    images(names, "--intra-lpips", args.intra_lpips.as_mut(), size)?;
     for path in args.pairs.iter_mut().flatten() {
         images(names, "--pairs", Some(path), size)?;
     }
     let is_judged = |real: &Path| EMBEDDED_IMAGES.iter().any(|name| real == Path::new(name));
     if args.real.as_deref().is_some_and(|real| !is_judged(real)) {
-        names.network("inception", &args.weights);
+        names.network(args.features.network().name(), &args.weights);
+    }
+    if args.intra_lpips.is_some() {
+        names.network("lpips-vgg", &args.weights);
     }
     if args.pairs.is_some() {
         if !args.without.contains(&PairPart::Lpips) {

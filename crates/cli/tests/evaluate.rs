@@ -2,8 +2,13 @@
 
 mod common;
 
+use candle_core::{Device, Tensor};
 use common::{SHORT, Workspace, assert_same, essence, workspace};
+use sdft_checkpoint::write_safetensors;
+use sdft_features::{Dinov2, Dinov2Config, Lpips, LpipsNet};
+use sdft_nn::{ParamSpec, Params};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A place with 12 samples of the embedded source model in `samples`.
 fn place_with_samples() -> Workspace {
@@ -86,6 +91,130 @@ fn two_sets_are_compared_cached_and_written() {
     assert_eq!(same["pairs"].as_array().unwrap().len(), 12);
 }
 
+/// Seeded weights of a network.
+fn write_weights(place: &Workspace, file: &str, specs: &[ParamSpec]) {
+    let params = Params::init(specs, 1, &Device::Cpu).unwrap();
+    let named = params
+        .iter()
+        .map(|(name, tensor)| match name.starts_with("lin") {
+            true => (name, tensor.abs().unwrap()),
+            false => (name, tensor.clone()),
+        });
+    let named: Vec<(&str, Tensor)> = named.collect();
+    let tensors = named.iter().map(|(name, tensor)| (*name, tensor));
+    write_safetensors(&place.path(file), tensors, &BTreeMap::new(), None).unwrap();
+}
+
+/// A DINOv2 of one layer with 64 features, in `dinov2.safetensors`.
+fn write_dinov2(place: &Workspace) {
+    let config = Dinov2Config {
+        hidden_size: 64,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        image_size: 28,
+        ..Dinov2Config::default()
+    };
+    write_weights(
+        place,
+        "dinov2.safetensors",
+        &Dinov2::specs(&config).unwrap(),
+    );
+}
+
+#[test]
+fn a_set_has_no_distance_from_itself_in_dinov2_and_is_memorised() {
+    let place = place_with_samples();
+    write_dinov2(&place);
+    let dinov2 = [
+        "evaluate",
+        "--real",
+        "samples",
+        "--fake",
+        "samples",
+        "--features",
+        "dinov2",
+        "--weights",
+        "dinov2=dinov2.safetensors",
+        "--json",
+        "--cache",
+        "c",
+    ];
+    let first = place.run(&dinov2).ok();
+    let report: Value = serde_json::from_str(&first.out).unwrap();
+    assert!(value(&report, "FD-DINOv2").abs() < 1e-6, "{report}");
+    assert!(value(&report, "KD-DINOv2 x1000").is_finite());
+    assert_eq!(value(&report, "precision"), 1.0);
+    assert_eq!(
+        (value(&report, "memorised"), value(&report, "AuthPct")),
+        (1.0, 0.0)
+    );
+    let features = report["settings"]["features"].as_str().unwrap();
+    assert!(features.starts_with("DINOv2, 64 features"), "{features}");
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("the 1024 features of ViT-L/14"),
+        "{warnings}"
+    );
+    assert!(!first.out.contains("FID"), "{}", first.out);
+    assert_eq!(std::fs::read_dir(place.path("c")).unwrap().count(), 1);
+    assert_eq!(place.run(&dinov2).ok().out, first.out);
+
+    // The same network measures while training.
+    let train = [
+        "--data",
+        "samples",
+        "--set",
+        "eval.every=4",
+        "--set",
+        "eval.samples=2",
+        "--set",
+        "eval.sampler=ddim5",
+        "--set",
+        "eval.features=dinov2",
+    ];
+    let train = [&SHORT[..], &train[..]].concat();
+    let weights = ["--set", "eval.weights=dinov2.safetensors"];
+    place.run(&[&train[..], &weights[..]].concat()).ok();
+    let log = std::fs::read_to_string(place.path("runs/short/log.jsonl")).unwrap();
+    assert_eq!(log.matches("\"eval.memorised\"").count(), 2, "{log}");
+    let plan = std::fs::read_to_string(place.path("runs/short/plan.toml")).unwrap();
+    assert!(plan.contains("features = \"dinov2\""), "{plan}");
+    let digits = [&train[..], &["--data", "digits", "--out", "x"]].concat();
+    place.run(&digits).fails(2, &["eval.features"]);
+}
+
+#[test]
+fn copies_of_the_few_training_images_have_no_intra_lpips() {
+    let place = place_with_samples();
+    write_weights(
+        &place,
+        "vgg.safetensors",
+        &Lpips::specs(LpipsNet::Vgg).unwrap(),
+    );
+    let one = std::fs::read(place.path("samples/00000.png")).unwrap();
+    for (folder, name) in [("few", "a.png"), ("twice", "a.png"), ("twice", "b.png")] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+        std::fs::write(place.path(folder).join(name), &one).unwrap();
+    }
+    let measured = place.run(&[
+        "evaluate",
+        "--real",
+        "digits",
+        "--fake",
+        "twice",
+        "--intra-lpips",
+        "few",
+        "--weights",
+        "lpips-vgg=vgg.safetensors",
+        "--json",
+        "--no-cache",
+    ]);
+    let report: Value = serde_json::from_str(&measured.ok().out).unwrap();
+    assert!(value(&report, "Intra-LPIPS") < 1e-9, "{report}");
+    assert_eq!(report["settings"]["clusters"], "2");
+    assert_eq!(report["settings"]["few-shot"], "few");
+}
+
 #[test]
 fn invalid_measurements_are_refused_before_the_first_one() {
     let place = place_with_samples();
@@ -100,6 +229,17 @@ fn invalid_measurements_are_refused_before_the_first_one() {
     evaluate(&["--real", "samples", "--fake", "samples"])
         .fails(1, &["inception", "hf download", "--weights inception=FILE"]);
     evaluate(&["--pairs", "samples", "samples"]).fails(1, &["lpips-alex", "--without lpips"]);
+    let sets = ["--real", "samples", "--fake", "samples"];
+    let with = |more: &[&str]| evaluate(&[&sets[..], more].concat());
+    with(&["--features", "dinov2"]).fails(1, &["dinov2", "hf download", "--weights dinov2=FILE"]);
+    with(&["--features", "dinov2", "--resize", "clean-fid"]).fails(2, &["--resize"]);
+    with(&["--features", "clip"]).fails(2, &["clip", "dinov2"]);
+    let digits = ["--real", "digits", "--fake", "samples"];
+    evaluate(&[&digits[..], &["--features", "dinov2"]].concat()).fails(2, &["--features"]);
+    evaluate(&[&digits[..], &["--intra-lpips", "samples"]].concat())
+        .fails(1, &["lpips-vgg", "omit --intra-lpips"]);
+    evaluate(&[&digits[..], &["--intra-lpips", "samples/00000.png"]].concat())
+        .fails(2, &["needs a folder"]);
     evaluate(&[
         "--real",
         "digits",

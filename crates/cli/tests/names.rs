@@ -50,7 +50,7 @@ fn a_command_lists_the_names_it_needs() {
     let place = workspace();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
-    let cases: [Case<'_>; 20] = [
+    let cases: &[Case<'_>] = &[
         (&["train"], &[]),
         (
             &["train", "--source", "ffhq-10m", "--data", "photos"],
@@ -92,6 +92,18 @@ fn a_command_lists_the_names_it_needs() {
             &[("inception", "fetch inception")],
         ),
         (
+            &[
+                "train",
+                "--data",
+                "photos",
+                "--set",
+                "eval.every=10",
+                "--set",
+                "eval.features=dinov2",
+            ],
+            &[("dinov2", "fetch dinov2")],
+        ),
+        (
             &["sample", "--model", "imagenet-256"],
             &[("imagenet-256", "fetch imagenet-256")],
         ),
@@ -107,6 +119,20 @@ fn a_command_lists_the_names_it_needs() {
             ],
         ),
         (&["evaluate", "--real", "digits", "--fake", "photos"], &[]),
+        (
+            &[
+                "evaluate",
+                "--real",
+                "photos",
+                "--fake",
+                "photos",
+                "--features",
+                "dinov2",
+                "--intra-lpips",
+                "photos",
+            ],
+            &[("dinov2", "fetch dinov2"), ("lpips-vgg", "fetch lpips-vgg")],
+        ),
         (
             &[
                 "evaluate",

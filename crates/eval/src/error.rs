@@ -47,6 +47,14 @@ pub enum EvalError {
         /// Number of channels.
         found: usize,
     },
+    /// Intra-LPIPS has a cluster for each training image.
+    #[error("Intra-LPIPS is for a few training images: expected 1 to {most}, found {found}")]
+    FewShot {
+        /// The largest number.
+        most: usize,
+        /// Number of training images.
+        found: usize,
+    },
     /// An image has values that are NaN or infinite.
     #[error("{origin}: {found} of {values} values are NaN or infinite")]
     NotFinite {

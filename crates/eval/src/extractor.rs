@@ -5,12 +5,14 @@ use crate::native::{describe_range, read_native};
 use candle_core::{DType, Device, Tensor};
 use sdft_data::{Digits, Emoji, EmojiStyle, Style};
 use sdft_features::{
-    AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE,
-    IdentityNet, Inception, InceptionResize, Network, clip_input, inception_input,
+    AttributeJudge, Clip, ClipConfig, DINOV2_SIDE, Dinov2, Dinov2Config, IDENTITY_SIDE,
+    INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet, Inception, InceptionResize, Network,
+    clip_input, dinov2_input, inception_input,
 };
 use sdft_files::{sha256_bytes, sha256_file};
 use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};
 use sdft_nn::Params;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Batch size of the networks.
@@ -23,6 +25,8 @@ const CHUNK: usize = 256;
 pub enum View {
     /// FID's Inception, with its method of resizing to 299 pixels.
     Inception(InceptionResize),
+    /// DINOv2, with the preprocessing of dgm-eval.
+    Dinov2,
     /// CLIP with patches of this size.
     Clip(usize),
     /// Face identity; images are brought to 256 pixels as for training.
@@ -38,15 +42,54 @@ impl View {
     pub fn network(self) -> Option<Network> {
         match self {
             Self::Inception(_) => Some(Network::Inception),
+            Self::Dinov2 => Some(Network::Dinov2),
             Self::Clip(patch) => Some(Network::Clip(patch)),
             Self::Identity => Some(Network::Identity),
             Self::Digits | Self::Emoji => None,
+        }
+    }
+
+    /// What the Fréchet and the kernel distance of its features are called.
+    pub fn distances(self) -> [&'static str; 2] {
+        match self {
+            Self::Dinov2 => ["FD-DINOv2", "KD-DINOv2"],
+            _ => ["FID", "KID"],
+        }
+    }
+}
+
+/// The network of public weights whose features two sets are compared by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetFeatures {
+    /// Inception: FID and KID.
+    #[default]
+    Inception,
+    /// DINOv2: FD-DINOv2 and KD-DINOv2.
+    Dinov2,
+}
+
+impl SetFeatures {
+    /// The network whose weights are required.
+    pub fn network(self) -> Network {
+        match self {
+            Self::Inception => Network::Inception,
+            Self::Dinov2 => Network::Dinov2,
+        }
+    }
+
+    /// The network with its preprocessing; `resize` is that of Inception.
+    pub fn view(self, resize: InceptionResize) -> View {
+        match self {
+            Self::Inception => View::Inception(resize),
+            Self::Dinov2 => View::Dinov2,
         }
     }
 }
 
 enum Net {
     Inception(Inception),
+    Dinov2(Dinov2),
     Clip(Clip),
     Identity(IdentityNet),
     /// The judge, and the reciprocal standard deviation of each feature over an embedded set in the target's style.
@@ -139,6 +182,11 @@ impl Extractor {
     pub fn new(view: View, params: &Params, weights: String) -> Result<Self> {
         let net = match view {
             View::Inception(_) => Net::Inception(Inception::load(params)?),
+            View::Dinov2 => {
+                let config = Dinov2Config::of_shapes(|name| params.tensor(name).map(Tensor::dims));
+                let config = config.map_err(|error| EvalError::Weights(error.to_string()))?;
+                Net::Dinov2(Dinov2::load(config, params)?)
+            }
             View::Clip(patch) => Net::Clip(Clip::load(ClipConfig::vit_b(patch), params)?),
             View::Identity => Net::Identity(IdentityNet::load(params)?),
             View::Digits | View::Emoji => {
@@ -214,6 +262,7 @@ impl Extractor {
         let weights = self.weights.get(..12).unwrap_or(&self.weights);
         let what = match self.view {
             View::Inception(mode) => format!("inception, {mode} resize"),
+            View::Dinov2 => format!("DINOv2, {} features", self.dim()),
             View::Clip(patch) => format!("CLIP ViT-B/{patch}"),
             View::Identity => "IR-SE50".to_owned(),
             View::Digits => "digits judge".to_owned(),
@@ -225,6 +274,11 @@ impl Extractor {
         format!("{what}, weights {weights}{range}")
     }
 
+    /// Its network.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
     /// The hash of its weights.
     pub fn weights(&self) -> &str {
         &self.weights
@@ -234,6 +288,7 @@ impl Extractor {
     pub fn dim(&self) -> usize {
         match &self.net {
             Net::Inception(_) => INCEPTION_FEATURES,
+            Net::Dinov2(net) => net.config().hidden_size,
             Net::Clip(_) | Net::Identity(_) => 512,
             Net::Judge(judge, _) => judge.config().features,
         }
@@ -242,6 +297,7 @@ impl Extractor {
     fn input(&self, image: &Rgb8) -> Vec<f32> {
         match self.view {
             View::Inception(mode) => inception_input(image, mode),
+            View::Dinov2 => dinov2_input(image),
             View::Clip(_) => clip_input(image, 224),
             View::Identity => to_unit_range(&center_crop(image, IDENTITY_SIDE)),
             View::Digits | View::Emoji => to_unit_range(image),
@@ -251,6 +307,7 @@ impl Extractor {
     fn side(&self, image: &Rgb8) -> [usize; 2] {
         match self.view {
             View::Inception(_) => [INCEPTION_SIDE; 2],
+            View::Dinov2 => [DINOV2_SIDE; 2],
             View::Clip(_) => [224; 2],
             View::Identity => [IDENTITY_SIDE; 2],
             View::Digits | View::Emoji => [image.height, image.width],
@@ -285,6 +342,7 @@ impl Extractor {
         let x = Tensor::from_vec(inputs.concat(), (images.len(), 3, h, w), &Device::Cpu)?;
         let y = match &self.net {
             Net::Inception(net) => net.features(&x)?,
+            Net::Dinov2(net) => net.features(&x)?,
             Net::Clip(net) => net.image_features(&x)?,
             Net::Identity(net) => net.embed(&x)?,
             Net::Judge(net, scale) => net.classify(&x)?.features.broadcast_mul(scale)?,

@@ -1,7 +1,7 @@
 //! Measures folders of images.
 //!
 //! [`ImageSet`] measures a folder with an [`Extractor`] and keeps the feature vectors in a [`FeatureCache`]. [`compare_sets`] computes FID, KID,
-//! precision and recall of two sets; [`compare_pairs`] computes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] has the
+//! precision, recall and memorisation of two sets, [`intra_lpips`] the diversity of few-shot generation; [`compare_pairs`] computes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] has the
 //! settings of each number, and a warning if it cannot be trusted.
 //!
 //! In the embedded sets the classes or attributes are known, so expressiveness can be counted: [`score_digits`] classifies the digit and the
@@ -40,7 +40,8 @@ pub use crate::{
         score_edited_emoji, score_emoji, score_kept_emoji, share_retained,
     },
     error::{EvalError, Result},
-    extractor::{Extractor, View, hash_of},
+    extractor::{Extractor, SetFeatures, View, hash_of},
+    intra::{IntraCluster, IntraLpips, intra_lpips},
     judge::{
         EmojiJudgeReport, HeadReport, JudgeReport, ValueReport, emoji_judge_config,
         evaluate_emoji_judges, train_emoji_judge, train_judge,
@@ -65,6 +66,7 @@ mod distance;
 mod emoji;
 mod error;
 mod extractor;
+mod intra;
 mod judge;
 mod loaded;
 mod native;

@@ -5,8 +5,8 @@ use crate::report::{Measure, Report};
 use crate::set::ImageSet;
 use sdft_imaging::Conversions;
 use sdft_metrics::{
-    Features, KidOptions, KidSubsets, Neighbour, SubsetDraw, fid, kid, manifold, mmd2_unbiased,
-    nearest, nearest_others,
+    Features, KidOptions, KidSubsets, Neighbour, SubsetDraw, fid, kid, manifold, memorisation,
+    mmd2_unbiased, nearest, nearest_others,
 };
 
 /// Settings of a comparison of two sets.
@@ -20,6 +20,8 @@ pub struct SetOptions {
     pub kid_draw: SubsetDraw,
     /// The neighbour that the balls of precision and recall reach to.
     pub k: usize,
+    /// What the Fréchet and the kernel distance of these features are called; see [`View::distances`](crate::View::distances).
+    pub distances: [&'static str; 2],
 }
 
 impl Default for SetOptions {
@@ -29,16 +31,17 @@ impl Default for SetOptions {
             kid_size: 1000,
             kid_draw: SubsetDraw::TorchFidelity,
             k: 3,
+            distances: ["FID", "KID"],
         }
     }
 }
 
-/// With this many samples or fewer, the covariance of 2048 features does not have full rank.
+/// With this many samples or fewer, the covariance of so many features does not have full rank.
 fn too_few_for_fid(n: u64, dim: usize) -> bool {
     n <= dim as u64
 }
 
-/// Compares generated with real images: FID, KID, precision and recall, density and coverage, nearest neighbours.
+/// Compares generated with real images: FID, KID, precision and recall, density and coverage, nearest neighbours and memorisation.
 ///
 /// If only the statistics of one side are known, the report has FID only, and a warning. The neighbours are those of the generated images
 /// among the real ones.
@@ -71,39 +74,42 @@ pub fn compare_sets(
         });
     };
     let mut warnings = Vec::new();
+    let [fd, kd] = options.distances;
     for set in [real, fake] {
         warnings.extend(remark(&set.label, &set.conversions));
     }
     match (&real.statistics, &fake.statistics) {
         (Some(a), Some(b)) => {
-            let distance = of("FID", fid(a, b))?;
+            let distance = of(fd, fid(a, b))?;
             let note = format!(
                 "lower is better; rank {}/{}",
                 distance.rank[0], distance.rank[1]
             );
-            put("FID", distance.value, None, note);
+            put(fd, distance.value, None, note);
             for set in [real, fake] {
                 match set.n() {
                     Some(n) if too_few_for_fid(n, a.dim()) => warnings.push(format!(
-                        "FID: {} has {n} images for {} features, so the value is biased upwards and depends on n; \
-                         compare only at equal n, or use KID, which is unbiased",
+                        "{fd}: {} has {n} images for {} features, so the value is biased upwards and depends on n; \
+                         compare only at equal n, or use {kd}, which is unbiased",
                         set.label,
                         a.dim()
                     )),
                     None => warnings.push(format!(
-                        "FID: {} does not record its number of images, so its bias is unknown",
+                        "{fd}: {} does not record its number of images, so its bias is unknown",
                         set.label
                     )),
                     _ => {}
                 }
             }
         }
-        _ => warnings.push("FID needs at least 2 images on each side, so it is left out".into()),
+        _ => warnings.push(format!(
+            "{fd} needs at least 2 images on each side, so it is left out"
+        )),
     }
     for set in [real, fake] {
         if set.features.is_none() && set.made_with.is_none() {
             warnings.push(format!(
-                "FID: {} does not record its resizing and weights; the value is meaningless if they differ",
+                "{fd}: {} does not record its resizing and weights; the value is meaningless if they differ",
                 set.label
             ));
         }
@@ -115,7 +121,9 @@ pub fn compare_sets(
             if least >= 2 {
                 kernel_distance(x, y, options, &mut put, &mut warnings)?;
             } else {
-                warnings.push("KID needs at least 2 images on each side, so it is left out".into());
+                warnings.push(format!(
+                    "{kd} needs at least 2 images on each side, so it is left out"
+                ));
             }
             if least > options.k {
                 let m = of("precision and recall", manifold(x, y, options.k))?;
@@ -141,11 +149,20 @@ pub fn compare_sets(
             }
             neighbours = of("nearest neighbours", nearest(y, x))?;
             copies(x, &neighbours, &mut put)?;
+            if x.n() >= 2 {
+                let m = of("memorisation", memorisation(x, y))?;
+                let note = format!(
+                    "lower is better; share of fakes less than half as far from their nearest real as from the nearest {} on average",
+                    x.n().min(50)
+                );
+                put("memorised", m.ratio, None, note);
+                let note = "percentage of fakes farther from their nearest real than it is from others";
+                put("AuthPct", m.auth_pct, None, format!("higher is better; {note}"));
+            }
         }
-        _ => warnings.push(
-            "only statistics are known for one side; KID, precision and recall and nearest neighbours need the images"
-                .into(),
-        ),
+        _ => warnings.push(format!(
+            "only statistics are known for one side; {kd}, precision and recall and nearest neighbours need the images"
+        )),
     }
     report.warnings = warnings;
     Ok((report, neighbours))
@@ -184,7 +201,8 @@ fn kernel_distance(
         size,
         draw: options.kid_draw,
     };
-    let over = of("KID", kid(x, y, &subsets, &kernel))?;
+    let name = options.distances[1];
+    let over = of(name, kid(x, y, &subsets, &kernel))?;
     let draw = match options.kid_draw {
         SubsetDraw::TorchFidelity => "torch-fidelity's draw".to_owned(),
         SubsetDraw::Seeded(seed) => format!("seed {seed}"),
@@ -193,22 +211,22 @@ fn kernel_distance(
         "lower is better; {} subsets of {size}, {draw}",
         over.subsets
     );
-    put("KID x1000", 1e3 * over.mean, Some(1e3 * over.std), note);
-    let whole = of("KID", mmd2_unbiased(x, y, &kernel))?;
+    let spread = Some(1e3 * over.std);
+    put(&format!("{name} x1000"), 1e3 * over.mean, spread, note);
+    let whole = of(name, mmd2_unbiased(x, y, &kernel))?;
     let note = "lower is better; all images at once".to_owned();
-    put("KID x1000, whole", 1e3 * whole, None, note);
+    put(&format!("{name} x1000, whole"), 1e3 * whole, None, note);
     if size < options.kid_size {
         warnings.push(format!(
-            "KID: subsets of {size} instead of {}, because a set has no more images (torch-fidelity would fail); \
+            "{name}: subsets of {size} instead of {}, because a set has no more images (torch-fidelity would fail); \
              the mean is still unbiased, but the spread is that of smaller subsets",
             options.kid_size
         ));
     }
     if whole < 0.0 {
-        warnings.push(
-            "KID is negative: the estimate is unbiased, so it may be below 0 if the distance is small; there is no measurable difference"
-                .into(),
-        );
+        warnings.push(format!(
+            "{name} is negative: the estimate is unbiased, so it may be below 0 if the distance is small; there is no measurable difference"
+        ));
     }
     Ok(())
 }
@@ -271,6 +289,8 @@ mod tests {
         assert_eq!(value(&report, "coverage"), Some(1.0));
         assert_eq!(value(&report, "nearest real"), Some(0.0));
         assert_eq!(value(&report, "copies"), Some(1.0));
+        assert_eq!(value(&report, "memorised"), Some(1.0));
+        assert_eq!(value(&report, "AuthPct"), Some(0.0));
         assert!(neighbours.iter().enumerate().all(|(i, n)| n.index == i));
         let text = report.warnings.join("\n");
         assert!(text.contains("subsets of 60 instead of 1000"), "{text}");

@@ -16,6 +16,9 @@ pub enum Error {
         /// What does not fit, and the likely cause where there is one.
         problem: String,
     },
+    /// A network's configuration is not supported.
+    #[error("{0}")]
+    Config(String),
     /// A `tokenizer.json` cannot be used.
     #[error("{}: {problem}", path.display())]
     Tokenizer {

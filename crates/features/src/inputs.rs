@@ -2,7 +2,9 @@
 
 use crate::Error;
 use crate::inception::INCEPTION_SIDE;
-use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side_square};
+use sdft_imaging::{
+    Filter, Rgb8, Sampling, interpolate, resize, resize_f32, resize_short_side_square,
+};
 use std::fmt;
 use std::str::FromStr;
 
@@ -90,13 +92,29 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Source: the `preprocess` that CLIP's own `load` returns.
 pub fn clip_input(image: &Rgb8, side: usize) -> Vec<f32> {
     let side = side.max(1);
-    let small = resize_short_side_square(image, side);
-    let mut out = Vec::with_capacity(3 * side * side);
+    normalised(&resize_short_side_square(image, side), CLIP_MEAN, CLIP_STD)
+}
+
+/// Side of the images that DINOv2 sees.
+pub const DINOV2_SIDE: usize = 224;
+/// Channel means and deviations of ImageNet in [0, 1].
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// The input of DINOv2 for an image, `[3, 224, 224]`: resized with Pillow's bicubic, regardless of its aspect ratio, channels normalised.
+///
+/// Source: dgm-eval's `DINOv2Encoder.transform`, without `--clean_resize`.
+pub fn dinov2_input(image: &Rgb8) -> Vec<f32> {
+    let small = resize(image, DINOV2_SIDE, DINOV2_SIDE, Filter::Bicubic);
+    normalised(&small, IMAGENET_MEAN, IMAGENET_STD)
+}
+
+/// `[3, H, W]`: the channels of an image in [0, 1], less their means, divided by their deviations.
+fn normalised(image: &Rgb8, mean: [f32; 3], deviation: [f32; 3]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(image.pixels.len());
     for channel in 0..3 {
-        let values = small.pixels.iter().skip(channel).step_by(3);
-        out.extend(
-            values.map(|&v| (f32::from(v) / 255.0 - CLIP_MEAN[channel]) / CLIP_STD[channel]),
-        );
+        let values = image.pixels.iter().skip(channel).step_by(3);
+        out.extend(values.map(|&v| (f32::from(v) / 255.0 - mean[channel]) / deviation[channel]));
     }
     out
 }
@@ -141,5 +159,21 @@ mod tests {
         assert_eq!(x.len(), 3 * 224 * 224);
         let grey = (128.0 / 255.0 - CLIP_MEAN[2]) / CLIP_STD[2];
         assert!((x[2 * 224 * 224 + 112 * 224 + 112] - grey).abs() < 1e-5);
+    }
+
+    #[test]
+    fn dinov2_sees_the_whole_of_a_wide_image() {
+        // Left half black, right half white.
+        let row: Vec<u8> = [[0u8; 3]; 60]
+            .into_iter()
+            .chain([[255; 3]; 60])
+            .flatten()
+            .collect();
+        let x = dinov2_input(&Rgb8::new(120, 30, row.repeat(30)).unwrap());
+        assert_eq!(x.len(), 3 * 224 * 224);
+        let black = -IMAGENET_MEAN[1] / IMAGENET_STD[1];
+        let white = (1.0 - IMAGENET_MEAN[1]) / IMAGENET_STD[1];
+        let line = &x[224 * 224 + 100 * 224..][..224];
+        assert!((line[10] - black).abs() < 1e-6 && (line[213] - white).abs() < 1e-6);
     }
 }

@@ -1,12 +1,13 @@
 //! Networks that measure images.
 //!
 //! ```text
+//! Dinov2        FD-DINOv2 and memorisation: class tokens
 //! Inception     FID, KID, precision and recall: 2048 features        IdentityNet   ArcFace IR-SE50: identity of faces
 //! Lpips         perceptual distance of two images                    Clip          images and texts in one space
 //! AttributeJudge   style and attributes of an embedded set's images; DigitsJudge, the same network for digits
 //! ```
-//! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare
-//! images as pytorch-fid, clean-fid, torch-fidelity and CLIP's own `preprocess` do.
+//! [`Network`] reads their public files strictly; [`inception_input`], [`dinov2_input`] and [`clip_input`] prepare
+//! images as pytorch-fid, clean-fid, torch-fidelity, dgm-eval and CLIP's own `preprocess` do.
 //!
 //! # Example
 //! ```
@@ -27,10 +28,13 @@ pub use crate::{
     attributes::{AttributeJudge, JudgeConfig, JudgeHead, Judgement},
     clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts},
     digits::DigitsJudge,
+    dinov2::{Dinov2, Dinov2Config, HiddenAct},
     error::Error,
     identity::{IDENTITY_SIDE, IdentityNet},
     inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},
-    inputs::{InceptionResize, clip_input, inception_input, inception_plane},
+    inputs::{
+        DINOV2_SIDE, InceptionResize, clip_input, dinov2_input, inception_input, inception_plane,
+    },
     lpips::{Lpips, LpipsDistance, LpipsNet},
     weights::Network,
 };
@@ -39,10 +43,12 @@ mod attributes;
 mod clip;
 mod conv_norm;
 mod digits;
+mod dinov2;
 mod error;
 mod identity;
 mod inception;
 mod inputs;
+mod layer_norm;
 mod lpips;
 mod resample;
 mod weights;

@@ -198,7 +198,6 @@ impl Lpips {
                 b.dims()
             );
         }
-        let unit = |map: &Tensor| map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + EPS)?);
         let mut layers = Vec::with_capacity(self.heads.len());
         for ((a, b), head) in self.maps(a)?.iter().zip(&self.maps(b)?).zip(&self.heads) {
             let difference = (unit(a)? - unit(b)?)?.sqr()?;
@@ -210,5 +209,76 @@ impl Lpips {
             total: per_layer.sum(1)?,
             per_layer,
         })
+    }
+
+    /// Vectors of images whose squared Euclidean distance is the perceptual distance, `[B, D]`. So many images can be compared after the
+    /// network has seen each of them once. `D` grows with the pixels: VGG16 has 8.4 million numbers at 256x256, AlexNet 0.5 million.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, 3, H, W]` in [-1, 1]
+    ///
+    /// # Errors
+    /// Heads with negative weights, which no published file has, and those of [`Self::maps`].
+    pub fn embed(&self, x: &Tensor) -> Result<Tensor> {
+        let mut parts = Vec::with_capacity(self.heads.len());
+        for (i, (map, head)) in self.maps(x)?.iter().zip(&self.heads).enumerate() {
+            if head.flatten_all()?.min(0)?.to_scalar::<f32>()? < 0.0 {
+                bail!("lin{i} of LPIPS: expected weights of at least 0, found negative ones");
+            }
+            let (_, _, h, w) = map.dims4()?;
+            let root = (head / (h * w) as f64)?.sqrt()?;
+            parts.push(unit(map)?.broadcast_mul(&root)?.flatten_from(1)?);
+        }
+        Tensor::cat(&parts, 1)
+    }
+}
+
+/// Each pixel's features as a unit vector.
+fn unit(map: &Tensor) -> Result<Tensor> {
+    map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + EPS)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use sdft_nn::Params;
+
+    #[test]
+    fn squared_distances_of_vectors_are_perceptual_distances() {
+        for net in [LpipsNet::Alex, LpipsNet::Vgg] {
+            let specs = Lpips::specs(net).unwrap();
+            let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
+            let load = |absolute: bool| {
+                let entries = params.iter().map(|(name, tensor)| {
+                    let is_head = absolute && name.starts_with("lin");
+                    let tensor = if is_head {
+                        tensor.abs().unwrap()
+                    } else {
+                        tensor.clone()
+                    };
+                    (name.to_owned(), tensor)
+                });
+                Lpips::load(net, &Params::new(entries.collect())).unwrap()
+            };
+            let wave = |k: f32| {
+                let values = (0..3 * 40 * 48).map(|i| (i as f32 * k).sin());
+                let x = Tensor::from_iter(values, &Device::Cpu).unwrap();
+                x.reshape((1, 3, 40, 48)).unwrap()
+            };
+            let (a, b) = (wave(0.05), wave(0.31));
+            let lpips = load(true);
+            let expected = lpips.distance(&a, &b).unwrap().total;
+            let expected = expected.to_vec1::<f32>().unwrap()[0];
+            let both = lpips
+                .embed(&Tensor::cat(&[a.clone(), b], 0).unwrap())
+                .unwrap();
+            let difference = (both.get(0).unwrap() - both.get(1).unwrap()).unwrap();
+            let squares = difference.sqr().unwrap().sum_all().unwrap();
+            let found = squares.to_scalar::<f32>().unwrap();
+            assert!(expected > 1e-3 && (found - expected).abs() < 1e-5 * expected.max(1.0));
+            let error = load(false).embed(&a).unwrap_err().to_string();
+            assert!(error.contains("lin0"), "{error}");
+        }
     }
 }

@@ -19,6 +19,30 @@ pub(crate) fn adaptive_average(
     Tensor::from_vec(matrix, (target, source), device)?.to_dtype(dtype)
 }
 
+/// The `[target, source]` matrix of PyTorch's bicubic interpolation without antialiasing, with `align_corners=False`: the Keys cubic with
+/// a = -0.75 at `scale (i + 0.5) - 0.5`; pixels outside are those of the border. `like` has the type and the device of the matrix.
+pub(crate) fn bicubic([source, target]: [usize; 2], scale: f64, like: &Tensor) -> Result<Tensor> {
+    const A: f64 = -0.75;
+    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let mut matrix = vec![0.0f64; target * source];
+    for (i, row) in matrix.chunks_exact_mut(source).enumerate() {
+        let at = scale * (i as f64 + 0.5) - 0.5;
+        let (first, share) = (at.floor(), at - at.floor());
+        let weights = [
+            far(share + 1.0),
+            near(share),
+            near(1.0 - share),
+            far(2.0 - share),
+        ];
+        for (tap, weight) in weights.into_iter().enumerate() {
+            let place = (first + tap as f64 - 1.0).clamp(0.0, source as f64 - 1.0);
+            row[place as usize] += weight;
+        }
+    }
+    Tensor::from_vec(matrix, (target, source), like.device())?.to_dtype(like.dtype())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
 //! Strict reading of the public weight files.
 
-use crate::{Clip, ClipConfig, Error, IdentityNet, Inception, Lpips, LpipsNet};
+use crate::{
+    Clip, ClipConfig, Dinov2, Dinov2Config, Error, IdentityNet, Inception, Lpips, LpipsNet,
+};
 use candle_core::Tensor;
 use sdft_checkpoint::{ReadOptions, read};
 use sdft_nn::{ParamSpec, Params};
@@ -12,6 +14,8 @@ use std::path::PathBuf;
 pub enum Network {
     /// FID's Inception-V3.
     Inception,
+    /// DINOv2 of any size; the published measures use ViT-L/14.
+    Dinov2,
     /// LPIPS.
     Lpips(LpipsNet),
     /// CLIP with patches of this side: 16 or 32.
@@ -36,6 +40,8 @@ const COUNTER: Rule = DropSuffix("num_batches_tracked");
 
 /// pytorch-fid's file, or its copy without the classifier.
 const INCEPTION: &[Rule] = &[COUNTER, Rename("model.", ""), DropPrefix("fc.")];
+/// The Hub's `facebook/dinov2-*`, bare or below a classifier; see [`DINOV2_ATTENTION`] too.
+const DINOV2: &[Rule] = &[Rename("dinov2.", ""), DropPrefix("classifier.")];
 /// The module's own state dict, or torchvision's trunk together with the package's heads.
 const LPIPS: &[Rule] = &[
     Rename("model.", ""),
@@ -55,10 +61,19 @@ const IDENTITY: &[Rule] = &[
     Rename("model.", ""),
 ];
 
+/// Names of an attention's layers in the Hub's files of DINOv2, and in transformers since 5.18.
+const DINOV2_ATTENTION: [(&str, &str); 4] = [
+    (".attention.attention.query.", ".attention.q_proj."),
+    (".attention.attention.key.", ".attention.k_proj."),
+    (".attention.attention.value.", ".attention.v_proj."),
+    (".attention.output.dense.", ".attention.o_proj."),
+];
+
 impl Network {
     /// All networks and their names.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("inception", Self::Inception),
+        ("dinov2", Self::Dinov2),
         ("lpips-alex", Self::Lpips(LpipsNet::Alex)),
         ("lpips-vgg", Self::Lpips(LpipsNet::Vgg)),
         ("clip-b16", Self::Clip(16)),
@@ -72,13 +87,14 @@ impl Network {
         found.map_or("clip", |(name, _)| *name)
     }
 
-    /// The names, shapes and initial values of its parameters.
+    /// The names, shapes and initial values of its parameters; of DINOv2 those of ViT-L/14.
     ///
     /// # Errors
     /// None in practice.
     pub fn specs(self) -> candle_core::Result<Vec<ParamSpec>> {
         match self {
             Self::Inception => Inception::specs(),
+            Self::Dinov2 => Dinov2::specs(&Dinov2Config::large()),
             Self::Lpips(net) => Lpips::specs(net),
             Self::Clip(patch) => Clip::specs(ClipConfig::vit_b(patch)),
             Self::Identity => IdentityNet::specs(),
@@ -88,6 +104,7 @@ impl Network {
     fn rules(self) -> &'static [Rule] {
         match self {
             Self::Inception => INCEPTION,
+            Self::Dinov2 => DINOV2,
             Self::Lpips(_) => LPIPS,
             Self::Clip(_) => CLIP,
             Self::Identity => IDENTITY,
@@ -107,6 +124,11 @@ impl Network {
                 DropPrefix(prefix) if name.starts_with(prefix) => return None,
                 DropSuffix(suffix) if name.ends_with(suffix) => return None,
                 DropPrefix(_) | DropSuffix(_) => {}
+            }
+        }
+        if self == Self::Dinov2 {
+            for (hub, ours) in DINOV2_ATTENTION {
+                name = name.replace(hub, ours);
             }
         }
         if let Self::Lpips(net) = self
@@ -154,7 +176,14 @@ impl Network {
                 "this Inception was trained on ImageNet's 1000 classes, expected FID's own weights of 2015 with 1008".into(),
             ));
         }
-        let specs = self.specs()?;
+        let specs = match self {
+            Self::Dinov2 => {
+                let shape = |name: &str| named.get(name).map(Tensor::dims);
+                let config = Dinov2Config::of_shapes(shape).map_err(|e| misfit(e.to_string()))?;
+                Dinov2::specs(&config)?
+            }
+            _ => self.specs()?,
+        };
         Params::fit(&specs, named).map_err(|mismatch| {
             let heads = matches!(self, Self::Lpips(_))
                 && mismatch.missing.iter().all(|name| name.starts_with("lin"));
@@ -219,6 +248,15 @@ mod tests {
                 Network::Clip(_) => {
                     all.push(("logit_scale".into(), zeros(&[])));
                     all.push(("text_model.embeddings.position_ids".into(), zeros(&[1, 77])));
+                }
+                Network::Dinov2 => {
+                    for (name, _) in &mut all {
+                        for (hub, ours) in DINOV2_ATTENTION {
+                            *name = name.replace(ours, hub);
+                        }
+                        *name = format!("dinov2.{name}");
+                    }
+                    all.push(("classifier.weight".into(), zeros(&[1000, 2048])));
                 }
                 Network::Identity => {
                     for (name, _) in &mut all {

@@ -4,7 +4,7 @@
 //! pairs    PSNR  10 log10(1 / mse)            SSIM  Gaussian 11 taps, or the mean over 7 x 7         cosine, directional similarity
 //! sets     FID   |mu_a - mu_b|^2 + tr S_a + tr S_b - 2 tr sqrt(S_a S_b)
 //!          KID   unbiased squared MMD with k(x, y) = (x.y / D + 1)^3
-//!          precision, recall, density, coverage; nearest neighbours
+//!          precision, recall, density, coverage; nearest neighbours; memorisation ratio, AuthPct
 //! ```
 //! Features are stored in f32, as networks compute them, and every sum over them is f64. A picture has a known range of
 //! values: all levels of 8 or 16 bits, or the range that its caller states.
@@ -33,6 +33,7 @@ pub use crate::{
     features::Features,
     fid::{Fid, fid},
     kid::{Kid, KidOptions, KidSubsets, kid, kid_of_subsets, mmd2_unbiased},
+    memorisation::{Memorisation, memorisation},
     moments::{Moments, Statistics},
     neighbours::{Manifold, Neighbour, manifold, nearest, nearest_others},
     picture::{Picture, PictureSamples},
@@ -46,6 +47,7 @@ mod features;
 mod fid;
 mod kid;
 mod linalg;
+mod memorisation;
 mod moments;
 mod neighbours;
 mod picture;

@@ -69,7 +69,11 @@ fn exact(a: &Features, i: usize, b: &Features, j: usize) -> f64 {
 }
 
 /// Calls `f(first query, squared distances [references, queries])` for each block of queries.
-fn each_block(queries: &Features, references: &Features, mut f: impl FnMut(usize, Mat<f64>)) {
+pub(crate) fn each_block(
+    queries: &Features,
+    references: &Features,
+    mut f: impl FnMut(usize, Mat<f64>),
+) {
     let y = columns(references.rows(), references.dim());
     let y_norms = norms(y.as_ref());
     let mut first = 0;

@@ -11,7 +11,7 @@ use sdft_eval::{
 };
 use sdft_features::{AttributeJudge, DigitsJudge};
 use sdft_imaging::{ImageSpec, Rgb8};
-use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
+use sdft_metrics::{Features, KidOptions, Neighbour, memorisation, mmd2_unbiased, nearest};
 use std::sync::Arc;
 
 /// The address of the evaluation's noise. The grids have step 0.
@@ -59,7 +59,7 @@ impl SampleJudge {
 }
 
 impl Evaluator {
-    /// An image as the networks see it: a judge takes images of its size, Inception of any size.
+    /// An image as the networks see it: a judge takes images of its size, Inception and DINOv2 of any size.
     fn seen(&self, image: Rgb8) -> Rgb8 {
         match self.judge.as_ref().map(SampleJudge::side) {
             Some(side) if [image.width, image.height] != [side; 2] => {
@@ -136,9 +136,11 @@ impl Evaluation {
         let neighbours = nearest(&features, &self.reference).map_err(metric)?;
         let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
         distances.sort_by(f64::total_cmp);
+        let memorised = memorisation(&self.reference, &features).map_err(metric)?;
         let mut values = vec![
             ("eval.kid".to_owned(), kid),
             ("eval.nearest".to_owned(), distances[distances.len() / 2]),
+            ("eval.memorised".to_owned(), memorised.ratio),
         ];
         let mut score = kid;
         if let Some(judge) = &self.evaluator.judge {

@@ -4,8 +4,8 @@ use super::{Outputs, put};
 use anyhow::{Result, anyhow, bail, ensure};
 use candle_core::{DType, Tensor};
 use sdft_features::{
-    INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet, Inception, InceptionResize, Lpips, LpipsNet,
-    inception_plane,
+    Dinov2, Dinov2Config, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet, Inception,
+    InceptionResize, Lpips, LpipsNet, inception_plane,
 };
 use sdft_imaging::{Filter, Rgb8, Sampling, enlarge, interpolate, resize, to_unit_range};
 use sdft_testing::{Array, Case, device};
@@ -75,6 +75,18 @@ pub(super) fn inception(case: &Case) -> Result<Outputs> {
         )?;
         out.insert(format!("shape_{}", dims[1]), Array::indices(&dims));
     }
+    Ok(out)
+}
+
+pub(super) fn dinov2(case: &Case) -> Result<Outputs> {
+    let model = case.get("model")?.as_object();
+    let config = Dinov2Config::from_json(model.ok_or_else(|| anyhow!("model is no object"))?)?;
+    let params = case.weights("model", &Dinov2::specs(&config)?)?;
+    let tokens = Dinov2::load(config, &params)?.tokens(&case.input("x")?)?;
+    let patches = (tokens.dim(1)? - 1).min(3);
+    let mut out = Outputs::new();
+    put(&mut out, "cls", &tokens.narrow(1, 0, 1)?.squeeze(1)?)?;
+    put(&mut out, "patches", &tokens.narrow(1, 1, patches)?)?;
     Ok(out)
 }
 

@@ -23,7 +23,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 55] = [
+pub const BUILT: &[&str] = &[
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -63,6 +63,7 @@ pub const BUILT: [&str; 55] = [
     "metrics.inception",
     "metrics.lpips",
     "metrics.irse50",
+    "metrics.dinov2",
     "translate.sdedit",
     "translate.lowpass",
     "translate.egsde",
@@ -129,6 +130,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "metrics.inception" => features::inception(case),
         "metrics.lpips" => features::lpips(case),
         "metrics.irse50" => features::irse50(case),
+        "metrics.dinov2" => features::dinov2(case),
         "translate.sdedit" => translate::stochastic_edit(case),
         "translate.lowpass" => translate::lowpass(case),
         "translate.egsde" => translate::energy_guided(case),

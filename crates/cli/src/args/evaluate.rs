@@ -2,7 +2,7 @@
 
 use super::{at_least_one, choice, whole, whole_from};
 use clap::Args;
-use sdft_eval::Pairing;
+use sdft_eval::{Pairing, SetFeatures};
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{ClipModel, PairPart, parse_range};
 use std::path::PathBuf;
@@ -11,6 +11,8 @@ pub(super) const EVALUATE_HELP: &str = "\
 Examples:
   cargo xtask evaluate --real metfaces --fake samples
   cargo xtask evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
+  cargo xtask evaluate --real metfaces --fake samples --features dinov2
+  cargo xtask evaluate --real babies --fake samples --intra-lpips ten-babies
   cargo xtask evaluate --pairs ffhq translated --size 256 --without identity
   cargo xtask evaluate --pairs xrays restored --range 0,4095 --without lpips,identity
   cargo xtask evaluate --pairs faces smiling --text face 'smiling face'
@@ -31,6 +33,17 @@ pub(crate) struct EvaluateArgs {
     /// With --pairs: the directional CLIP similarity of an edit from one text to another.
     #[arg(long, num_args = 2, value_names = ["FROM", "TO"], requires = "pairs")]
     pub(crate) text: Option<Vec<String>>,
+    /// The network whose features are compared.
+    #[arg(
+        long,
+        value_parser = choice::<SetFeatures>(),
+        default_value = "inception",
+        conflicts_with = "pairs"
+    )]
+    pub(crate) features: SetFeatures,
+    /// The few training images: Intra-LPIPS, the diversity of the generated images around each.
+    #[arg(long, value_name = "DIR", requires = "real")]
+    pub(crate) intra_lpips: Option<PathBuf>,
     /// How images are resized to Inception's 299 pixels: `pytorch-fid`, `clean-fid` or `torch-fidelity`.
     #[arg(
         long,

@@ -7,10 +7,11 @@ mod tower;
 pub use prompts::clip_prompts;
 pub use tokens::ClipTokenizer;
 
+use crate::layer_norm::LayerNorm;
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::conv2d;
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
-use tower::{LayerNorm, Tower, TowerConfig, project};
+use tower::{EPS, Tower, TowerConfig, project};
 
 /// Sizes of a CLIP model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,9 +118,9 @@ impl Clip {
             image_positions: embed
                 .pp("position_embedding")
                 .get("weight", &[n, width], small)?,
-            before: LayerNorm::load(&vision.pp("pre_layrnorm"), width)?,
+            before: LayerNorm::load(&vision.pp("pre_layrnorm"), width, EPS)?,
             image: tower(&vision, width, layers, heads)?,
-            after: LayerNorm::load(&vision.pp("post_layernorm"), width)?,
+            after: LayerNorm::load(&vision.pp("post_layernorm"), width, EPS)?,
             image_projection: projection("visual_projection", width)?,
             tokens: words.pp("token_embedding").get(
                 "weight",
@@ -132,7 +133,7 @@ impl Clip {
                 small,
             )?,
             text: tower(&text, text_width, text_layers, text_heads)?,
-            last: LayerNorm::load(&text.pp("final_layer_norm"), text_width)?,
+            last: LayerNorm::load(&text.pp("final_layer_norm"), text_width, EPS)?,
             text_projection: projection("text_projection", text_width)?,
         })
     }

@@ -1,12 +1,13 @@
 //! The transformer of an encoder.
 
+use crate::layer_norm::LayerNorm;
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax};
-use sdft_autograd::{linear, norm_act};
-use sdft_kernels::Activation;
+use sdft_autograd::linear;
 use sdft_nn::{Init, Scope};
 
-const EPS: f64 = 1e-5;
+/// Added to the variance of a token.
+pub(super) const EPS: f64 = 1e-5;
 
 /// Sizes of a tower.
 #[derive(Clone, Copy)]
@@ -14,41 +15,6 @@ pub(super) struct TowerConfig {
     pub(super) channels: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
-}
-
-/// Normalisation over the last dimension.
-#[derive(Clone, Debug)]
-pub(super) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl LayerNorm {
-    pub(super) fn load(scope: &Scope<'_>, channels: usize) -> Result<Self> {
-        Ok(Self {
-            weight: scope.get("weight", &[channels], Init::Constant(1.0))?,
-            bias: scope.get("bias", &[channels], Init::Constant(0.0))?,
-        })
-    }
-
-    /// `[.., C]`: one group per token.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let channels = self.weight.elem_count();
-        let rows = x.elem_count() / channels.max(1);
-        let (a, b) = (
-            self.weight.broadcast_as((rows, channels))?,
-            self.bias.broadcast_as((rows, channels))?,
-        );
-        let y = norm_act(
-            &x.contiguous()?.reshape((rows, channels, 1))?,
-            &a,
-            &b,
-            1,
-            EPS,
-            Activation::None,
-        )?;
-        y.reshape(x.shape())
-    }
 }
 
 /// A dense layer over the last dimension.
@@ -95,8 +61,8 @@ impl Layer {
         let dense = |name: &str| Dense::load(&at.pp(name), c, c);
         Ok(Self {
             norms: [
-                LayerNorm::load(&scope.pp("layer_norm1"), c)?,
-                LayerNorm::load(&scope.pp("layer_norm2"), c)?,
+                LayerNorm::load(&scope.pp("layer_norm1"), c, EPS)?,
+                LayerNorm::load(&scope.pp("layer_norm2"), c, EPS)?,
             ],
             attention: [
                 dense("q_proj")?,

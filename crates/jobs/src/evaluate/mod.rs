@@ -15,7 +15,7 @@ pub use sets::evaluate_sets;
 use crate::choice::Choice;
 use crate::error::{Result, option};
 use options::is_range;
-use sdft_eval::{Pairing, Report};
+use sdft_eval::{Pairing, Report, SetFeatures};
 use sdft_gallery::{Outputs, check_apart, check_folder, full_path};
 use sdft_imaging::{Rgb8, encode_png};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,11 @@ struct EvaluatePlan {
     /// The real and the generated images, or inputs and outputs.
     compared: Vec<String>,
     text: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_inception")]
+    features: SetFeatures,
     resize: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intra_lpips: Option<String>,
     kid_subsets: usize,
     kid_size: u32,
     kid_seed: Option<u32>,
@@ -44,6 +48,11 @@ struct EvaluatePlan {
     lpips: String,
     clip: String,
     weights: Vec<String>,
+}
+
+/// Plans of Inception are as they were before there was a choice.
+fn is_inception(features: &SetFeatures) -> bool {
+    *features == SetFeatures::Inception
 }
 
 impl EvaluatePlan {
@@ -60,7 +69,12 @@ impl EvaluatePlan {
                 .map(|path| full_path(&path.display().to_string()))
                 .into(),
             text: pairs.text.iter().flatten().cloned().collect(),
+            features: sets.features,
             resize: sets.resize.to_string(),
+            intra_lpips: sets
+                .intra_lpips
+                .as_ref()
+                .map(|path| full_path(&path.display().to_string())),
             kid_subsets: sets.kid_subsets,
             kid_size: sets.kid_size,
             kid_seed: sets.kid_seed,

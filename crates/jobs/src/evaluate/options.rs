@@ -4,7 +4,7 @@ use crate::cache::CacheLocation;
 use crate::choice::{Choice, by_name};
 use crate::error::{Result, usage};
 use crate::weights::Weights;
-use sdft_eval::Pairing;
+use sdft_eval::{Pairing, SetFeatures};
 use sdft_features::{InceptionResize, LpipsNet};
 use std::path::PathBuf;
 
@@ -48,6 +48,13 @@ impl ClipModel {
 
 by_name!(PairPart, ClipModel);
 
+impl Choice for SetFeatures {
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Inception, "inception", "FID, KID"),
+        (Self::Dinov2, "dinov2", "FD-DINOv2, KD-DINOv2"),
+    ];
+}
+
 impl Choice for LpipsNet {
     const ALL: &'static [(Self, &'static str, &'static str)] =
         &[(Self::Alex, "alex", ""), (Self::Vgg, "vgg", "")];
@@ -71,8 +78,12 @@ pub struct SetsOptions {
     pub real: PathBuf,
     /// The generated images: a folder, an `.npz` or an `.npy`.
     pub fake: PathBuf,
+    /// The network whose features are compared.
+    pub features: SetFeatures,
     /// How images are resized for Inception.
     pub resize: InceptionResize,
+    /// The folder of the few training images for Intra-LPIPS, if it is to be measured.
+    pub intra_lpips: Option<PathBuf>,
     /// Subsets of KID.
     pub kid_subsets: usize,
     /// Images of a subset of KID; fewer where there are fewer.
@@ -94,7 +105,9 @@ impl Default for SetsOptions {
         Self {
             real: PathBuf::new(),
             fake: PathBuf::new(),
+            features: SetFeatures::default(),
             resize: InceptionResize::default(),
+            intra_lpips: None,
             kid_subsets: 100,
             kid_size: 1000,
             kid_seed: None,

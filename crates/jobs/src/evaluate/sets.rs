@@ -2,6 +2,7 @@
 
 use super::asked::asked;
 use super::judged::emoji_measures;
+use super::pairs::read_lpips;
 use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
 use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
@@ -11,15 +12,16 @@ use sdft_data::{
     Digits, DigitsSource, Emoji, EmojiOptions, EmojiSource, EmojiStyle, ImageSource, Style,
 };
 use sdft_eval::{
-    Extractor, ImageSet, SetOptions, View, compare_sets, nearest_first, neighbour_strip,
+    Extractor, ImageSet, Report, SetOptions, View, compare_sets, intra_lpips, nearest_first,
+    neighbour_strip,
 };
-use sdft_features::Network;
+use sdft_features::{Dinov2Config, Lpips, LpipsNet, Network};
 use sdft_gallery::check_new_file;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Neighbour, SubsetDraw};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Compares two sets of images: FID, KID, precision, recall and nearest neighbours.
+/// Compares two sets of images: FID, KID, precision, recall, nearest neighbours and memorisation, and Intra-LPIPS if it is asked for.
 ///
 /// # Errors
 /// An option cannot be used, images or weights cannot be read, or the sets are too small.
@@ -55,11 +57,13 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
     } else if emoji {
         emoji_judge_features()?
     } else {
-        let otherwise = "give --weights inception=FILE";
-        let files = common.weights.of(Network::Inception, otherwise)?;
-        Extractor::read(View::Inception(options.resize), &files.weights)?
+        set_features(options)?
     }
     .with_range(common.range);
+    let few_shot = match &options.intra_lpips {
+        Some(train) => Some(FewShot::open(train, options)?),
+        None => None,
+    };
     let mut cache = common.cache.features(&extractor, context);
     let mut open = |path: &Path| -> Result<ImageSet> {
         let mut progress = |done, all| context.progress.images(done as f64, all);
@@ -99,8 +103,19 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
             .kid_seed
             .map_or(SubsetDraw::TorchFidelity, SubsetDraw::Seeded),
         k: options.neighbours,
+        distances: extractor.view().distances(),
     };
     let (mut report, neighbours) = compare_sets(&real, &fake, &settings)?;
+    if let Some(few_shot) = few_shot {
+        few_shot.measure(&fake, common.range, &mut report, context)?;
+    }
+    if extractor.view() == View::Dinov2 && extractor.dim() != Dinov2Config::large().hidden_size {
+        report.warnings.push(format!(
+            "FD-DINOv2: published values have the {} features of ViT-L/14, these weights {}",
+            Dinov2Config::large().hidden_size,
+            extractor.dim()
+        ));
+    }
     if digits {
         report
             .measures
@@ -128,6 +143,66 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         out: common.out.clone(),
         overwrite: common.overwrite,
     })
+}
+
+/// The network of public weights that the options choose.
+fn set_features(options: &SetsOptions) -> Result<Extractor> {
+    let network = options.features.network();
+    let otherwise = format!("give --weights {}=FILE", network.name());
+    let files = options.common.weights.of(network, &otherwise)?;
+    let view = options.features.view(options.resize);
+    Ok(Extractor::read(view, &files.weights)?)
+}
+
+/// What Intra-LPIPS needs.
+struct FewShot {
+    network: Lpips,
+    /// LPIPS's network, and the hash of its weights.
+    name: String,
+    train: Vec<PathBuf>,
+    label: String,
+}
+
+impl FewShot {
+    /// Reads the network, which is VGG16 as in the published program, and lists the training images.
+    fn open(train: &Path, options: &SetsOptions) -> Result<Self> {
+        for (option, path) in [("intra_lpips", train), ("fake", options.fake.as_path())] {
+            if !path.is_dir() {
+                return Err(crate::error::option(
+                    option,
+                    format!("{}: Intra-LPIPS needs a folder of images", path.display()),
+                ));
+            }
+        }
+        let net = LpipsNet::Vgg;
+        let otherwise = "give --weights lpips-vgg=FILE, or omit --intra-lpips";
+        let files = options.common.weights.of(Network::Lpips(net), otherwise)?;
+        let (network, name) = read_lpips(net, &files)?;
+        let images = sdft_data::scan_images(train)?.all_readable(train)?;
+        Ok(Self {
+            network,
+            name,
+            train: images.into_iter().map(|(_, path)| path).collect(),
+            label: train.display().to_string(),
+        })
+    }
+
+    fn measure(
+        &self,
+        fake: &ImageSet,
+        range: Option<[f64; 2]>,
+        report: &mut Report,
+        context: &mut Context<'_>,
+    ) -> Result<()> {
+        let samples: Vec<PathBuf> = fake.files.iter().map(|(_, path)| path.clone()).collect();
+        let mut progress = |done, all| context.progress.images(done as f64, all);
+        let found = intra_lpips(&self.network, &self.train, &samples, range, &mut progress)?;
+        report
+            .settings
+            .push(("few-shot".into(), self.label.clone()));
+        found.add_to(report, &self.name);
+        Ok(())
+    }
 }
 
 /// Embedded images in the target's style, if a path is their name.

@@ -18,8 +18,8 @@ use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_sourc
 use crate::weights::Weights;
 use candle_core::Device;
 use sdft_data::{ClassesFrom, ImageSource};
-use sdft_eval::{Extractor, View};
-use sdft_features::{InceptionResize, Network};
+use sdft_eval::Extractor;
+use sdft_features::InceptionResize;
 use sdft_imaging::Depth;
 use sdft_models::{Adapted, LoadOptions, LoadedEncoder, LoadedModel, convert_to_diffusers};
 use sdft_parallel::ProcessGroup;
@@ -419,7 +419,7 @@ fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> Strin
     }
 }
 
-/// The evaluator of samples: the embedded judge for digits and emoji, otherwise Inception.
+/// The evaluator of samples: the embedded judge for digits and emoji, otherwise the network of the plan.
 fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     if plan.data.is_digits() {
         let present = match plan.data.chosen_digits() {
@@ -438,7 +438,8 @@ fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
         });
     }
     let files = [PathBuf::from(&plan.eval.weights)];
-    let extractor = Extractor::read(View::Inception(InceptionResize::default()), &files)?;
+    let view = plan.eval.features.view(InceptionResize::default());
+    let extractor = Extractor::read(view, &files)?;
     if extractor.weights() != plan.eval.weights_sha256 {
         return Err(failed(format!(
             "{}: the weights changed since the run began: their SHA-256 was {}, now it is {}",
@@ -453,7 +454,7 @@ fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     })
 }
 
-/// Finds Inception's weights for a run that evaluates.
+/// Finds the weights for a run that evaluates.
 fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
     if plan.eval.every == 0 || plan.data.is_digits() || plan.data.is_emoji() {
         return Ok(());
@@ -461,11 +462,12 @@ fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
     if plan.eval.weights.is_empty() {
         let otherwise =
             "give --set eval.weights=FILE, or turn the evaluation off with --set eval.every=0";
-        let files = Weights::parse(&[])?.of(Network::Inception, otherwise)?;
+        let network = plan.eval.features.network();
+        let files = Weights::parse(&[])?.of(network, otherwise)?;
         let file = files
             .weights
             .first()
-            .ok_or_else(|| failed("the weights of inception have no file"))?;
+            .ok_or_else(|| failed(format!("the weights of {} have no file", network.name())))?;
         plan.eval.weights = file.display().to_string();
     }
     let path = Path::new(&plan.eval.weights);

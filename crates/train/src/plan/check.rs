@@ -84,6 +84,12 @@ impl<M> Plan<M> {
                     "coverage counts what the judges of digits and emoji see; expected kid for other images".into(),
                 );
             }
+            if self.eval.features != SetFeatures::Inception && is_judged {
+                return wrong(
+                    "eval.features",
+                    "the judges of digits and emoji measure them; drop it, or train on other images".into(),
+                );
+            }
             let problem = match self.eval.sampler.parse() {
                 Err(error) => Some(error),
                 Ok(respacing) => self.process.diffusion(false, &respacing).err(),

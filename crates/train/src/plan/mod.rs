@@ -3,6 +3,7 @@
 use candle_core::DType;
 use sdft_adapters::AdapterConfig;
 use sdft_diffusion::{PredictionType, Process};
+use sdft_eval::SetFeatures;
 use sdft_losses::{Distillation, Objective, Variational};
 use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
@@ -325,7 +326,9 @@ pub struct EvalPlan {
     pub best: BestBy,
     /// Evaluations without improvement after which the run ends; 0 means it does not.
     pub patience: u64,
-    /// The file of Inception's weights; if empty, the one in the cache of the Hugging Face client. The digits need none.
+    /// The network whose features KID is computed in. Digits and emoji have their judges.
+    pub features: SetFeatures,
+    /// The file of its weights; if empty, the one in the cache of the Hugging Face client. Digits and emoji need none.
     pub weights: String,
     /// SHA-256 of the weights, set when they are found: scores of other weights cannot be compared.
     pub weights_sha256: String,
@@ -339,6 +342,7 @@ impl Default for EvalPlan {
             sampler: "ddim40".into(),
             best: BestBy::Kid,
             patience: 0,
+            features: SetFeatures::Inception,
             weights: String::new(),
             weights_sha256: String::new(),
         }
