@@ -1,11 +1,13 @@
 //! Networks that are called with the steps of their process, regardless of their own unit of time.
 
 use crate::{
-    Bottleneck, BottleneckNet, Change, Condition, Denoiser, Diffusion, Edited, FeatureNet, Network,
-    Prediction, Process, TimeUnit,
+    Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Diffusion, Edited,
+    FeatureNet, Network, Prediction, Process, TimeUnit, Trainable,
 };
-use candle_core::{Result, Tensor, bail};
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var, bail};
 use sdft_schedule::{Respacing, ScheduleError};
+use std::collections::BTreeMap;
 
 /// A network that is called with original steps.
 struct InSteps<N> {
@@ -24,6 +26,20 @@ impl Process {
         &self,
         net: Box<dyn Network>,
     ) -> std::result::Result<Box<dyn Network>, ScheduleError> {
+        Ok(match self.times()? {
+            None => net,
+            Some(times) => Box::new(InSteps { net, times }),
+        })
+    }
+
+    /// As [`Process::in_steps`], for a network in training. Its files are those of the network.
+    ///
+    /// # Errors
+    /// An invalid schedule.
+    pub fn trainable_in_steps(
+        &self,
+        net: Box<dyn Trainable>,
+    ) -> std::result::Result<Box<dyn Trainable>, ScheduleError> {
         Ok(match self.times()? {
             None => net,
             Some(times) => Box::new(InSteps { net, times }),
@@ -133,5 +149,47 @@ impl Network for InSteps<Box<dyn Network>> {
 
     fn n_classes(&self) -> usize {
         self.net.n_classes()
+    }
+}
+
+impl Trainable for InSteps<Box<dyn Trainable>> {
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.net.vars()
+    }
+
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        self.net.buffers()
+    }
+
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
+        self.net.predict(xt, &self.times(t)?, condition)
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.net.metadata()
+    }
+
+    fn compute_mode(&self) -> ComputeMode {
+        self.net.compute_mode()
+    }
+
+    fn augment_dim(&self) -> usize {
+        self.net.augment_dim()
+    }
+
+    fn has_zero_gradient(&self, name: &str) -> bool {
+        self.net.has_zero_gradient(name)
+    }
+
+    fn pull_back(&self, gradients: &mut GradStore) -> Result<()> {
+        self.net.pull_back(gradients)
+    }
+
+    fn file_tensors(&self, values: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
+        self.net.file_tensors(values)
+    }
+
+    fn adapter_metadata(&self) -> Option<BTreeMap<String, String>> {
+        self.net.adapter_metadata()
     }
 }

@@ -55,8 +55,8 @@ pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
     CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
     EditStep, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training,
-    follow, join_group, train_classifier_preset, train_direction_in, train_direction_preset,
-    train_preset,
+    TuningJob, follow, join_group, method_of_run, train_classifier_preset, train_direction_in,
+    train_direction_preset, train_preset,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -39,6 +39,7 @@ pub use crate::{
     images::StepImages,
     learner::{Learner, Outcome, PendingStep},
     log::Log,
+    model_files::{ModelFiles, with_buffers, without_buffers},
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, ClassesPlan, DataPlan, DistillSampling, EvalPlan,
@@ -71,6 +72,7 @@ mod images;
 mod inputs;
 mod learner;
 mod log;
+mod model_files;
 mod pick;
 mod plan;
 mod preview;

@@ -2,9 +2,9 @@
 
 use crate::error::{Result, usage};
 use candle_core::{DType, Device};
-use sdft_adapters::{AdaptedNetwork, Base, Sizes, sizes};
+use sdft_adapters::{AdaptedNetwork, AdapterConfig, Base, Sizes, sizes};
 use sdft_data::ImageSource;
-use sdft_diffusion::{ComputeMode, Trainable};
+use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_imaging::Depth;
 use sdft_models::{
     Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt, check_diffusers,
@@ -192,16 +192,25 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
 /// # Errors
 /// The [`PlanError`] of settings that do not fit the network.
 pub(crate) fn adapter_sizes(plan: &TrainPlan) -> std::result::Result<Option<Sizes>, PlanError> {
-    if plan.adapter.is_full() {
+    sizes_of(&plan.adapter, &plan.model)
+}
+
+/// As [`adapter_sizes`], for an adapter of a network.
+///
+/// # Errors
+/// As [`adapter_sizes`].
+pub(crate) fn sizes_of(
+    adapter: &AdapterConfig,
+    model: &Architecture,
+) -> std::result::Result<Option<Sizes>, PlanError> {
+    if adapter.is_full() {
         return Ok(None);
     }
-    let specs = plan.model.trainable_specs().map_err(|error| PlanError {
+    let specs = model.trainable_specs().map_err(|error| PlanError {
         key: "model".to_owned(),
         problem: error.to_string(),
     })?;
-    sizes(&plan.adapter, &specs)
-        .map(Some)
-        .map_err(adapter_error)
+    sizes(adapter, &specs).map(Some).map_err(adapter_error)
 }
 
 /// Augmentation labels of an image.
@@ -309,20 +318,49 @@ pub(crate) fn trainable(
     source: &Architecture,
     plan: &TrainPlan,
 ) -> Result<Box<dyn Trainable>> {
-    let mode = ComputeMode {
-        dtype: plan.steps.precision.compute_dtype(),
-        recompute: plan.steps.recompute,
+    let trained = Trained {
+        model: &plan.model,
+        adapter: &plan.adapter,
+        prediction_type: plan.process.prediction_type,
+        mode: ComputeMode {
+            dtype: plan.steps.precision.compute_dtype(),
+            recompute: plan.steps.recompute,
+        },
+        seed: plan.seed,
     };
-    let kind = plan.process.prediction_type;
-    let build = |params: &Params| plan.model.trainable(params, kind, mode);
-    if plan.adapter.is_full() {
-        return Ok(build(params)?);
+    trained.network(params, source)
+}
+
+/// What is trained of a network, and how it computes.
+pub(crate) struct Trained<'a> {
+    pub(crate) model: &'a Architecture,
+    pub(crate) adapter: &'a AdapterConfig,
+    pub(crate) prediction_type: PredictionType,
+    pub(crate) mode: ComputeMode,
+    /// The seed of the adapter's random values.
+    pub(crate) seed: u64,
+}
+
+impl Trained<'_> {
+    /// The network, which starts from `params`, the weights of `source`.
+    pub(crate) fn network(
+        &self,
+        params: &Params,
+        source: &Architecture,
+    ) -> Result<Box<dyn Trainable>> {
+        let build = |params: &Params| {
+            self.model
+                .trainable(params, self.prediction_type, self.mode)
+        };
+        if self.adapter.is_full() {
+            return Ok(build(params)?);
+        }
+        let base = Base {
+            params,
+            specs: &self.model.trainable_specs()?,
+            sha256: network_sha256(source, params)?,
+        };
+        let network = AdaptedNetwork::new(self.adapter, base, self.seed, build);
+        Ok(Box::new(network.map_err(|e| usage(e.to_string()))?))
     }
-    let base = Base {
-        params,
-        specs: &plan.model.trainable_specs()?,
-        sha256: network_sha256(source, params)?,
-    };
-    let network = AdaptedNetwork::new(&plan.adapter, base, plan.seed, build);
-    Ok(Box::new(network.map_err(|e| usage(e.to_string()))?))
 }
