@@ -193,3 +193,48 @@ impl Trainable for InSteps<Box<dyn Trainable>> {
         self.net.adapter_metadata()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EdmProcess, PredictionType};
+    use candle_core::{DType, Device};
+
+    /// Returns the times that it is called with.
+    struct Times;
+
+    impl Trainable for Times {
+        fn vars(&self) -> Vec<(String, Var)> {
+            Vec::new()
+        }
+
+        fn predict(&self, xt: &Tensor, t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
+            Ok(Tensor::new(t, xt.device())?.into())
+        }
+    }
+
+    #[test]
+    fn a_network_in_training_is_called_with_steps_whatever_its_unit_of_time() {
+        let edm = Process {
+            prediction_type: PredictionType::Sample,
+            continuous: Some(EdmProcess::default()),
+            ..Process::default()
+        };
+        let x = Tensor::zeros((2, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        let times = |process: &Process, t: &[f32]| {
+            let net = process.trainable_in_steps(Box::new(Times)).unwrap();
+            let prediction = net.predict(&x, t, &Condition::default())?;
+            prediction.output.to_vec1::<f32>()
+        };
+        assert_eq!(
+            times(&Process::default(), &[0.0, 999.0]).unwrap(),
+            [0.0, 999.0]
+        );
+        let levels = edm.diffusion(false, &Respacing::All).unwrap().all_levels();
+        let last = levels.len() - 1;
+        let found = times(&edm, &[0.0, last as f32]).unwrap();
+        assert_eq!(found, [levels[0].t, levels[last].t]);
+        assert!(found[0] < found[1] && found[1] != last as f32);
+        assert!(times(&edm, &[0.5, 1.0]).is_err());
+    }
+}

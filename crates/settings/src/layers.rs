@@ -216,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn one_key_is_read_before_the_plan_is_known() {
+        const PRESETS: Presets =
+            Presets(&[("old", "kind = \"a\"\nother = 1"), ("new", "more = 2")]);
+        let value = |names: &[&str], set: &[&str]| {
+            let found = peek(&PRESETS, names, set, "kind").unwrap();
+            found.map(|value| value.as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(value(&["new"], &[]), None);
+        assert_eq!(value(&["old", "new"], &[]).as_deref(), Some("a"));
+        assert_eq!(value(&["old"], &["kind=b", "x=1"]).as_deref(), Some("b"));
+        assert!(peek(&PRESETS, &["odl"], &[""; 0], "kind").is_err());
+    }
+
+    #[test]
     fn the_kind_of_a_section_decides_its_keys_and_replaces_those_of_another_kind() {
         const LAYERS: Presets = Presets(&[
             ("small", "[model]\nwidth = 9"),
