@@ -56,14 +56,8 @@ fn a_student_that_equals_its_teacher_has_no_distillation_gradient() {
         levels: &aux_levels,
         weights: &weights,
     };
-    let batch = NoisedBatch {
-        x0: &x0,
-        levels: &diffusion.levels(&t).unwrap(),
-        noise: &eps,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = diffusion.levels(&t).unwrap();
+    let batch = NoisedBatch::new(&x0, &levels, &eps);
     for of_images in [true, false] {
         // A record serves one backward pass.
         let terms = objective

@@ -14,7 +14,7 @@ const FORWARDED: [(&str, &str); 12] = [
     ),
     (
         "edit",
-        "edit images by a text: train a direction, apply it (Asyrp)",
+        "edit images by a text: train an edit, apply it (Asyrp, DiffusionCLIP)",
     ),
     (
         "evaluate",

@@ -19,7 +19,7 @@ pub struct EditPlan {
 }
 
 /// Fails unless the steps ascend and belong to the process.
-pub(crate) fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
+fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
     let n = schedule.alpha_bar().len();
     if steps.is_empty() || !steps.is_sorted_by(|a, b| a < b) || steps.last() >= Some(&n) {
         let shown = steps.get(..8).unwrap_or(steps);
@@ -29,6 +29,25 @@ pub(crate) fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The steps of a trajectory from the last one down to the clean image, with their noise levels, without fresh noise.
+///
+/// # Errors
+/// Steps that do not ascend or are not of the process.
+pub fn descent(steps: &[usize], schedule: &Schedule) -> Result<Vec<(usize, Levels)>> {
+    check(steps, schedule)?;
+    let alpha_bar = schedule.alpha_bar();
+    let pairs = steps.iter().copied().zip(shifted(steps)).rev();
+    let levels = pairs.map(|(t, next)| {
+        let levels = Levels {
+            alpha_bar: alpha_bar[t],
+            alpha_bar_next: next.map_or(1.0, |next| alpha_bar[next]),
+            eta: 0.0,
+        };
+        (t, levels)
+    });
+    Ok(levels.collect())
 }
 
 /// `t` for every image of the batch.
@@ -94,12 +113,9 @@ pub fn edit(
     noise: &mut dyn NoiseSource,
     callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
-    check(&plan.steps, schedule)?;
-    let alpha_bar = schedule.alpha_bar();
     let mut x = latent.detach();
     let (total, mut draws) = (plan.steps.len(), 0);
-    let pairs = plan.steps.iter().copied().zip(shifted(&plan.steps)).rev();
-    for (done, (t, next)) in pairs.enumerate() {
+    for (done, (t, levels)) in descent(&plan.steps, schedule)?.into_iter().enumerate() {
         let times = times(t, &x)?;
         let (plain, changed) = if t >= plan.t_edit && !mix.directions.is_empty() {
             let edited = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
@@ -108,11 +124,7 @@ pub fn edit(
             let prediction = net.predict(&x, &times)?.detach();
             (prediction.clone(), prediction)
         };
-        let levels = Levels {
-            alpha_bar: alpha_bar[t],
-            alpha_bar_next: next.map_or(1.0, |next| alpha_bar[next]),
-            eta: 1.0,
-        };
+        let levels = Levels { eta: 1.0, ..levels };
         let z = match t < plan.t_boost {
             false => None,
             true => {

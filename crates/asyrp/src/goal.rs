@@ -1,4 +1,4 @@
-//! The loss of an edit.
+//! The loss of an edit, for Asyrp and for DiffusionCLIP.
 
 use crate::{TextDirection, TrainingStep, asyrp_loss, clip_loss, l1_term};
 use candle_core::{Result, Tensor};
@@ -9,9 +9,11 @@ pub type Embed = dyn Fn(&Tensor) -> Result<Tensor>;
 /// The goal of an edit: a direction in a space of embeddings, and terms that keep the image.
 ///
 /// ```text
-/// L = w_clip (-log((2 - L_dir) / 2)) + w_l1 cosine mean|x0 - x0_origin| + w_id mean(1 - <id(x0), id(real)>)
+/// L = w_clip (-log((2 - L_dir) / 2)) + w_l1 cosine mean|x0 - x0_origin| + w_id mean(1 - <id(x0), id(real)>)    loss
+/// L = w_clip (-log((2 - L_dir) / 2)) + w_l1 mean|x - real|              + w_id mean(1 - <id(x), id(real)>)     loss_to_real
 /// ```
-/// Source: Asyrp `diffusion_latent.py` `run_training`; there the space is CLIP's, and the last term is off.
+/// Source: Asyrp `diffusion_latent.py` `run_training`, where the last term is off; DiffusionCLIP `diffusionclip.py` `clip_finetune`. In
+/// both the space is CLIP's.
 pub struct Goal {
     embed: Box<Embed>,
     direction: TextDirection,
@@ -25,7 +27,7 @@ pub struct Goal {
 pub struct GoalWeights {
     /// Of the direction.
     pub clip: f64,
-    /// Of the distance to the image of the unchanged model.
+    /// Of the distance to the image of the unchanged model, or to the real image.
     pub l1: f64,
     /// Of the identity.
     pub identity: f64,
@@ -42,9 +44,10 @@ impl Default for GoalWeights {
     }
 }
 
-/// The embeddings of real images, computed once for all steps.
+/// Real images and their embeddings, computed once for all steps.
 #[derive(Clone, Debug)]
 pub struct Reference {
+    real: Tensor,
     embedding: Tensor,
     identity: Option<Tensor>,
 }
@@ -52,11 +55,11 @@ pub struct Reference {
 /// The loss at one step, and its parts.
 #[derive(Clone, Debug)]
 pub struct GoalLoss {
-    /// The loss; its graph leads to the blocks.
+    /// The loss; its graph leads to the image that it is taken of.
     pub total: Tensor,
     /// Mean directional similarity, -1 to 1.
     pub similarity: f64,
-    /// Mean absolute difference to the image of the unchanged model.
+    /// Mean absolute difference to the image of the unchanged model, or to the real image.
     pub l1: f64,
 }
 
@@ -96,12 +99,13 @@ impl Goal {
     pub fn reference(&self, real: &Tensor) -> Result<Reference> {
         let identity = self.identity.as_ref().map(|embed| embed(real));
         Ok(Reference {
+            real: real.detach(),
             embedding: (self.embed)(real)?.detach(),
             identity: identity.transpose()?.map(|embedding| embedding.detach()),
         })
     }
 
-    /// The loss of a step of the trajectory that began at the images of `reference`.
+    /// Asyrp's loss of a step of the trajectory that began at the images of `reference`.
     ///
     /// # Errors
     /// When shapes do not fit.
@@ -110,16 +114,35 @@ impl Goal {
         reference: &Reference,
         training_step: &TrainingStep<'_>,
     ) -> Result<GoalLoss> {
-        let edited = (self.embed)(training_step.x0)?;
+        let TrainingStep { x0, origin, .. } = training_step;
+        self.loss_from(reference, x0, origin, self.weights.l1 * self.cosine)
+    }
+
+    /// DiffusionCLIP's loss of the images `x` that were generated from those of `reference`.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn loss_to_real(&self, reference: &Reference, x: &Tensor) -> Result<GoalLoss> {
+        self.loss_from(reference, x, &reference.real, self.weights.l1)
+    }
+
+    fn loss_from(
+        &self,
+        reference: &Reference,
+        x: &Tensor,
+        origin: &Tensor,
+        weight_of_l1: f64,
+    ) -> Result<GoalLoss> {
+        let edited = (self.embed)(x)?;
         let apart = clip_loss(&reference.embedding, &edited, &self.direction)?;
         let similarity = 1.0 - number(&apart)?;
         let mut total = (asyrp_loss(&apart)? * self.weights.clip)?;
-        let l1 = l1_term(training_step.x0, training_step.origin, 1.0, 1.0)?;
+        let l1 = l1_term(x, origin, 1.0, 1.0)?;
         if self.weights.l1 > 0.0 {
-            total = (total + (&l1 * (self.weights.l1 * self.cosine))?)?;
+            total = (total + (&l1 * weight_of_l1)?)?;
         }
         if let (Some(embed), Some(before)) = (&self.identity, &reference.identity) {
-            let same = (embed(training_step.x0)? * before)?.sum(1)?.mean_all()?;
+            let same = (embed(x)? * before)?.sum(1)?.mean_all()?;
             total = (total + same.affine(-self.weights.identity, self.weights.identity)?)?;
         }
         Ok(GoalLoss {
@@ -203,6 +226,25 @@ mod tests {
         let reference = with_identity.reference(&real).unwrap();
         let more = with_identity.loss(&reference, &training_step).unwrap();
         assert!((number(&more.total).unwrap() - expected - 2.0 * (1.0 - 0.6)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_loss_to_the_real_image_is_the_published_sum() {
+        let (real, x) = (image([1.0, 0.0]), image([0.6, 0.8]));
+        let weights = GoalWeights {
+            clip: 3.0,
+            l1: 1.0,
+            identity: 2.0,
+        };
+        let goal = goal(weights).with_identity(flat());
+        let loss = goal.loss_to_real(&goal.reference(&real).unwrap(), &x);
+        let loss = loss.unwrap();
+        // d = (-0.4, 0.8), the direction is (-1, 1) / sqrt 2; the cosine of the texts does not count.
+        let cos = 1.2 / (0.8f64.sqrt() * 2f64.sqrt());
+        let l1 = (0.4 + 0.8) / 2.0;
+        let expected = -3.0 * ((1.0 + cos) / 2.0).ln() + l1 + 2.0 * (1.0 - 0.6);
+        assert!((loss.l1 - l1).abs() < 1e-6);
+        assert!((number(&loss.total).unwrap() - expected).abs() < 1e-5);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use crate::{
     clip_input::ClipInput,
     curve::{Curves, distances, first_reaching},
     delta::{DeltaBlock, Direction, Mix},
-    edit::{EditPlan, edit, invert, strength_at},
+    edit::{EditPlan, descent, edit, invert, strength_at},
     file::{DirectionInfo, LoadedDirection, direction_metadata, read_direction, write_direction},
     goal::{Embed, Goal, GoalLoss, GoalWeights, Reference, cosine_of_texts},
     latents::{InversionCache, image_key},

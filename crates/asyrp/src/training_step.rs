@@ -1,6 +1,6 @@
 //! The trajectory along which a direction is trained.
 
-use crate::{Levels, Mix, edit::check, edit::times, sequence::shifted, step::step};
+use crate::{Mix, edit::descent, edit::times, step::step};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::BottleneckNet;
 use sdft_schedule::Schedule;
@@ -38,17 +38,9 @@ pub fn training_steps(
     steps: &[usize],
     learn: &mut dyn FnMut(&TrainingStep<'_>) -> Result<()>,
 ) -> Result<()> {
-    check(steps, schedule)?;
-    let alpha_bar = schedule.alpha_bar();
     let (mut x, mut x_origin) = (latent.detach(), latent.detach());
-    let pairs = steps.iter().copied().zip(shifted(steps)).rev();
-    for (done, (t, next)) in pairs.enumerate() {
+    for (done, (t, levels)) in descent(steps, schedule)?.into_iter().enumerate() {
         let times = times(t, &x)?;
-        let levels = Levels {
-            alpha_bar: alpha_bar[t],
-            alpha_bar_next: next.map_or(1.0, |next| alpha_bar[next]),
-            eta: 0.0,
-        };
         let both = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
         let edited = step(&x, &both.plain.detach(), both.changed(), levels, None)?;
         let unchanged = net.predict(&x_origin, &times)?.detach();

@@ -5,7 +5,7 @@ use crate::{classifier, edit, is_usage, train};
 use anyhow::Result;
 use clap::Parser;
 use sdft_classifier::ClassifierPlan;
-use sdft_directions::DirectionPlan;
+use sdft_directions::{DirectionPlan, TuningPlan};
 use sdft_jobs::{CLASSIFIERS, DIRECTIONS, TRAINING, TrainPlan as Plan};
 use sdft_settings::{Presets, layers, plan};
 use std::io::Write;
@@ -74,6 +74,11 @@ fn sweep() {
     tried += sweep_kind::<DirectionPlan>(
         &DIRECTIONS,
         &["edit", "train", "--config", "digits-3-to-2"],
+        &[],
+    );
+    tried += sweep_kind::<TuningPlan>(
+        &DIRECTIONS,
+        &["edit", "train", "--config", "digits-3-to-2-diffusionclip"],
         &[],
     );
     assert!(tried > 800, "{tried}");

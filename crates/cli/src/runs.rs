@@ -18,9 +18,10 @@ pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Prints the presets of a command.
 pub(crate) fn list(presets: &Presets) -> Result<ExitCode> {
+    let width = presets.names().map(str::len).max().unwrap_or(0);
     for name in presets.names() {
         let about = presets.about(name);
-        console::line(format_args!("{name:17} {about}"))?;
+        console::line(format_args!("{name:width$} {about}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ mod common;
 mod direction;
 
 use common::{Run, assert_same, essence, files, names, place_with_inputs, workspace};
-use direction::{APPLY, SHORT, apply, place_with_direction};
+use direction::{APPLY, SHORT, TUNED, apply, place_with_direction};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -238,6 +238,92 @@ fn settings_are_taken_over_and_frames_share_their_noise() {
     ];
     apply(&place, &other).ok();
     assert_ne!(film[0].1, files(&place.path("other"))[0].1);
+}
+
+#[test]
+fn a_tuned_model_edits_as_far_as_its_strength_and_is_a_model_like_any_other() {
+    let place = place_with_inputs();
+    let tuned = [&TUNED[..], &["--name=tuned"]].concat();
+    let trained = place.run(&tuned).ok();
+    assert!(
+        trained.out.contains("runs/tuned/final.safetensors"),
+        "{trained:?}"
+    );
+    let edit = |edit: &str, more: &[&str]| {
+        let args = [
+            "edit",
+            "apply",
+            "--model",
+            "digits-source",
+            "--edit",
+            edit,
+            "--input",
+            "in",
+            "--cache",
+            "cache",
+            "--steps",
+            "8",
+        ];
+        place.run(&[&args[..], more].concat())
+    };
+    edit("runs/tuned", &["--sweep", "0,0.5,1"]).ok();
+    let at = |out: &str, strength: &str| files(&place.path(&format!("{out}/strength={strength}")));
+    let [none, half, whole] = ["0", "0.5", "1"].map(|strength| at("edited", strength));
+    for ((none, half), whole) in none.iter().zip(&half).zip(&whole) {
+        assert!(none.1 != half.1 && half.1 != whole.1);
+    }
+    let plan = std::fs::read_to_string(place.path("edited/plan.toml")).unwrap();
+    for line in [
+        "method = \"diffusionclip\"",
+        "t_0 = 600",
+        "inversion = 6",
+        "to = \"2\"",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    // The reconstruction of the original model is that of a direction without strength, from the same inversions.
+    let inverted = latents(&place.path("cache"));
+    let likewise = ["--set", "walk.t_0=600", "--name=turn"];
+    place
+        .run(&[&SHORT[..13], &["--no-cache"], &likewise].concat())
+        .ok();
+    edit(
+        "runs/turn",
+        &["--strength", "0", "--t-boost", "0", "--out", "plain"],
+    )
+    .ok();
+    assert_eq!(latents(&place.path("cache")), inverted);
+    assert_same(&none, &files(&place.path("plain")));
+    // Alone and in another batch the tuned model makes the same images.
+    edit("runs/tuned", &["--batch", "1", "--out", "alone"]).ok();
+    assert_same(&whole, &files(&place.path("alone")));
+    edit("runs/turn", &["--edit", "runs/tuned", "--out", "both"]).fails(
+        2,
+        &["expected edits of one method", "runs/turn and runs/tuned"],
+    );
+    edit("runs/tuned", &["--t-edit", "300", "--out", "steps"]).fails(2, &["--t-edit", "Asyrp"]);
+
+    let sample = [
+        "sample",
+        "--model",
+        "runs/tuned",
+        "-n",
+        "2",
+        "--steps",
+        "ddim3",
+    ];
+    place.run(&sample).ok();
+    let more = [
+        "edit",
+        "train",
+        "--resume",
+        "runs/tuned",
+        "--no-cache",
+        "--epochs",
+        "2",
+    ];
+    let more = place.run(&more).ok();
+    assert!(more.out.contains("step-000008.png"), "{more:?}");
 }
 
 #[test]

@@ -40,6 +40,19 @@ fn invalid_requests_are_refused_before_anything_is_done() {
         ),
         (&["--set", "optim.lr=-1"], &["optim.lr"]),
         (&["--config", "smilling"], &["did you mean smiling"]),
+        (
+            &["--method", "diffusionclip", "--t-edit", "300"],
+            &["--t-edit", "belongs to Asyrp"],
+        ),
+        (
+            &["--method", "diffusionclip", "--set", "walk.steps=502"],
+            &["walk.steps", "2 to 501"],
+        ),
+        (
+            &["--method", "diffusionclip", "--config", "digits-3-to-2"],
+            &["digits-3-to-2", "walk.t_edit"],
+        ),
+        (&["--set", "method=clip"], &["method", "diffusionclip"]),
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);
     }
@@ -180,6 +193,24 @@ fn a_dry_run_prints_the_plan_and_its_cost() {
         "# disk",
     ] {
         assert!(dry.out.contains(words), "{words}: {dry:?}");
+    }
+    let tuned = [
+        "edit",
+        "train",
+        "--method=diffusionclip",
+        "--set=adapter.kind=lora",
+        "--dry-run",
+    ];
+    let tuned = place.run(&tuned).ok();
+    for words in [
+        "method = \"diffusionclip\"",
+        "lr_factor = 1.3",
+        "trained as",
+        "# 20 images",
+        "for a trajectory",
+        "a checkpoint",
+    ] {
+        assert!(tuned.out.contains(words), "{words}: {tuned:?}");
     }
     assert!(!place.path("runs").exists());
     let list = place.run(&["edit", "train", "--list"]).ok();

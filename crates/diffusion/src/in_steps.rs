@@ -1,11 +1,13 @@
 //! Networks that are called with the steps of their process, regardless of their own unit of time.
 
 use crate::{
-    Bottleneck, BottleneckNet, Change, Condition, Denoiser, Diffusion, Edited, FeatureNet, Network,
-    Prediction, Process, TimeUnit,
+    Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Diffusion, Edited,
+    FeatureNet, Network, Prediction, Process, TimeUnit, Trainable,
 };
-use candle_core::{Result, Tensor, bail};
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var, bail};
 use sdft_schedule::{Respacing, ScheduleError};
+use std::collections::BTreeMap;
 
 /// A network that is called with original steps.
 struct InSteps<N> {
@@ -24,6 +26,20 @@ impl Process {
         &self,
         net: Box<dyn Network>,
     ) -> std::result::Result<Box<dyn Network>, ScheduleError> {
+        Ok(match self.times()? {
+            None => net,
+            Some(times) => Box::new(InSteps { net, times }),
+        })
+    }
+
+    /// As [`Process::in_steps`], for a network in training. Its files are those of the network.
+    ///
+    /// # Errors
+    /// An invalid schedule.
+    pub fn trainable_in_steps(
+        &self,
+        net: Box<dyn Trainable>,
+    ) -> std::result::Result<Box<dyn Trainable>, ScheduleError> {
         Ok(match self.times()? {
             None => net,
             Some(times) => Box::new(InSteps { net, times }),
@@ -133,5 +149,92 @@ impl Network for InSteps<Box<dyn Network>> {
 
     fn n_classes(&self) -> usize {
         self.net.n_classes()
+    }
+}
+
+impl Trainable for InSteps<Box<dyn Trainable>> {
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.net.vars()
+    }
+
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        self.net.buffers()
+    }
+
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
+        self.net.predict(xt, &self.times(t)?, condition)
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.net.metadata()
+    }
+
+    fn compute_mode(&self) -> ComputeMode {
+        self.net.compute_mode()
+    }
+
+    fn augment_dim(&self) -> usize {
+        self.net.augment_dim()
+    }
+
+    fn has_zero_gradient(&self, name: &str) -> bool {
+        self.net.has_zero_gradient(name)
+    }
+
+    fn pull_back(&self, gradients: &mut GradStore) -> Result<()> {
+        self.net.pull_back(gradients)
+    }
+
+    fn file_tensors(&self, values: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
+        self.net.file_tensors(values)
+    }
+
+    fn adapter_metadata(&self) -> Option<BTreeMap<String, String>> {
+        self.net.adapter_metadata()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EdmProcess, PredictionType};
+    use candle_core::{DType, Device};
+
+    /// Returns the times that it is called with.
+    struct Times;
+
+    impl Trainable for Times {
+        fn vars(&self) -> Vec<(String, Var)> {
+            Vec::new()
+        }
+
+        fn predict(&self, xt: &Tensor, t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
+            Ok(Tensor::new(t, xt.device())?.into())
+        }
+    }
+
+    #[test]
+    fn a_network_in_training_is_called_with_steps_whatever_its_unit_of_time() {
+        let edm = Process {
+            prediction_type: PredictionType::Sample,
+            continuous: Some(EdmProcess::default()),
+            ..Process::default()
+        };
+        let x = Tensor::zeros((2, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        let times = |process: &Process, t: &[f32]| {
+            let net = process.trainable_in_steps(Box::new(Times)).unwrap();
+            let prediction = net.predict(&x, t, &Condition::default())?;
+            prediction.output.to_vec1::<f32>()
+        };
+        assert_eq!(
+            times(&Process::default(), &[0.0, 999.0]).unwrap(),
+            [0.0, 999.0]
+        );
+        let levels = edm.diffusion(false, &Respacing::All).unwrap().all_levels();
+        let last = levels.len() - 1;
+        let found = times(&edm, &[0.0, last as f32]).unwrap();
+        assert_eq!(found, [levels[0].t, levels[last].t]);
+        assert!(found[0] < found[1] && found[1] != last as f32);
+        assert!(times(&edm, &[0.5, 1.0]).is_err());
     }
 }

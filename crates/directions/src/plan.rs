@@ -1,4 +1,4 @@
-//! Everything that decides a direction's training, as it is in `plan.toml`.
+//! Everything that decides the training of a direction, as it is in `plan.toml`.
 
 use sdft_asyrp::GoalWeights;
 use sdft_diffusion::Process;
@@ -6,6 +6,27 @@ use sdft_imaging::ImageSpec;
 use sdft_models::Architecture;
 use sdft_train::{LoopPlan, LrSchedule, OnlyPlan, OptimPlan, OptimizerKind, OutputPlan};
 use serde::{Deserialize, Serialize};
+
+/// How an edit is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EditMethod {
+    /// A block learns to shift the deepest features of the model, which stays as it is.
+    #[default]
+    Asyrp,
+    /// A copy of the whole model is fine-tuned.
+    DiffusionClip,
+}
+
+impl EditMethod {
+    /// The name in plans and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asyrp => "asyrp",
+            Self::DiffusionClip => "diffusionclip",
+        }
+    }
+}
 
 /// The images that a direction is trained on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +89,7 @@ pub struct GoalPlan {
     pub identity_sha256: String,
     /// Weight of the direction.
     pub clip: f64,
-    /// Weight of the distance to what the unchanged model draws.
+    /// Weight of the distance: with Asyrp to what the unchanged model draws, with DiffusionCLIP to the image.
     pub l1: f64,
     /// Weight of the face's identity; published is 0.
     pub identity: f64,
@@ -183,6 +204,8 @@ pub struct DirectionPlan {
     pub name: String,
     /// The seed of every random number of the run.
     pub seed: u64,
+    /// How the edit is trained: [`EditMethod::Asyrp`].
+    pub method: EditMethod,
     /// The model whose features the edit changes. The model itself does not change.
     pub source: String,
     /// The part of its file to take if it holds several; empty chooses.
@@ -221,6 +244,7 @@ impl Default for DirectionPlan {
         Self {
             name: "edit".into(),
             seed: 1234,
+            method: EditMethod::Asyrp,
             source: String::new(),
             source_key: String::new(),
             source_sha256: String::new(),
@@ -254,30 +278,43 @@ impl DirectionPlan {
     /// Trajectories in an epoch of `images`.
     #[must_use]
     pub fn steps_per_epoch(&self, images: usize) -> u64 {
-        images.div_ceil(self.pace.batch.max(1)).max(1) as u64
+        steps_per_epoch(images, self.pace.batch)
     }
 
     /// Length and intervals of the loop for `images`.
     pub(crate) fn loop_of(&self, images: usize) -> (LoopPlan, OutputPlan) {
-        let steps = self
-            .pace
-            .epochs
-            .saturating_mul(self.steps_per_epoch(images));
         let pace = LoopPlan {
-            steps,
+            steps: self.pace.epochs,
             batch: self.pace.batch,
             max_skips: self.pace.max_skips,
             ..LoopPlan::default()
         };
-        let output = OutputPlan {
-            log_every: self.output.log_every,
-            checkpoint_every: self.output.checkpoint_every,
-            keep: self.output.keep,
-            sample_every: 0,
-            ..OutputPlan::default()
-        };
-        (pace, output)
+        loop_of(pace, &self.output, images)
     }
+}
+
+/// Trajectories in an epoch of `images`.
+pub(crate) fn steps_per_epoch(images: usize, batch: usize) -> u64 {
+    images.div_ceil(batch.max(1)).max(1) as u64
+}
+
+/// The loop with the steps of all epochs of `images`; `pace.steps` is the number of epochs.
+pub(crate) fn loop_of(
+    pace: LoopPlan,
+    output: &DirectionOutput,
+    images: usize,
+) -> (LoopPlan, OutputPlan) {
+    let steps = pace
+        .steps
+        .saturating_mul(steps_per_epoch(images, pace.batch));
+    let output = OutputPlan {
+        log_every: output.log_every,
+        checkpoint_every: output.checkpoint_every,
+        keep: output.keep,
+        sample_every: 0,
+        ..OutputPlan::default()
+    };
+    (LoopPlan { steps, ..pace }, output)
 }
 
 #[cfg(test)]

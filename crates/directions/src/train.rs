@@ -1,5 +1,6 @@
 //! The training of a direction: trajectories, their goal, and the picture at the end.
 
+use crate::inverted::{Inverted, STOPPED};
 use crate::plan::DirectionPlan;
 use candle_core::{Device, Tensor};
 use sdft_adm::is_removed_by_norm;
@@ -11,20 +12,18 @@ use sdft_asyrp::{
 use sdft_autograd::{backward, no_grad};
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
-use sdft_imaging::write_png;
 use sdft_nn::Params;
 use sdft_optim::Verdict;
 use sdft_randn::NumberedNoise;
-use sdft_schedule::Schedule;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
     RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, file_name, provenance, sheet, to_screens, to_tensor,
+    drive, file_name, provenance,
 };
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What a run that trains a direction needs.
 pub struct DirectionSetup {
@@ -73,21 +72,24 @@ pub fn train_direction(
     let batches = Batches::new(data.clone(), plan.seed, plan.pace.batch, Augment::default())?;
     let walk = &plan.walk;
     let mut task = Directing {
-        schedule: plan.process.published()?.schedule,
-        inversion: sequence(walk.inversion, walk.t_0),
+        images: Inverted {
+            net: &*net,
+            schedule: plan.process.published()?.schedule,
+            steps: sequence(walk.inversion, walk.t_0),
+            data: &*data,
+            latents,
+            device: &device,
+            stop,
+            is_noted: false,
+        },
         steps: training_sequence(walk.steps, walk.t_0, walk.t_edit),
         per_epoch: plan.steps_per_epoch(data.len()),
         updater: Updater::new(&plan.optim, Precision::F32, plan.pace.epochs, vars)?,
         plan: &plan,
         folder: &folder,
-        device: &device,
         net: &*net,
         goal,
-        data: &*data,
-        latents,
         block,
-        stop,
-        noted: false,
     };
     let setup = DriveSetup {
         folder: &folder,
@@ -103,47 +105,19 @@ pub fn train_direction(
 struct Directing<'a> {
     plan: &'a DirectionPlan,
     folder: &'a RunFolder,
-    device: &'a Device,
     net: &'a dyn BottleneckNet,
     goal: Goal,
-    data: &'a dyn ImageSource,
-    latents: InversionCache,
-    schedule: Schedule,
-    inversion: Vec<usize>,
+    images: Inverted<'a>,
     steps: Vec<usize>,
     per_epoch: u64,
     block: DeltaBlock,
     updater: Updater,
-    stop: &'a AtomicBool,
-    /// Whether the progress has a note that inversions are not cached any more.
-    noted: bool,
 }
 
-/// The error that leaves a computation after the user stopped the run.
-const STOPPED: &str = "stopped";
-
 impl Directing<'_> {
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    fn check_stop(&self) -> candle_core::Result<()> {
-        if self.is_stopped() {
-            candle_core::bail!("{STOPPED}");
-        }
-        Ok(())
-    }
-
-    fn latent(&self, x0: &Tensor) -> candle_core::Result<Tensor> {
-        self.latents
-            .latents(self.net, &self.schedule, x0, &self.inversion, &mut |_| {
-                self.check_stop()
-            })
-    }
-
     /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
-        let latent = self.latent(x0)?;
+        let latent = self.images.latent(x0)?;
         let reference = self.goal.reference(x0)?;
         // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
@@ -151,12 +125,10 @@ impl Directing<'_> {
             block: &block,
             strength: 1.0,
         }]);
-        let (stop, goal, updater) = (self.stop, &self.goal, &mut self.updater);
+        let (images, goal, updater) = (&self.images, &self.goal, &mut self.updater);
         let (mut sums, mut bad) = ([0.0; 4], None);
         let mut learn = |training_step: &TrainingStep<'_>| -> candle_core::Result<()> {
-            if stop.load(Ordering::Relaxed) {
-                candle_core::bail!("{STOPPED}");
-            }
+            images.check_stop()?;
             let loss = goal.loss(&reference, training_step)?;
             let total = f64::from(loss.total.to_scalar::<f32>()?);
             if !total.is_finite() {
@@ -178,7 +150,7 @@ impl Directing<'_> {
         };
         let ended = training_steps(
             self.net,
-            &self.schedule,
+            &self.images.schedule,
             &latent,
             &mix,
             &self.steps,
@@ -225,8 +197,6 @@ impl Directing<'_> {
 
     /// Writes a picture of the first images: as they are, drawn by the unchanged model, edited by the block.
     fn draw(&self, path: &Path) -> Result<()> {
-        let n = self.plan.output.samples.min(self.data.len());
-        let spec = self.data.spec();
         let walk = &self.plan.walk;
         let plan = EditPlan {
             steps: sequence(self.plan.output.sampler, walk.t_0),
@@ -235,40 +205,26 @@ impl Directing<'_> {
         };
         let strength = strength_at(1.0, walk.steps, plan.steps.len(), 1);
         let block = &self.block;
-        let mix = Mix::of(vec![Direction { block, strength }]);
-        let mut rows = [Vec::new(), Vec::new(), Vec::new()];
-        for i in 0..n {
-            let picture = self.data.image(i)?;
-            let x0 = to_tensor(std::slice::from_ref(&picture), spec)?.to_device(self.device)?;
-            let latent = self.latent(&x0)?;
-            rows[0].push(spec.screen(&picture));
-            for (row, mix) in [(1, &Mix::of(vec![])), (2, &mix)] {
-                let mut noise = NumberedNoise::new(self.plan.seed, vec![i as u64]);
-                let out = no_grad(|| {
-                    edit(
-                        self.net,
-                        &self.schedule,
-                        &latent,
-                        mix,
-                        &plan,
-                        &mut noise,
-                        &mut |_| self.check_stop(),
-                    )
-                })?;
-                let drawn = to_screens(&out, spec).map_err(|error| match error {
-                    TrainError::Image { source, .. } => TrainError::Image {
-                        number: i + 1,
-                        n,
-                        source,
-                    },
-                    other => other,
-                })?;
-                rows[row].extend(drawn);
-            }
-        }
+        let mixes = [
+            Mix::of(vec![]),
+            Mix::of(vec![Direction { block, strength }]),
+        ];
         let title = format!("images / as drawn / {}", self.plan.goal.to);
-        write_png(path, &sheet(&rows.concat(), n, &title))?;
-        Ok(())
+        let n = self.plan.output.samples;
+        self.images.draw(path, n, &title, &mut |i, row, latent| {
+            let mut noise = NumberedNoise::new(self.plan.seed, vec![i as u64]);
+            no_grad(|| {
+                edit(
+                    self.net,
+                    &self.images.schedule,
+                    latent,
+                    &mixes[row],
+                    &plan,
+                    &mut noise,
+                    &mut |_| self.images.check_stop(),
+                )
+            })
+        })
     }
 }
 
@@ -293,7 +249,7 @@ impl Task for Directing<'_> {
             };
             training_steps(
                 self.net,
-                &self.schedule,
+                &self.images.schedule,
                 &x0,
                 &mix,
                 &lowest,
@@ -311,14 +267,10 @@ impl Task for Directing<'_> {
 
     fn begin(&mut self, _: &mut Position, progress: &mut dyn Progress) -> Result<()> {
         progress.note(&format!(
-            "{} trajectories an epoch, {} steps each at which the direction learns; inversions of {} steps{}",
+            "{} trajectories an epoch, {} steps each at which the direction learns; {}",
             self.per_epoch,
             self.steps.len(),
-            self.inversion.len(),
-            match self.latents.folder() {
-                Some(folder) => format!(", cached in {}", folder.display()),
-                None => String::new(),
-            }
+            self.images.describe()
         ));
         Ok(())
     }
@@ -327,7 +279,7 @@ impl Task for Directing<'_> {
         // A trajectory counts as a whole or not at all.
         let before = self.updater.snapshot()?;
         let stepped = match self.walk(step / self.per_epoch, x0) {
-            Err(_) if self.is_stopped() => Ok(StepOutcome::Stopped),
+            Err(_) if self.images.is_stopped() => Ok(StepOutcome::Stopped),
             stepped => stepped,
         };
         if !matches!(stepped, Ok(StepOutcome::Updated(_))) {
@@ -346,10 +298,7 @@ impl Task for Directing<'_> {
         _: &mut Log,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        if let Some(problem) = self.latents.problem().filter(|_| !self.noted) {
-            progress.note(&format!("inversions are not cached any more: {problem}"));
-            self.noted = true;
-        }
+        self.images.note_problem(progress);
         Ok(())
     }
 
@@ -372,21 +321,10 @@ impl Task for Directing<'_> {
                 &self.facts(position),
             )?)
         })?;
-        let shown = match self.plan.output.samples {
-            0 => self.folder.log(),
-            _ => self.draw_finished(position.step)?,
-        };
+        let n = self.plan.output.samples;
+        let shown = self.images.shown(self.folder, n, position.step, |path| {
+            self.updater.with_averaged(|| self.draw(path))
+        })?;
         Ok(Finished { model, shown })
-    }
-}
-
-impl Directing<'_> {
-    /// The picture of the averaged block, or the log if the user stopped the run meanwhile.
-    fn draw_finished(&self, step: u64) -> Result<PathBuf> {
-        let path = self.folder.samples().join(format!("step-{step:06}.png"));
-        match self.updater.with_averaged(|| self.draw(&path)) {
-            Err(_) if self.is_stopped() => Ok(self.folder.log()),
-            drawn => drawn.map(|()| path),
-        }
     }
 }

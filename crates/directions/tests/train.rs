@@ -1,44 +1,24 @@
 //! Training a direction on the embedded digits: what it reaches, what it leaves alone, and how it stops.
 
-use candle_core::{Device, Tensor};
+mod common;
+
+use candle_core::Device;
+use common::{broken, goal, judge, model, numbers, seen, stopping, threes, weights};
 use sdft_asyrp::{
-    Direction, EditPlan, Embed, Goal, GoalWeights, InversionCache, Mix, TextDirection, edit,
-    invert, read_direction, sequence, strength_at,
+    Direction, EditPlan, Goal, InversionCache, Mix, edit, invert, read_direction, sequence,
+    strength_at,
 };
-use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_data::{Digits, DigitsSource, Style};
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
-use sdft_eval::{class_features, score_kept};
-use sdft_features::DigitsJudge;
+use sdft_eval::score_kept;
 use sdft_imaging::ImageSpec;
-use sdft_models::{LoadOptions, LoadedModel, load_network, read_params_bytes};
+use sdft_models::LoadedModel;
 use sdft_randn::NumberedNoise;
 use sdft_train::{Ending, NoopProgress, RunFolder, TrainError, to_images, to_tensor};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-fn asset(name: &str) -> PathBuf {
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/weights");
-    weights.join(name)
-}
-
-fn model() -> LoadedModel {
-    load_network(&asset("digits-source.safetensors"), &LoadOptions::default()).unwrap()
-}
-
-fn judge() -> DigitsJudge {
-    let bytes = std::fs::read(asset("digits-judge.safetensors")).unwrap();
-    let params = read_params_bytes("judge", &bytes, &DigitsJudge::specs().unwrap()).unwrap();
-    DigitsJudge::load(&params).unwrap()
-}
-
-/// Threes in chalk: the first `skip` left out, then `n`.
-fn threes(skip: usize, n: usize) -> Vec<sdft_imaging::Rgb8> {
-    let digits = Digits::embedded().unwrap();
-    let all = DigitsSource::new(digits, Style::Chalk, &[3], skip + n).unwrap();
-    (skip..all.len()).map(|i| all.screen(i).unwrap()).collect()
-}
 
 fn plan(model: &LoadedModel, images: usize, steps: usize) -> DirectionPlan {
     let mut plan = DirectionPlan {
@@ -59,23 +39,6 @@ fn plan(model: &LoadedModel, images: usize, steps: usize) -> DirectionPlan {
     plan.output.checkpoint_every = 1;
     plan.output.samples = 0;
     plan
-}
-
-/// From 3 to 2 in the judge's space, seen through `embed`.
-fn goal(embed: Box<Embed>) -> Goal {
-    let judge = judge();
-    let place = |class| class_features(&judge, class, 100).unwrap();
-    let direction = TextDirection::between(&place(3), &place(2)).unwrap();
-    let weights = GoalWeights {
-        l1: 0.3,
-        ..GoalWeights::default()
-    };
-    Goal::new(embed, direction, 0.8, weights)
-}
-
-fn seen() -> Box<Embed> {
-    let judge = judge();
-    Box::new(move |x| Ok(judge.classify(x)?.features))
 }
 
 fn train(
@@ -165,29 +128,6 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
     assert_eq!(numbers(&model), before);
 }
 
-fn numbers(model: &LoadedModel) -> Vec<Vec<f32>> {
-    let all = model.params.iter();
-    all.map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap())
-        .collect()
-}
-
-/// The judge, which raises `stop` when it is asked for the `at`-th time.
-fn stopping(stop: &Arc<AtomicBool>, at: usize) -> Box<Embed> {
-    let (judge, stop, asked) = (judge(), stop.clone(), AtomicUsize::new(0));
-    Box::new(move |x: &Tensor| {
-        if asked.fetch_add(1, Ordering::Relaxed) + 1 == at {
-            stop.store(true, Ordering::Relaxed);
-        }
-        Ok(judge.classify(x)?.features)
-    })
-}
-
-fn weights(root: &Path) -> Vec<u8> {
-    let newest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
-    let folder = root.join("checkpoints").join(newest.trim());
-    std::fs::read(folder.join("weights.safetensors")).unwrap()
-}
-
 #[test]
 fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -241,19 +181,6 @@ fn the_rate_falls_by_epochs() {
         bytes[bytes.len() - 4096..].to_vec()
     };
     assert!(numbers(&one) == numbers(&two));
-}
-
-/// The judge, whose answers `from..to` are NaN.
-fn broken(from: usize, to: usize) -> Box<Embed> {
-    let (judge, asked) = (judge(), AtomicUsize::new(0));
-    Box::new(move |x: &Tensor| {
-        let features = judge.classify(x)?.features;
-        let k = asked.fetch_add(1, Ordering::Relaxed) + 1;
-        match (from..to).contains(&k) {
-            true => features * f64::NAN,
-            false => Ok(features),
-        }
-    })
 }
 
 #[test]

@@ -6,11 +6,13 @@ use common::{
     Place, animals, contents, filled, never, read, run, spec, translated, write_classifier,
 };
 use sdft_asyrp::{DeltaBlock, DirectionInfo, write_direction};
+use sdft_directions::EditMethod;
 use sdft_gallery::Outcome;
 use sdft_imaging::{Depth, Image, ImageSpec, Limits, Samples, decode_file};
 use sdft_jobs::{
     CacheLocation, DIGITS, DirectionJob, DirectionOptions, EditOptions, RunOptions, SampleOptions,
-    TranslateOptions, TranslationMethod, edit_folder, sample_to_folder, translate_folder,
+    TranslateOptions, TranslationMethod, TuningJob, edit_folder, sample_to_folder,
+    translate_folder,
 };
 use sdft_models::{LoadOptions, load_network};
 use sdft_npz::Values;
@@ -274,51 +276,67 @@ fn images_of_every_form_and_class_are_edited() {
 }
 
 #[test]
-fn a_direction_is_trained_on_a_grey_class_conditional_model() {
+fn edits_are_trained_on_a_grey_class_conditional_model() {
     let form = spec(1, Depth::U8, [16, 16], [0.0, 255.0]);
     let classes = animals();
     let place = Place::new(&form, Some(&classes));
-    let set = [
+    place.sampled(&place.samples("in"));
+    let shared = [
         "goal.network=digits",
         "walk.inversion=3",
         "walk.steps=3",
-        "walk.t_edit=300",
-        "walk.t_boost=0",
         "output.samples=2",
         "output.sampler=3",
     ];
-    let options = DirectionOptions {
-        model: Some(place.model()),
-        data: Some(DIGITS.to_owned()),
-        from: Some("3".to_owned()),
-        to: Some("2".to_owned()),
-        class: Some("dog".to_owned()),
-        epochs: Some(1),
-        images: Some(2),
-        cache: CacheLocation::Folder(place.path("cache")),
-        run: RunOptions {
-            set: set.map(str::to_owned).to_vec(),
-            out: place.path("runs"),
-            name: Some("direction".to_owned()),
-            ..RunOptions::default()
-        },
-        ..DirectionOptions::default()
-    };
-    let trained = run(never(), |c| DirectionJob::new(&options, false, c)?.run(c));
-    let Ending::Finished { model, .. } = trained.0.unwrap() else {
-        panic!("it was not stopped")
-    };
-    let plan = fs::read_to_string(place.path("runs/direction/plan.toml")).unwrap();
-    assert!(plan.contains("class = 1"), "{plan}");
-    place.sampled(&place.samples("in"));
-    let edit = EditOptions {
-        model: place.model(),
-        edits: vec![model.display().to_string()],
-        input: place.path("in"),
-        out: place.path("out"),
-        cache: options.cache.clone(),
-        ..EditOptions::default()
-    };
-    filled(run(never(), |c| edit_folder(&edit, c)).0);
-    read(&place.path("out/00000.png"), &form);
+    let of_asyrp = ["walk.t_edit=300", "walk.t_boost=0"];
+    let of_diffusionclip = ["loop.update=step", "optim.lr=0.01"];
+    for (method, own) in [
+        (EditMethod::Asyrp, of_asyrp),
+        (EditMethod::DiffusionClip, of_diffusionclip),
+    ] {
+        let name = method.name();
+        let set = shared.iter().chain(&own).map(|&set| set.to_owned());
+        let options = DirectionOptions {
+            method: Some(method),
+            model: Some(place.model()),
+            data: Some(DIGITS.to_owned()),
+            from: Some("3".to_owned()),
+            to: Some("2".to_owned()),
+            class: Some("dog".to_owned()),
+            epochs: Some(1),
+            images: Some(2),
+            cache: CacheLocation::Folder(place.path("cache")),
+            run: RunOptions {
+                set: set.collect(),
+                out: place.path("runs"),
+                name: Some(name.to_owned()),
+                ..RunOptions::default()
+            },
+            ..DirectionOptions::default()
+        };
+        let (trained, ..) = run(never(), |c| match method {
+            EditMethod::Asyrp => DirectionJob::new(&options, false, c)?.run(c),
+            EditMethod::DiffusionClip => TuningJob::new(&options, c)?.run(c),
+        });
+        let Ending::Finished { model, .. } = trained.unwrap() else {
+            panic!("it was not stopped")
+        };
+        let plan = fs::read_to_string(place.path("runs").join(name).join("plan.toml")).unwrap();
+        assert!(plan.contains("class = 1"), "{plan}");
+        let edited = |strength: f64| {
+            let edit = EditOptions {
+                model: place.model(),
+                edits: vec![model.display().to_string()],
+                strengths: vec![strength],
+                input: place.path("in"),
+                out: place.path(&format!("{name}-{strength}")),
+                class: Some("dog".to_owned()),
+                cache: options.cache.clone(),
+                ..EditOptions::default()
+            };
+            filled(run(never(), |c| edit_folder(&edit, c)).0);
+            read(&edit.out.join("00000.png"), &form)
+        };
+        assert_ne!(edited(20.0), edited(0.0), "{name}");
+    }
 }

@@ -22,16 +22,39 @@ const MOST_PARTS: usize = 8;
 pub fn layers<P: Plan>(presets: &Presets, names: &[impl AsRef<str>]) -> Result<Table> {
     let mut merged = Table::new();
     for name in names {
-        let name = name.as_ref();
-        let (text, origin) = match presets.get(name) {
-            Some(text) => (text.to_owned(), format!("preset {name}")),
-            None => (read_file(presets, name)?, name.to_owned()),
-        };
-        let table = parse(&text, &origin)?;
+        let (table, origin) = read_layer(presets, name.as_ref())?;
         check::<P>(&table, &merged, &origin)?;
         merge::<P>(&mut merged, table);
     }
     Ok(merged)
+}
+
+/// The value that presets, files and assignments give to `key`, a key of the top level. Other keys are not checked: the value says which
+/// type of plan they belong to.
+///
+/// # Errors
+/// As [`layers`], without those of keys; an assignment without `=` or key.
+pub fn peek(
+    presets: &Presets,
+    names: &[impl AsRef<str>],
+    assignments: &[impl AsRef<str>],
+    key: &str,
+) -> Result<Option<Value>> {
+    let mut found = None;
+    for name in names {
+        let (mut table, _) = read_layer(presets, name.as_ref())?;
+        found = table.remove(key).or(found);
+    }
+    Ok(assigned(assignments)?.remove(key).or(found))
+}
+
+/// The table of a preset or a TOML file, and its origin as it is named in errors.
+fn read_layer(presets: &Presets, name: &str) -> Result<(Table, String)> {
+    let (text, origin) = match presets.get(name) {
+        Some(text) => (text.to_owned(), format!("preset {name}")),
+        None => (read_file(presets, name)?, name.to_owned()),
+    };
+    Ok((parse(&text, &origin)?, origin))
 }
 
 fn read_file(presets: &Presets, name: &str) -> Result<String> {
@@ -190,6 +213,20 @@ mod tests {
         fn default() -> Self {
             Self::Small { width: 8 }
         }
+    }
+
+    #[test]
+    fn one_key_is_read_before_the_plan_is_known() {
+        const PRESETS: Presets =
+            Presets(&[("old", "kind = \"a\"\nother = 1"), ("new", "more = 2")]);
+        let value = |names: &[&str], set: &[&str]| {
+            let found = peek(&PRESETS, names, set, "kind").unwrap();
+            found.map(|value| value.as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(value(&["new"], &[]), None);
+        assert_eq!(value(&["old", "new"], &[]).as_deref(), Some("a"));
+        assert_eq!(value(&["old"], &["kind=b", "x=1"]).as_deref(), Some("b"));
+        assert!(peek(&PRESETS, &["odl"], &[""; 0], "kind").is_err());
     }
 
     #[test]

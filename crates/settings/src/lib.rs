@@ -33,6 +33,6 @@ mod presets;
 mod table;
 
 pub use error::{Error, Result};
-pub use layers::{assigned, layers, set, set_all};
+pub use layers::{assigned, layers, peek, set, set_all};
 pub use presets::Presets;
 pub use table::{Plan, complete, given, merge, plan, put, read};

@@ -10,19 +10,19 @@ use crate::follow::share_start;
 use crate::images::StepImages;
 use crate::learner::Learner;
 use crate::log::Log;
+use crate::model_files::ModelFiles;
 use crate::outcome::{Outcome, PendingStep};
 use crate::plan::{Method, Plan};
 use crate::preview::Preview;
 use crate::progress::Progress;
-use crate::provenance::{file_name, model_metadata, provenance};
+use crate::provenance::{file_name, provenance};
 use crate::task::{Finished, StepOutcome, Task};
 use candle_core::{Device, Tensor};
-use sdft_checkpoint::write_safetensors;
 use sdft_data::Batch;
 use sdft_imaging::ImageSpec;
 use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A run that trains a denoising network.
 pub(crate) struct FineTuning<'a, M> {
@@ -69,24 +69,13 @@ impl<M> FineTuning<'_, M> {
         ])
     }
 
-    /// The metadata of the file of a whole model.
-    fn model_metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        let mut network = self.learner.network().metadata();
-        network.extend(self.metadata.clone());
-        model_metadata(network, &self.plan.process, &self.provenance(position))
-    }
-
-    /// Writes tensors to a file of the folder.
-    fn write(
-        &self,
-        path: &Path,
-        tensors: &Tensors,
-        metadata: &BTreeMap<String, String>,
-    ) -> Result<()> {
-        self.folder.put(path, |temporary| {
-            let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-            Ok(write_safetensors(temporary, entries, metadata, None)?)
-        })
+    fn files(&self, position: &Position) -> ModelFiles<'_> {
+        ModelFiles {
+            network: self.learner.network(),
+            metadata: self.metadata,
+            process: &self.plan.process,
+            provenance: self.provenance(position),
+        }
     }
 
     /// Writes the grid of the averaged weights, next to that of the raw ones while these draw something else.
@@ -231,7 +220,12 @@ impl<M> Task for FineTuning<'_, M> {
                     names: bad,
                 });
             }
-            keep_best(self.folder, done, &weights, &self.model_metadata(position)?)?;
+            keep_best(
+                self.folder,
+                done,
+                &weights,
+                &self.files(position).of_model()?,
+            )?;
         }
         let shown: Vec<String> = report
             .values
@@ -272,12 +266,7 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        match self.learner.network().adapter_metadata() {
-            Some(adapter) => {
-                model_metadata(adapter, &self.plan.process, &self.provenance(position))
-            }
-            None => self.model_metadata(position),
-        }
+        self.files(position).of_variables()
     }
 
     fn saved(&mut self, position: &Position) -> Result<()> {
@@ -285,14 +274,9 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {
-        let path = self.folder.final_model();
-        if self.learner.network().adapter_metadata().is_some() {
-            let tensors = self.learner.updater().averaged()?;
-            self.write(&self.folder.adapter(), &tensors, &self.metadata(position)?)?;
-        }
-        // The model is last, because it says that the run is finished.
-        let weights = self.learner.averaged_model()?;
-        self.write(&path, &weights, &self.model_metadata(position)?)?;
+        let path = self
+            .files(position)
+            .write(self.folder, self.learner.updater())?;
         let picture = self.draw(position.step).map_err(|error| match error {
             TrainError::Image { .. } => TrainError::Evaluation(format!(
                 "samples of {} after step {}: {error}",

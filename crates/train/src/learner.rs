@@ -8,6 +8,7 @@ use crate::images::StepImages;
 use crate::inputs::{Inputs, Labels, Student, Teacher};
 use crate::kept::Bank;
 use crate::methods::{Guided, LogProbGradient, Methods, Networks};
+use crate::model_files::{with_buffers, without_buffers};
 use crate::outcome::{Outcome, PendingStep};
 use crate::plan::{Accumulate, Plan, PlanError};
 use crate::recipe::Recipe;
@@ -429,11 +430,7 @@ impl Learner {
             (losses.collect(), history.counts().to_vec())
         });
         let state = self.updater.state(position)?;
-        Ok(TrainingState {
-            weights: self.with_buffers(state.weights),
-            ema: self.with_buffers(state.ema),
-            ..state
-        })
+        Ok(with_buffers(&*self.network, state))
     }
 
     /// The tensors of the network's file with the averaged weights.
@@ -441,17 +438,9 @@ impl Learner {
         Ok(self.network.file_tensors(self.updater.averaged()?)?)
     }
 
-    fn with_buffers(&self, mut tensors: Tensors) -> Tensors {
-        tensors.extend(self.network.buffers());
-        tensors
-    }
-
     /// Continues from a checkpoint.
-    pub(crate) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
-        for (name, _) in self.network.buffers() {
-            checkpoint.weights.remove(&name);
-            checkpoint.ema.remove(&name);
-        }
+    pub(crate) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        let checkpoint = without_buffers(&*self.network, checkpoint);
         let timesteps = checkpoint.position.timesteps.clone();
         self.updater.load(checkpoint)?;
         if let Some((losses, counts)) = timesteps {

@@ -41,6 +41,7 @@ pub use crate::{
     learner::Learner,
     log::Log,
     methods::LogProbGradient,
+    model_files::{ModelFiles, with_buffers, without_buffers},
     outcome::{Outcome, PendingStep},
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
@@ -78,6 +79,7 @@ mod kept;
 mod learner;
 mod log;
 mod methods;
+mod model_files;
 mod outcome;
 mod pick;
 mod plan;

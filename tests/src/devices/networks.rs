@@ -137,10 +137,11 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
     ] {
         let params = filled(&specs_of(load)?)?;
         let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
+        let emb = wave(&[2, 20], 4, &Device::Cpu)?;
         let run = |device: &Device, dtype: DType| {
             all_of(&params, device, &inputs, |params, t| {
                 let x = sdft_autograd::to_dtype(&t[0], dtype)?;
-                let emb = wave(&[2, 20], 4, x.device())?;
+                let emb = emb.to_device(x.device())?;
                 let y = load(&Scope::root(params))?.forward(&x, Some(&emb))?;
                 to_nchw(&y, DType::F32)
             })

@@ -111,14 +111,8 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         case.steps("t")?,
         case.input("noise")?,
     );
-    let batch = NoisedBatch {
-        x0: &x0,
-        levels: &diffusion.levels(&t)?,
-        noise: &noise,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = diffusion.levels(&t)?;
+    let batch = NoisedBatch::new(&x0, &levels, &noise);
     let terms =
         Objective::base_only(base, variational).evaluate(&diffusion, &model, None, &batch, None)?;
     let mut out = Outputs::new();

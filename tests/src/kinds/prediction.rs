@@ -35,14 +35,8 @@ pub(super) fn convert(case: &Case) -> Result<Outputs> {
     let prediction = Prediction::new(case.input("output")?, kind);
     let xt = diffusion.q_sample(&x0, &t, &noise)?;
     let loss = |base: Weighting| -> Result<Terms> {
-        let batch = NoisedBatch {
-            x0: &x0,
-            levels: &diffusion.levels(&t)?,
-            noise: &noise,
-            importance: None,
-            distill: None,
-            mask: None,
-        };
+        let levels = diffusion.levels(&t)?;
+        let batch = NoisedBatch::new(&x0, &levels, &noise);
         let objective = Objective::base_only(base, Variational::Off);
         let net = Given(prediction.clone());
         Ok(objective.evaluate(&diffusion, &net, None, &batch, None)?)

@@ -52,14 +52,8 @@ impl Inputs {
             levels: &aux_levels,
             weights: &weights,
         };
-        let batch = NoisedBatch {
-            x0: &self.x0,
-            levels: &diffusion.levels(&self.t)?,
-            noise: &self.noise,
-            importance: None,
-            distill: None,
-            mask: None,
-        };
+        let levels = diffusion.levels(&self.t)?;
+        let batch = NoisedBatch::new(&self.x0, &levels, &self.noise);
         Ok(objective.evaluate(diffusion, target, Some(source), &batch, Some(&aux))?)
     }
 }

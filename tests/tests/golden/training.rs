@@ -18,14 +18,8 @@ fn linear() -> Diffusion {
 
 fn losses_of(unet: &Unet, base: Weighting, t: &[usize]) -> sdft_losses::Terms {
     let (x0, noise) = ((s(&[2, 3, 16, 16]) * 0.9).unwrap(), c(&[2, 3, 16, 16]));
-    let batch = NoisedBatch {
-        x0: &x0,
-        levels: &linear().levels(t).unwrap(),
-        noise: &noise,
-        importance: None,
-        distill: None,
-        mask: None,
-    };
+    let levels = linear().levels(t).unwrap();
+    let batch = NoisedBatch::new(&x0, &levels, &noise);
     Objective::base_only(base, Variational::Rescaled)
         .evaluate(&linear(), unet, None, &batch, None)
         .unwrap()

@@ -1,7 +1,8 @@
 //! Arguments of `edit`.
 
 use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use sdft_directions::EditMethod;
 use sdft_jobs::{DirectionOptions, EditStep, Weights};
 use sdft_train::Size;
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ pub(crate) struct EditArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
-    /// Train a direction, which moves images from one text to another; without arguments, from men to women on the embedded emoji.
+    /// Train an edit, which moves images from one text to another; without arguments, from men to women on the embedded emoji.
     #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
-    /// Edit images along one or several directions.
+    /// Edit images along one or several directions, or by tuned models.
     #[command(after_long_help = APPLY_HELP)]
     Apply(Box<EditApplyArgs>),
     /// Find the steps at which an edit begins and is sharpened, from the LPIPS distances of inversions to their images.
@@ -29,10 +30,15 @@ Presets (--list): smiling, sad, angry, young, old, man, woman, with Asyrp's text
 emoji-light-to-dark, emoji-add-glasses, digits-3-to-2, whose goals are attributes that an embedded classifier knows. Everything else is Asyrp's,
 with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
 
+Asyrp trains a small block, and the model stays as it is. With --method diffusionclip a copy of the whole model is tuned; the defaults are then
+the published ones: 50 images, t_0 500, 6 steps, Adam with rate 8e-6 times 1.3 after each of 5 epochs, weights 3 and 1. --set loop.update=step
+updates at every step, --set adapter.kind=lora trains a LoRA. The result is a model like any other. Preset: digits-3-to-2-diffusionclip.
+
 Examples:
   cargo xtask edit train --config smiling --model runs/metfaces-sdft --data metfaces
   cargo xtask edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces
   cargo xtask edit train --config old --model ffhq-10m --data faces --t-edit auto --t-boost auto
+  cargo xtask edit train --method diffusionclip --config smiling --model ffhq-10m --data faces
   cargo xtask edit train --resume runs/smiling";
 
 const APPLY_HELP: &str = "\
@@ -43,7 +49,18 @@ Examples:
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces --sweep -1,0,0.5,1,1.5
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --edit runs/old --strength 1 --strength 0.5 --input face.png
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
-  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited";
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited
+
+DiffusionCLIP: --model is the original model, which inverts the images, and --edit the tuned one; a strength is its share of the noise:
+  cargo xtask edit apply --model ffhq-10m --edit runs/smiling --strength 0.8 --input faces";
+
+/// `--method` of `edit train`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum EditMethodArg {
+    Asyrp,
+    #[value(name = "diffusionclip")]
+    DiffusionClip,
+}
 
 fn step(text: &str) -> Result<EditStep, String> {
     match text {
@@ -91,6 +108,9 @@ pub(crate) struct EditTrainArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
+    /// What is trained: a block on the deepest features, or a copy of the model. Asyrp if neither this nor a preset says it.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub(crate) method: Option<EditMethodArg>,
     /// Class of the images, for class-conditional models; the null class if not given.
     #[arg(long, value_name = "NAME|NUMBER", conflicts_with = "resume")]
     pub(crate) class: Option<String>,
@@ -100,10 +120,10 @@ pub(crate) struct EditTrainArgs {
     /// Use only the first N images; 0 for all.
     #[arg(long, value_name = "N", value_parser = whole::<u32>, conflicts_with = "resume")]
     pub(crate) images: Option<u32>,
-    /// Features are changed at this step and above it; `auto` finds it as `edit range` does.
+    /// Asyrp: features are changed at this step and above it; `auto` finds it as `edit range` does.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
     pub(crate) t_edit: Option<EditStep>,
-    /// Below this step fresh noise is added when the edit is applied; 0 for none.
+    /// Asyrp: below this step fresh noise is added when the edit is applied; 0 for none.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
     pub(crate) t_boost: Option<EditStep>,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, for example for a tokenizer.json.
@@ -120,6 +140,10 @@ impl EditTrainArgs {
     pub(crate) fn options(&self) -> sdft_jobs::Result<DirectionOptions> {
         Ok(DirectionOptions {
             run: self.run.options(),
+            method: self.method.map(|method| match method {
+                EditMethodArg::Asyrp => EditMethod::Asyrp,
+                EditMethodArg::DiffusionClip => EditMethod::DiffusionClip,
+            }),
             model: self.model.clone(),
             source_key: self.source_key.clone(),
             data: self.data.clone(),
@@ -141,10 +165,10 @@ pub(crate) struct EditApplyArgs {
     /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `emoji-source`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: String,
-    /// A direction: a file or a run folder of `edit train`, or a published checkpoint, a file or an `hf:` path; may be given again.
+    /// An edit: a file or a run folder of `edit train`, or a published checkpoint of Asyrp's, a file or an `hf:` path; may be given again.
     #[arg(long, value_name = "FILE|DIR", required = true)]
     pub(crate) edit: Vec<String>,
-    /// How far each direction is followed: one number for all, or one for each; 1 is the trained strength, negative is the opposite.
+    /// How far each edit goes: one number for all, or one for each; 1 is the trained strength, negative is the opposite.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -175,13 +199,13 @@ pub(crate) struct EditApplyArgs {
     /// Steps from noise to image; 40 if not given.
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) steps: Option<usize>,
-    /// Steps from image to noise; those of the direction's training if not given.
+    /// Steps from image to noise; those of the edit's training if not given.
     #[arg(long, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) inversion: Option<usize>,
-    /// Features are changed at this step and above it; as in the direction's training if not given.
+    /// Asyrp: features are changed at this step and above it; as in the direction's training if not given.
     #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_edit: Option<usize>,
-    /// Below this step fresh noise is added, which sharpens; 0 for none; as in the direction's file if not given.
+    /// Asyrp: below this step fresh noise is added, which sharpens; 0 for none; as in the direction's file if not given.
     #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_boost: Option<usize>,
     /// Seed of the fresh noise; 0 if not given.

@@ -1,4 +1,4 @@
-//! `edit`: directions on the deepest features, trained from texts and applied to images (Asyrp).
+//! `edit`: edits trained from texts and applied to images, by Asyrp or DiffusionCLIP.
 
 mod apply;
 pub(crate) mod args;

@@ -1,10 +1,11 @@
-//! `edit train`: arguments -> options -> run.
+//! `edit train`: arguments -> options -> run of the method.
 
 use super::args::EditTrainArgs;
 use crate::job::job_on_cpu;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
-use sdft_jobs::{DIRECTIONS, DirectionJob};
+use sdft_directions::EditMethod;
+use sdft_jobs::{Context, DIRECTIONS, DirectionJob, Run, Training, TuningJob, method_of_run};
 use std::process::ExitCode;
 
 pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
@@ -12,14 +13,31 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
         return list(&DIRECTIONS);
     }
     let options = args.options()?;
-    let run = job_on_cpu("edit train", |context| match &args.run.resume {
-        Some(folder) => DirectionJob::resume(folder, &options, context),
-        None => DirectionJob::new(&options, args.run.dry_run, context),
-    })?;
+    let method = match &args.run.resume {
+        Some(folder) => method_of_run(folder),
+        None => options.method()?,
+    };
+    match method {
+        EditMethod::Asyrp => run(args, |context| match &args.run.resume {
+            Some(folder) => DirectionJob::resume(folder, &options, context),
+            None => DirectionJob::new(&options, args.run.dry_run, context),
+        }),
+        EditMethod::DiffusionClip => run(args, |context| match &args.run.resume {
+            Some(folder) => TuningJob::resume(folder, &options, context),
+            None => TuningJob::new(&options, context),
+        }),
+    }
+}
+
+fn run<T: Training>(
+    args: &EditTrainArgs,
+    make: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<Run<T>>,
+) -> Result<ExitCode> {
+    let mut run = job_on_cpu("edit train", make)?;
     if args.run.dry_run {
         return describe(&run);
     }
-    let (name, root) = (run.plan().name.clone(), run.root().to_owned());
+    let (name, root) = (run.name().to_owned(), run.root().to_owned());
     let ending = job_on_cpu(&name, |context| run.run(context));
     conclude(ending, &root, "edit train", "samples")
 }

@@ -1,25 +1,22 @@
-//! Images of a folder, edited along directions.
+//! Images of a folder, edited along directions or by tuned models.
 
 use super::latents::{Inversion, open_inversions};
+use super::loaded::{Edited, Edits, LoadedEdits};
 use super::plan::{ApplyPlan, ApplyWalk, EditEntry, EditOptions, factors, strengths};
 use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
-use crate::error::{Result, ResultExt as _, option, usage};
-use crate::model::{
-    ModelFile, check_seed, form_of, hint, load_model, network_in_steps, recorded_form,
-};
-use sdft_asyrp::{
-    Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
-    sequence, strength_at,
-};
-use sdft_diffusion::BottleneckNet as _;
+use crate::error::{Result, option, usage};
+use crate::model::{ModelFile, check_seed, form_of, load_model, network_in_steps, recorded_form};
+use sdft_asyrp::{Direction, EditPlan, InversionCache, Mix, edit, sequence, strength_at};
+use sdft_diffusion::Denoiser;
+use sdft_diffusionclip::{Mixture, generate};
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Image, ImageSpec};
 use sdft_randn::NumberedNoise;
+use sdft_samplers::Step;
 use sdft_schedule::Schedule;
 use sdft_train::{to_pictures, to_tensor};
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 /// Edits the images of a file or folder into another folder, under the same names. Complete images of the same settings stay, so that a
@@ -46,40 +43,34 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let process = &model.process;
     let network_sha256 = model.network_sha256()?;
     let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;
-    let mut directions = Vec::new();
-    for edit in &options.edits {
-        let path = Path::new(edit);
-        if !path.exists() {
-            return Err(option(
-                "edit",
-                format!("{edit}: no such file or run{}", hint(path)),
-            ));
-        }
-        let file = ModelFile::find(edit)
-            .in_option("edit", edit)?
-            .noted(context);
-        let read = read_direction(
-            Path::new(&file),
-            net.bottleneck(),
-            model.architecture.norm_groups(),
-        )
-        .in_option("edit", edit)?;
-        match &read.info {
-            None => context.progress.note(&format!(
-                "{file}: its metadata does not describe its training; Asyrp's t_edit and t_boost are used, and strengths are not scaled"
-            )),
-            Some(info) if info.network_sha256 != network_sha256 => context.progress.note(
-                &format!("{file}: trained on another model; it may still work on a related one"),
-            ),
-            Some(_) => {}
-        }
-        directions.push((file, read));
+    let edited = Edited {
+        model: &model,
+        network_sha256: &network_sha256,
+        net: &net,
+        class,
+        form,
+    };
+    let LoadedEdits {
+        edits,
+        stated,
+        entries,
+    } = LoadedEdits::read(&options.edits, &edited, context)?;
+    let is_tuned = matches!(edits, Edits::Models(_));
+    let only_asyrp = [("t_edit", options.t_edit), ("t_boost", options.t_boost)];
+    if let Some((name, _)) = only_asyrp
+        .into_iter()
+        .find(|(_, step)| is_tuned && step.is_some())
+    {
+        return Err(option(
+            name,
+            "belongs to directions of Asyrp; a model tuned with DiffusionCLIP takes part at every step",
+        ));
     }
-    let infos: Vec<(String, Option<DirectionInfo>)> = directions
-        .iter()
-        .map(|(file, read)| (file.clone(), read.info.clone()))
-        .collect();
-    let walk = ApplyWalk::new(options, &infos)?;
+    let mut walk = ApplyWalk::new(options, &stated)?;
+    if is_tuned {
+        // Those of the settings of another edit.
+        (walk.t_edit, walk.t_boost) = (0, 0);
+    }
     if walk.t_boost == 0 {
         let given = [("seed", options.seed.is_some()), ("frames", options.frames)];
         if let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
@@ -95,7 +86,6 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
             process.diffusion_steps, walk.t_0
         )));
     }
-    let edits = directions.iter().zip(&strengths);
     let plan = ApplyPlan {
         input: full_path(&options.input.display().to_string()),
         image_size: form.height.max(form.width),
@@ -105,19 +95,11 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         network_sha256,
         factors,
         walk,
-        edits: edits
-            .map(|((file, read), strength)| {
-                let info = read.info.as_ref();
-                Ok(EditEntry {
-                    file: full_path(file),
-                    sha256: sdft_files::sha256_file(Path::new(file)).context(file)?,
-                    from: info.map(|info| info.from.clone()),
-                    to: info.map(|info| info.to.clone()),
-                    trained: info.map(|info| info.steps),
-                    strength: *strength,
-                })
-            })
-            .collect::<Result<_>>()?,
+        edits: entries
+            .into_iter()
+            .zip(strengths)
+            .map(|(entry, strength)| EditEntry { strength, ..entry })
+            .collect(),
         process: process.clone(),
     };
     let mut inputs = list_inputs(&options.input, form.ending(), context)?;
@@ -135,7 +117,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let editor = Editor {
         schedule: process.published()?.schedule,
         latents: open_inversions(&options.cache, &inversion, context),
-        directions: directions.into_iter().map(|(_, read)| read).collect(),
+        edits,
         plan: &plan,
         form,
         net,
@@ -163,14 +145,14 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     Ok(outcome)
 }
 
-/// A plan, its network and its directions.
+/// A plan, its network and its edits.
 struct Editor<'a> {
     plan: &'a ApplyPlan,
     form: ImageSpec,
     net: Conditioned,
     schedule: Schedule,
     latents: InversionCache,
-    directions: Vec<LoadedDirection>,
+    edits: Edits,
     stop: &'a AtomicBool,
 }
 
@@ -238,43 +220,56 @@ impl Maker for Editor<'_> {
                     progress(step.done as f64 / all);
                     Ok(())
                 })?;
-        let directions = self.directions.iter().zip(&self.plan.edits);
-        let mix = Mix::of(
-            directions
-                .map(|(read, entry)| Direction {
-                    block: &read.block,
-                    strength: strength_at(
-                        entry.strength * self.plan.factors[variant],
-                        entry.trained.unwrap_or(walk.steps),
-                        walk.steps,
-                        self.directions.len(),
-                    ),
-                })
-                .collect(),
-        );
-        let plan = EditPlan {
-            steps: sequence(walk.steps, walk.t_0),
-            t_edit: walk.t_edit,
-            t_boost: walk.t_boost,
+        let mut callback = |step: &Step<'_>| {
+            check_stop(self.stop)?;
+            progress((inversion.len() + step.done) as f64 / all);
+            Ok(())
         };
-        let numbers = match walk.frames {
-            true => vec![0; images.len()],
-            false => numbers,
+        let steps = sequence(walk.steps, walk.t_0);
+        let strengths = self.plan.edits.iter();
+        let strengths = strengths.map(|entry| entry.strength * self.plan.factors[variant]);
+        let out = match &self.edits {
+            Edits::Models(models) => {
+                let models = models.iter().map(|net| net as &dyn Denoiser);
+                let mixture = Mixture::new(&self.net, models.zip(strengths));
+                generate(&mixture, &self.schedule, &latent, &steps, &mut callback)?
+            }
+            Edits::Directions(directions) => {
+                let entries = directions.iter().zip(&self.plan.edits).zip(strengths);
+                let mix = Mix::of(
+                    entries
+                        .map(|((read, entry), strength)| Direction {
+                            block: &read.block,
+                            strength: strength_at(
+                                strength,
+                                entry.trained.unwrap_or(walk.steps),
+                                walk.steps,
+                                directions.len(),
+                            ),
+                        })
+                        .collect(),
+                );
+                let plan = EditPlan {
+                    steps,
+                    t_edit: walk.t_edit,
+                    t_boost: walk.t_boost,
+                };
+                let numbers = match walk.frames {
+                    true => vec![0; images.len()],
+                    false => numbers,
+                };
+                let mut noise = NumberedNoise::new(walk.seed, numbers);
+                edit(
+                    &self.net,
+                    &self.schedule,
+                    &latent,
+                    &mix,
+                    &plan,
+                    &mut noise,
+                    &mut callback,
+                )?
+            }
         };
-        let mut noise = NumberedNoise::new(walk.seed, numbers);
-        let out = edit(
-            &self.net,
-            &self.schedule,
-            &latent,
-            &mix,
-            &plan,
-            &mut noise,
-            &mut |step| {
-                check_stop(self.stop)?;
-                progress((inversion.len() + step.done) as f64 / all);
-                Ok(())
-            },
-        )?;
         Ok(to_pictures(&out, &self.form)?)
     }
 }

@@ -1,8 +1,9 @@
-//! Edits along directions on the deepest features (Asyrp): applying them, and what their training needs.
+//! Edits by directions (Asyrp) or tuned models (DiffusionCLIP): applying them, and what their training needs.
 
 mod apply;
 mod goal;
 mod latents;
+mod loaded;
 mod plan;
 mod range;
 

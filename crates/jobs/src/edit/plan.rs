@@ -4,7 +4,8 @@ use crate::cache::CacheLocation;
 use crate::error::{Result, ResultExt as _, option};
 use sdft_asyrp::DirectionInfo;
 use sdft_diffusion::Process;
-use sdft_directions::WalkPlan;
+use sdft_diffusionclip::TuningInfo;
+use sdft_directions::{EditMethod, WalkPlan};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadOptions;
 use sdft_train::Size;
@@ -15,16 +16,17 @@ use std::path::{Path, PathBuf};
 /// Steps from noise to image, and from image to noise, by default.
 const STEPS: usize = 40;
 
-/// Which images to edit, along which directions, and where the results go.
+/// Which images to edit, by which directions or tuned models, and where the results go.
 #[derive(Clone, Debug, Default)]
 pub struct EditOptions {
     /// The model: a file, a run folder, or the name of an embedded model.
     pub model: String,
     /// Settings that the model's file does not state.
     pub load: LoadOptions,
-    /// The directions: files or run folders.
+    /// The directions, or the models that were tuned with DiffusionCLIP: files or run folders.
     pub edits: Vec<String>,
-    /// The strength of each direction, or one for all; 1 is the trained strength. An empty list means 1.
+    /// The strength of each direction, or one for all; 1 is the trained strength. An empty list means 1. Of a tuned model it is the share
+    /// of its noise, and the model has the rest (`model_ratio` of the published code).
     pub strengths: Vec<f64>,
     /// Several factors of all strengths; each gets a folder. An empty list means 1 alone.
     pub sweep: Vec<f64>,
@@ -38,11 +40,11 @@ pub struct EditOptions {
     pub settings: Option<PathBuf>,
     /// Steps from noise to image; 40 by default.
     pub steps: Option<usize>,
-    /// Steps from image to noise; by default those of the directions' training.
+    /// Steps from image to noise; by default those of the edits' training.
     pub inversion: Option<usize>,
-    /// Features are changed at this step and above it; by default as in the directions' training.
+    /// Asyrp: features are changed at this step and above it; by default as in the directions' training.
     pub t_edit: Option<usize>,
-    /// Fresh noise is added below this step, none if 0; by default as in the directions' files.
+    /// Asyrp: fresh noise is added below this step, none if 0; by default as in the directions' files.
     pub t_boost: Option<usize>,
     /// Seed of the fresh noise; 0 by default.
     pub seed: Option<u64>,
@@ -96,12 +98,15 @@ pub(crate) struct ApplyWalk {
     pub(crate) frames: bool,
 }
 
-/// One direction.
+/// One direction or tuned model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditEntry {
     pub(crate) file: String,
     pub(crate) sha256: String,
+    /// Written only if it is not Asyrp.
+    #[serde(default, skip_serializing_if = "is_asyrp")]
+    pub(crate) method: EditMethod,
     pub(crate) from: Option<String>,
     pub(crate) to: Option<String>,
     /// Steps of the trajectories that it was trained on; `None` if its file does not say.
@@ -109,17 +114,51 @@ pub(crate) struct EditEntry {
     pub(crate) strength: f64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_asyrp(method: &EditMethod) -> bool {
+    *method == EditMethod::Asyrp
+}
+
+/// The steps that the file of an edit states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stated {
+    t_0: usize,
+    inversion: usize,
+    t_edit: usize,
+    t_boost: usize,
+}
+
+impl From<&DirectionInfo> for Stated {
+    fn from(info: &DirectionInfo) -> Self {
+        Self {
+            t_0: info.t_0,
+            inversion: info.inversion,
+            t_edit: info.t_edit,
+            t_boost: info.t_boost,
+        }
+    }
+}
+
+impl From<&TuningInfo> for Stated {
+    /// A tuned model takes part at every step, and adds no noise.
+    fn from(info: &TuningInfo) -> Self {
+        Self {
+            t_0: info.t_0,
+            inversion: info.inversion,
+            t_edit: 0,
+            t_boost: 0,
+        }
+    }
+}
+
 impl ApplyWalk {
     /// Options come first, then the settings of an earlier edit, then what the directions' files agree on, then Asyrp's defaults.
-    pub(crate) fn new(
-        options: &EditOptions,
-        infos: &[(String, Option<DirectionInfo>)],
-    ) -> Result<Self> {
+    pub(crate) fn new(options: &EditOptions, infos: &[(String, Option<Stated>)]) -> Result<Self> {
         let earlier = options.settings.as_deref().map(read_walk).transpose()?;
         let earlier = earlier.as_ref();
         // Asyrp's defaults, for directions without metadata.
         let usual = WalkPlan::default();
-        let agreed = |of: fn(&DirectionInfo) -> usize, usual, what: &str, advice: &str| {
+        let agreed = |of: fn(&Stated) -> usize, usual, what: &str, advice: &str| {
             agreed(infos, of, usual, what, advice)
         };
         let t_0 = match earlier {
@@ -176,8 +215,8 @@ impl ApplyWalk {
 
 /// The value that the directions' files agree on, among those that have one.
 fn agreed(
-    infos: &[(String, Option<DirectionInfo>)],
-    of: fn(&DirectionInfo) -> usize,
+    infos: &[(String, Option<Stated>)],
+    of: fn(&Stated) -> usize,
     usual: usize,
     what: &str,
     advice: &str,
@@ -193,7 +232,7 @@ fn agreed(
         Some((other, found)) => Err(option(
             "edit",
             format!(
-                "{first} and {other}: the directions were trained with another {what}: {first} with {value}, {other} with {found}; {advice}"
+                "{first} and {other}: they were trained with another {what}: {first} with {value}, {other} with {found}; {advice}"
             ),
         )),
     }
@@ -282,7 +321,8 @@ mod tests {
 
     fn walk(options: &EditOptions, infos: &[Option<DirectionInfo>]) -> Result<ApplyWalk> {
         let names = ["a", "b", "c"].map(str::to_owned);
-        let infos: Vec<_> = names.into_iter().zip(infos.iter().cloned()).collect();
+        let infos = infos.iter().map(|info| info.as_ref().map(Stated::from));
+        let infos: Vec<_> = names.into_iter().zip(infos).collect();
         ApplyWalk::new(options, &infos)
     }
 

@@ -3,10 +3,12 @@
 mod direction;
 mod memory;
 mod trial;
+mod tuning;
 
 pub(crate) use direction::estimate_direction;
 pub(crate) use memory::{memory_of, memory_of_classifier};
 pub(crate) use trial::{classifier_disk, disk, estimate, estimate_classifier};
+pub(crate) use tuning::{TuningTrial, estimate_tuning, tuning_disk};
 
 use std::path::PathBuf;
 

@@ -102,14 +102,19 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 /// Bytes of one checkpoint, and of everything in the run folder.
 pub(crate) fn disk(plan: &TrainPlan) -> Result<(u64, u64)> {
     let parameters = trained_architecture(plan).cost(sides(plan)).parameters;
-    let Some(sizes) = adapter_sizes(plan)? else {
-        let checkpoint = checkpoint_bytes(parameters);
-        return Ok((checkpoint, run_bytes(checkpoint, plan.output.keep)));
-    };
-    // The finished model is whole, next to its adapter.
-    let checkpoint = checkpoint_bytes(sizes.trained);
-    let model = 4 * parameters as u64;
-    Ok((checkpoint, model + run_bytes(checkpoint, plan.output.keep)))
+    let trained = adapter_sizes(plan)?.map(|sizes| sizes.trained);
+    Ok(disk_of(parameters, trained, plan.output.keep))
+}
+
+/// As [`disk`], for a network of so many parameters, of which an adapter trains `trained`.
+pub(super) fn disk_of(parameters: usize, trained: Option<usize>, keep: usize) -> (u64, u64) {
+    let checkpoint = checkpoint_bytes(trained.unwrap_or(parameters));
+    let all = run_bytes(checkpoint, keep);
+    match trained {
+        None => (checkpoint, all),
+        // The finished model is whole, next to its adapter.
+        Some(_) => (checkpoint, 4 * parameters as u64 + all),
+    }
 }
 
 /// Weights, average and two moments.

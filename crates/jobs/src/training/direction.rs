@@ -1,30 +1,30 @@
 //! Training a direction of edits (Asyrp).
 
-use super::options::{RunOptions, make_absolute, moved, note_changed_rate};
-use super::presets::{DIRECTIONS, plan as plan_of};
+use super::edit_options::{DirectionOptions, open_images};
+use super::options::{make_absolute, moved, note_changed_rate};
+use super::presets::plan as plan_of;
 use super::run::{Run, Training};
 use crate::cache::CacheLocation;
 use crate::condition::{Conditioned, label_of};
 use crate::context::Context;
-use crate::data::{Form, fingerprint, open_data, same_images};
+use crate::data::{fingerprint, same_images};
 use crate::edit::{
     Inversion, RANGE_STEPS, RangeImages, goal_networks, locate_goal, measure_range, open_goal,
     open_inversions, range_t_boost, range_t_edit,
 };
-use crate::error::{Result, failed, usage};
+use crate::error::{Result, usage};
 use crate::estimate::{Estimate, estimate_direction};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
     recorded_form,
 };
-use crate::weights::Weights;
 use candle_core::Device;
 use sdft_asyrp::Goal;
-use sdft_data::{ImageSource, Joined};
+use sdft_data::ImageSource;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_imaging::ImageSpec;
-use sdft_settings::{given, layers, put};
-use sdft_train::{ClassesPlan, DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
+use sdft_settings::{given, put};
+use sdft_train::{Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -40,110 +40,6 @@ pub struct DirectionTraining {
     cache: CacheLocation,
 }
 
-/// The preset if neither presets, models, images nor texts are named.
-const EXAMPLE: &str = "emoji-man-to-woman";
-
-/// A step of the process, or one to find from the images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EditStep {
-    /// This step.
-    At(usize),
-    /// By the published rule, from the distances between inversions and their images.
-    Auto,
-}
-
-/// Options of a run that trains a direction; the defaults train that of the embedded example.
-#[derive(Clone, Debug, Default)]
-pub struct DirectionOptions {
-    /// Options of every run; `steps` is not used here.
-    pub run: RunOptions,
-    /// The model, which is not changed.
-    pub model: Option<String>,
-    /// The part of the model's file to take, if it holds several.
-    pub source_key: Option<String>,
-    /// The images: a folder, or the name of embedded ones.
-    pub data: Option<String>,
-    /// What the images show.
-    pub from: Option<String>,
-    /// What the edited images should show.
-    pub to: Option<String>,
-    /// The class that the model is asked for, by name or number; if `None`, its null class.
-    pub class: Option<String>,
-    /// How often each image is used.
-    pub epochs: Option<u32>,
-    /// How many images are used, from the first on; 0 for all.
-    pub images: Option<u32>,
-    /// Features are changed at this step and above.
-    pub t_edit: Option<EditStep>,
-    /// Below this step fresh noise is added when the edit is applied.
-    pub t_boost: Option<EditStep>,
-    /// Files of the networks that measure.
-    pub weights: Weights,
-    /// Where inversions are kept.
-    pub cache: CacheLocation,
-}
-
-impl DirectionOptions {
-    /// The table of settings: presets and files, then options, then assignments.
-    ///
-    /// # Errors
-    /// - [`Error::Settings`](crate::Error::Settings) for an unknown preset or key, or an invalid value
-    /// - [`Error::Usage`](crate::Error::Usage) for a number of steps
-    pub fn settings(&self) -> Result<Table> {
-        self.refuse_steps()?;
-        let given = [&self.model, &self.data, &self.from, &self.to];
-        let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
-        let configs = match is_embedded {
-            true => vec![EXAMPLE.to_owned()],
-            false => self.run.config.clone(),
-        };
-        let mut table = layers::<DirectionPlan>(&DIRECTIONS, &configs)?;
-        let texts = [
-            ("source", &self.model),
-            ("source_key", &self.source_key),
-            ("data.path", &self.data),
-            ("goal.from", &self.from),
-            ("goal.to", &self.to),
-        ];
-        for (key, value) in texts {
-            if let Some(value) = value {
-                put(&mut table, key, value.as_str());
-            }
-        }
-        let step = |option| match option {
-            Some(EditStep::At(step)) => i64::try_from(step).ok(),
-            _ => None,
-        };
-        let numbers = [
-            ("loop.epochs", self.epochs.map(i64::from)),
-            ("data.images", self.images.map(i64::from)),
-            ("walk.t_edit", step(self.t_edit)),
-            ("walk.t_boost", step(self.t_boost)),
-        ];
-        for (key, value) in numbers {
-            if let Some(value) = value {
-                put(&mut table, key, value);
-            }
-        }
-        self.run.apply::<DirectionPlan>(&mut table)?;
-        Ok(table)
-    }
-
-    fn refuse_steps(&self) -> Result<()> {
-        match self.run.steps {
-            None => Ok(()),
-            Some(_) => Err(usage(
-                "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
-            )),
-        }
-    }
-
-    /// Whether `t_edit` and `t_boost` are to be found.
-    fn finds(&self) -> [bool; 2] {
-        [self.t_edit, self.t_boost].map(|step| step == Some(EditStep::Auto))
-    }
-}
-
 impl DirectionJob {
     /// A new run with these options. With [`EditStep::Auto`] and `is_dry_run`, the steps are not searched for.
     ///
@@ -154,16 +50,8 @@ impl DirectionJob {
         is_dry_run: bool,
         context: &mut Context<'_>,
     ) -> Result<Self> {
-        // Found before the editing range is computed.
-        if let Some(name) = &options.run.name {
-            let root = options.run.out.join(name);
-            if root.join("plan.toml").exists() {
-                return Err(failed(format!(
-                    "{}: this folder holds a run; continue it with --resume {0}, or give the new one another --name",
-                    root.display()
-                )));
-            }
-        }
+        // Checked before the editing range is computed.
+        options.check_name_is_free()?;
         let mut job = Self::from_settings(options.settings()?, options, context)?;
         match options.finds() {
             [false, false] => {}
@@ -216,7 +104,7 @@ impl DirectionJob {
         plan.model = model.architecture.clone();
         plan.process = model.process.clone();
         plan.validate().map_err(|e| usage(e.to_string()))?;
-        let data = open_images(&plan, context)?;
+        let data = open_images(&plan.data, &form, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
         let goal = open_goal(&plan.goal, &form)?;
@@ -300,7 +188,9 @@ impl DirectionJob {
         check_unchanged(&plan.source, &plan.source_sha256, &model)?;
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let inputs = DirectionTraining {
-            data: same_images(path, known, "--data", || open_images(&plan, context))?,
+            data: same_images(path, known, "--data", || {
+                open_images(&plan.data, &form(&plan), context)
+            })?,
             net: Conditioned::new(network_in_steps(&model)?, "class", plan.class, None, &model)?,
             goal: open_goal(&plan.goal, &form(&plan))?,
             cache: options.cache.clone(),
@@ -408,23 +298,4 @@ impl Training for DirectionTraining {
 /// The form of a plan's images.
 fn form(plan: &DirectionPlan) -> ImageSpec {
     plan.image.unwrap_or_else(|| plan.model.image())
-}
-
-/// The first images of a plan's data, as many as it uses.
-fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dyn ImageSource>> {
-    let data = DataPlan {
-        path: plan.data.path.clone(),
-        strict: plan.data.strict,
-        style: plan.data.style.clone(),
-        classes: plan.data.classes.clone().map(ClassesPlan::Digits),
-        per_class: plan.data.per_class,
-        only: plan.data.only.clone(),
-        ..DataPlan::default()
-    };
-    let all = open_data(&data, &Form::of(&form(plan)), context)?;
-    let n = match plan.data.images {
-        0 => all.len(),
-        n => n.min(all.len()),
-    };
-    Ok(Arc::new(Joined::new(vec![(all, (0..n).collect())])?))
 }

@@ -1,7 +1,8 @@
-//! Training runs: diffusion models, classifiers and directions of edits.
+//! Training runs: diffusion models, classifiers and edits.
 
 mod classifier;
 mod direction;
+mod edit_options;
 mod finetune;
 mod group;
 mod methods;
@@ -10,16 +11,19 @@ mod options;
 mod presets;
 mod run;
 mod settings;
+mod tuning;
 
 pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
-pub use direction::{
-    DirectionJob, DirectionOptions, EditStep, train_direction_in, train_direction_preset,
-};
+pub use direction::{DirectionJob, train_direction_in, train_direction_preset};
+pub use edit_options::{DirectionOptions, EditStep, method_of_run};
 pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
 pub use group::{follow, join_group};
 pub use networks::{ModelPlan, TrainPlan};
-pub(crate) use networks::{adapter_sizes, sides, trainable, trained_architecture};
+pub(crate) use networks::{
+    adapter_sizes, sides, sizes_of, trainable, trained_architecture, with_adapter,
+};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, METHODS, TRAINING};
 pub use run::{Run, Training};
 pub use settings::TrainOptions;
+pub use tuning::TuningJob;

@@ -2,9 +2,9 @@
 
 use crate::error::{Result, usage};
 use candle_core::{DType, Device};
-use sdft_adapters::{AdaptedNetwork, Base, Sizes, sizes};
+use sdft_adapters::{AdaptedNetwork, AdapterConfig, Base, Sizes, sizes};
 use sdft_data::ImageSource;
-use sdft_diffusion::{ComputeMode, Trainable};
+use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_imaging::Depth;
 use sdft_models::{
     Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt, check_diffusers,
@@ -189,10 +189,14 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
 
 /// The network in training: that of the plan, with the parts that an adapter adds to it.
 pub(crate) fn trained_architecture(plan: &TrainPlan) -> Architecture {
-    let architecture = plan.model.architecture.clone();
-    match plan.adapter.time_adapter_rank() {
-        None => architecture,
-        Some(rank) => architecture.with_time_adapter(rank),
+    with_adapter(&plan.model, &plan.adapter)
+}
+
+/// The network with the parts that an adapter adds to it.
+pub(crate) fn with_adapter(model: &Architecture, adapter: &AdapterConfig) -> Architecture {
+    match adapter.time_adapter_rank() {
+        None => model.clone(),
+        Some(rank) => model.clone().with_time_adapter(rank),
     }
 }
 
@@ -201,18 +205,26 @@ pub(crate) fn trained_architecture(plan: &TrainPlan) -> Architecture {
 /// # Errors
 /// The [`PlanError`] of settings that do not fit the network.
 pub(crate) fn adapter_sizes(plan: &TrainPlan) -> std::result::Result<Option<Sizes>, PlanError> {
-    if plan.adapter.is_full() {
+    sizes_of(&plan.adapter, &plan.model)
+}
+
+/// As [`adapter_sizes`], for an adapter of a network.
+///
+/// # Errors
+/// As [`adapter_sizes`].
+pub(crate) fn sizes_of(
+    adapter: &AdapterConfig,
+    model: &Architecture,
+) -> std::result::Result<Option<Sizes>, PlanError> {
+    if adapter.is_full() {
         return Ok(None);
     }
     let wrong = |key: &str, problem: String| PlanError {
         key: key.to_owned(),
         problem,
     };
-    if let (Some(own), Some(rank)) = (plan.model.time_adapter_rank(), plan.adapter.rank)
-        && plan
-            .adapter
-            .time_adapter_rank()
-            .is_some_and(|rank| rank != own)
+    if let (Some(own), Some(rank)) = (model.time_adapter_rank(), adapter.rank)
+        && adapter.time_adapter_rank().is_some_and(|rank| rank != own)
     {
         return Err(wrong(
             "adapter.rank",
@@ -221,11 +233,9 @@ pub(crate) fn adapter_sizes(plan: &TrainPlan) -> std::result::Result<Option<Size
             ),
         ));
     }
-    let specs = trained_architecture(plan).trainable_specs();
+    let specs = with_adapter(model, adapter).trainable_specs();
     let specs = specs.map_err(|error| wrong("model", error.to_string()))?;
-    sizes(&plan.adapter, &specs)
-        .map(Some)
-        .map_err(adapter_error)
+    sizes(adapter, &specs).map(Some).map_err(adapter_error)
 }
 
 /// Augmentation labels of an image.
@@ -333,21 +343,48 @@ pub(crate) fn trainable(
     source: &Architecture,
     plan: &TrainPlan,
 ) -> Result<Box<dyn Trainable>> {
-    let mode = ComputeMode {
-        dtype: plan.steps.precision.compute_dtype(),
-        recompute: plan.steps.recompute,
+    let trained = Trained {
+        model: &plan.model,
+        adapter: &plan.adapter,
+        prediction_type: plan.process.prediction_type,
+        mode: ComputeMode {
+            dtype: plan.steps.precision.compute_dtype(),
+            recompute: plan.steps.recompute,
+        },
+        seed: plan.seed,
     };
-    let kind = plan.process.prediction_type;
-    let architecture = trained_architecture(plan);
-    let build = |params: &Params| architecture.trainable(params, kind, mode);
-    if plan.adapter.is_full() {
-        return Ok(build(params)?);
+    trained.network(params, source)
+}
+
+/// What is trained of a network, and how it computes.
+pub(crate) struct Trained<'a> {
+    pub(crate) model: &'a Architecture,
+    pub(crate) adapter: &'a AdapterConfig,
+    pub(crate) prediction_type: PredictionType,
+    pub(crate) mode: ComputeMode,
+    /// The seed of the adapter's random values.
+    pub(crate) seed: u64,
+}
+
+impl Trained<'_> {
+    /// The network, which starts from `params`, the weights of `source`.
+    pub(crate) fn network(
+        &self,
+        params: &Params,
+        source: &Architecture,
+    ) -> Result<Box<dyn Trainable>> {
+        let architecture = with_adapter(self.model, self.adapter);
+        let build =
+            |params: &Params| architecture.trainable(params, self.prediction_type, self.mode);
+        if self.adapter.is_full() {
+            return Ok(build(params)?);
+        }
+        let base = Base {
+            params: &params.completed(&architecture.specs()?, self.seed)?,
+            specs: &architecture.trainable_specs()?,
+            sha256: network_sha256(source, params)?,
+        };
+        let network = AdaptedNetwork::new(self.adapter, base, self.seed, build);
+        Ok(Box::new(network.map_err(|e| usage(e.to_string()))?))
     }
-    let base = Base {
-        params: &params.completed(&architecture.specs()?, plan.seed)?,
-        specs: &architecture.trainable_specs()?,
-        sha256: network_sha256(source, params)?,
-    };
-    let network = AdaptedNetwork::new(&plan.adapter, base, plan.seed, build);
-    Ok(Box::new(network.map_err(|e| usage(e.to_string()))?))
 }

@@ -76,6 +76,11 @@ pub const DIRECTIONS: Presets = Presets(&[
     preset!("emoji-light-to-dark", "edit/emoji-light-to-dark"),
     preset!("emoji-add-glasses", "edit/emoji-add-glasses"),
     preset!("digits-3-to-2", "edit/digits-3-to-2"),
+    preset!("diffusionclip", "edit/diffusionclip"),
+    preset!(
+        "digits-3-to-2-diffusionclip",
+        "edit/digits-3-to-2-diffusionclip"
+    ),
 ]);
 
 /// The keys that only embedded images have, in every section of images.
@@ -171,7 +176,7 @@ mod tests {
     use crate::training::TrainPlan;
     use crate::training::networks::validate;
     use sdft_classifier::ClassifierPlan;
-    use sdft_directions::DirectionPlan;
+    use sdft_directions::{DirectionPlan, TuningPlan};
     use sdft_settings::{layers, put};
 
     #[test]
@@ -215,19 +220,57 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_of_a_direction_is_a_valid_configuration() {
-        for name in DIRECTIONS.names() {
-            let mut table = layers::<DirectionPlan>(&DIRECTIONS, &[name]).unwrap();
-            let embedded = ["digits", "emoji"].iter().any(|set| name.starts_with(set));
-            if !embedded {
+    fn every_preset_of_an_edit_is_a_valid_configuration() {
+        fn resolved<P: Plan>(name: &str) -> P {
+            let mut table = layers::<P>(&DIRECTIONS, &[name]).unwrap();
+            if !["digits", "emoji"].iter().any(|set| name.starts_with(set)) {
                 put(&mut table, "source", "source.pt");
                 put(&mut table, "data.path", "images");
             }
-            let (plan, _) = resolve::<DirectionPlan>(table).unwrap();
-            assert_eq!(plan.name, name);
-            plan.validate_settings()
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+            if name == "diffusionclip" {
+                put(&mut table, "goal.from", "face");
+                put(&mut table, "goal.to", "smiling face");
+            }
+            resolve::<P>(table).unwrap().0
         }
+        for name in DIRECTIONS.names() {
+            let valid = match name.contains("diffusionclip") {
+                true => {
+                    let plan = resolved::<TuningPlan>(name);
+                    assert_eq!(plan.name, name);
+                    plan.validate_settings()
+                }
+                false => {
+                    let plan = resolved::<DirectionPlan>(name);
+                    assert_eq!(plan.name, name);
+                    plan.validate_settings()
+                }
+            };
+            valid.unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        // The published settings are the defaults.
+        let published = resolved::<TuningPlan>("diffusionclip");
+        let defaults = TuningPlan::default();
+        assert_eq!(published.walk, defaults.walk);
+        assert_eq!(published.optim, defaults.optim);
+        assert_eq!(published.pace, defaults.pace);
+        assert_eq!(published.data.images, defaults.data.images);
+        let weights = |plan: &TuningPlan| [plan.goal.clip, plan.goal.l1, plan.goal.identity];
+        assert_eq!(weights(&published), weights(&defaults));
+    }
+
+    #[test]
+    fn the_texts_of_asyrps_presets_serve_diffusionclip() {
+        let names = ["diffusionclip", "smiling"];
+        let table = layers::<TuningPlan>(&DIRECTIONS, &names).unwrap();
+        let plan = resolve::<TuningPlan>(table).unwrap().0;
+        assert_eq!(
+            (plan.name.as_str(), plan.goal.to.as_str()),
+            ("smiling", "smiling face")
+        );
+        // Settings of Asyrp are refused by name.
+        let error = layers::<TuningPlan>(&DIRECTIONS, &["digits-3-to-2"]).unwrap_err();
+        assert!(error.to_string().contains("t_edit"), "{error}");
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl<T: Training> Run<T> {
         &self.plan
     }
 
+    /// The name of the run.
+    pub fn name(&mut self) -> &str {
+        T::name(&mut self.plan)
+    }
+
     /// The folder of the run.
     pub fn root(&self) -> &Path {
         match &self.place {

@@ -287,7 +287,7 @@ pub fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
     check_ranges(&[
         ("optim.lr", optim.lr, 0.0, f64::MAX),
         ("optim.lr_final", optim.lr_final, 0.0, 1.0),
-        ("optim.lr_factor", optim.lr_factor, 0.0, 1.0),
+        ("optim.lr_factor", optim.lr_factor, 0.0, 10.0),
         ("optim.betas", optim.betas.0, 0.0, 0.999_999_999),
         ("optim.betas", optim.betas.1, 0.0, 0.999_999_999),
         ("optim.eps", optim.eps, f64::MIN_POSITIVE, f64::MAX),
