@@ -128,6 +128,7 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         output_scale: 1.5,
     };
     let split = |scope: &Scope<'_>| AttentionBlock::load_split(scope, &config);
+    let emb = wave(&[2, 20], 4, &Device::Cpu)?;
     type Load<'a> = &'a dyn Fn(&Scope<'_>) -> candle_core::Result<AttentionBlock>;
     let adapted = |scope: &Scope<'_>| joint(scope)?.with_time_adapter(scope, 20, 0);
     for (which, load) in [
@@ -140,7 +141,7 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         let run = |device: &Device, dtype: DType| {
             all_of(&params, device, &inputs, |params, t| {
                 let x = sdft_autograd::to_dtype(&t[0], dtype)?;
-                let emb = wave(&[2, 20], 4, x.device())?;
+                let emb = emb.to_device(x.device())?;
                 let y = load(&Scope::root(params))?.forward(&x, Some(&emb))?;
                 to_nchw(&y, DType::F32)
             })
