@@ -128,6 +128,7 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         output_scale: 1.5,
     };
     let split = |scope: &Scope<'_>| AttentionBlock::load_split(scope, &config);
+    let emb = wave(&[2, 20], 4, &Device::Cpu)?;
     type Load<'a> = &'a dyn Fn(&Scope<'_>) -> candle_core::Result<AttentionBlock>;
     let adapted = |scope: &Scope<'_>| joint(scope)?.with_time_adapter(scope, 20, 0);
     for (which, load) in [
