@@ -179,7 +179,8 @@ fn a_set_has_no_distance_from_itself_in_dinov2_and_is_memorised() {
     assert_eq!(log.matches("\"eval.memorised\"").count(), 2, "{log}");
     let plan = std::fs::read_to_string(place.path("runs/short/plan.toml")).unwrap();
     assert!(plan.contains("features = \"dinov2\""), "{plan}");
-    let digits = [&train[..], &["--data", "digits", "--out", "x"]].concat();
+    let digits = ["--set", "eval.every=4", "--set", "eval.features=dinov2"];
+    let digits = [&SHORT[..], &digits[..], &["--out", "x"]].concat();
     place.run(&digits).fails(2, &["eval.features"]);
 }
 

@@ -66,7 +66,7 @@
 //! | images from images | [`translators`] (SDEdit, EGSDE, DDIB, ILVR), [`asyrp`] and [`diffusionclip`] (editing by a text) |
 //! | networks and their files | [`adm`], [`unet2d`], [`models`], [`checkpoint`] |
 //! | layers and gradients | [`nn`], [`autograd`], [`kernels`] |
-//! | to measure images | [`eval`] (folders), [`features`] (Inception, LPIPS, CLIP), [`metrics`] (numbers) |
+//! | to measure images | [`eval`] (folders), [`features`] (Inception, DINOv2, LPIPS, CLIP), [`metrics`] (numbers) |
 //! | pictures | [`imaging`] |
 //! | a GPU, threads, memory | [`cuda`] (needs the feature `cuda`; [`parallel`] uses NCCL with the feature `nccl`), [`runtime`] |
 //!
