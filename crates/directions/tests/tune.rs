@@ -75,7 +75,7 @@ fn tune(
     let setup = TuningSetup {
         plan: plan.clone(),
         folder,
-        original: Box::new(model.network().unwrap()),
+        original: model.network().unwrap(),
         network: network(plan, &model),
         class: None,
         metadata: BTreeMap::new(),
@@ -125,10 +125,10 @@ fn a_tuned_model_turns_threes_into_twos_and_is_a_model_like_any_other() {
     let spec = ImageSpec::rgb8(16, 16);
     let x0 = to_tensor(&threes(20, 24), &spec).unwrap();
     let steps = sequence(40, 600);
-    let latent = invert(&net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
+    let latent = invert(&*net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
     let judge = judge();
     let twos = |share: f64| {
-        let mixture = Mixture::new(&net, [(&other as &dyn Denoiser, share)]);
+        let mixture = Mixture::new(&*net, [(&*other as &dyn Denoiser, share)]);
         let out = generate(&mixture, &schedule, &latent, &steps, &mut |_| Ok(())).unwrap();
         let images = to_tensor(&to_images(&out, &spec).unwrap(), &spec).unwrap();
         let error = (&images - &x0).unwrap().abs().unwrap().mean_all().unwrap();
