@@ -137,7 +137,6 @@ fn a_tuned_model_turns_threes_into_twos_and_is_a_model_like_any_other() {
     };
     let (none, inversion_error) = twos(0.0);
     let (most, moved) = twos(1.0);
-    println!("{none} {inversion_error} {most} {moved}");
     assert!(
         none < 0.2 && inversion_error < 0.08,
         "{none} {inversion_error}"
