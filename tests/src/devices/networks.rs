@@ -138,7 +138,6 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
     ] {
         let params = filled(&specs_of(load)?)?;
         let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
-        let emb = wave(&[2, 20], 4, &Device::Cpu)?;
         let run = |device: &Device, dtype: DType| {
             all_of(&params, device, &inputs, |params, t| {
                 let x = sdft_autograd::to_dtype(&t[0], dtype)?;

@@ -10,6 +10,7 @@ mod networks;
 mod options;
 mod presets;
 mod run;
+mod run_name;
 mod settings;
 mod tuning;
 

@@ -45,10 +45,11 @@ pub const TRAINING: Presets = Presets(&[
     preset!("ewc", "methods/ewc"),
     preset!("lora", "methods/lora"),
     preset!("difffit", "methods/difffit"),
+    preset!("time-aware", "methods/time-aware"),
 ]);
 
 /// Presets of [`TRAINING`] that are layers: methods of fine-tuning, to be given after a preset of images. Their names in order.
-pub const METHODS: [&str; 8] = [
+pub const METHODS: [&str; 9] = [
     "diff-tuning",
     "dogfit",
     "ddpm-pa",
@@ -57,6 +58,7 @@ pub const METHODS: [&str; 8] = [
     "ewc",
     "lora",
     "difffit",
+    "time-aware",
 ];
 
 /// Presets of `train-classifier`.

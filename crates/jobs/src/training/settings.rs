@@ -2,7 +2,8 @@
 
 use super::networks::{AUGMENT_LABELS, TrainPlan};
 use super::options::RunOptions;
-use super::presets::{METHODS, TRAINING};
+use super::presets::TRAINING;
+use super::run_name::name_after;
 use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Result, usage};
@@ -12,14 +13,10 @@ use sdft_models::Architecture;
 use sdft_settings::{assigned, layers, merge, put, set_all};
 use sdft_train::{Method, Size};
 use serde_json::{Map, Value as Json};
-use std::path::Path;
 use toml::{Table, Value};
 
 /// The default image size.
 const USUAL_SIZE: usize = 64;
-/// The longest part of a folder's name that becomes part of a run's name, in bytes.
-const LONGEST: usize = 100;
-
 /// Options of a run that trains a diffusion model; the defaults are the embedded example of SDFT.
 #[derive(Clone, Debug, Default)]
 pub struct TrainOptions {
@@ -70,24 +67,8 @@ impl TrainOptions {
         let differs = text(&asked, &["data", "path"]).is_some() || asked.contains_key("method");
         merge::<TrainPlan>(&mut table, asked);
         set_all::<TrainPlan>(&mut table, &self.run.set)?;
-        if differs && !is_named && self.run.name.is_none() && !self.run.sets("name") {
-            let name = self.name(&table);
-            put(&mut table, "name", name);
-        }
-        let mut methods = configs
-            .iter()
-            .map(String::as_str)
-            .filter(|config| METHODS.contains(config))
-            .peekable();
-        if methods.peek().is_some()
-            && !is_named
-            && self.run.name.is_none()
-            && !self.run.sets("name")
-        {
-            let name = text(&table, &["name"]).unwrap_or("run");
-            let base = name.strip_suffix("-naive").unwrap_or(name);
-            let name = methods.fold(base.to_owned(), |name, method| format!("{name}-{method}"));
-            put(&mut table, "name", name);
+        if !is_named && self.run.name.is_none() && !self.run.sets("name") {
+            name_after(&mut table, self.data.as_deref(), &configs, differs);
         }
         Ok((table, note))
     }
@@ -117,23 +98,6 @@ impl TrainOptions {
         self.run.apply_all_but_set(&mut table)?;
         merge::<TrainPlan>(&mut table, assigned(&self.run.set)?);
         Ok(table)
-    }
-
-    /// A name made of the images and the method.
-    fn name(&self, table: &Table) -> String {
-        let data = text(table, &["data", "path"]).unwrap_or_default();
-        // The option holds the user's word where the table has the path that replaced it.
-        let data = self.data.as_deref().unwrap_or(data);
-        let full = std::path::absolute(data);
-        let path = full.as_deref().unwrap_or(Path::new(data));
-        let stem = path.file_name().map(|name| name.to_string_lossy());
-        let stem = stem.as_deref().unwrap_or("run").trim_start_matches('.');
-        let end = stem.floor_char_boundary(LONGEST);
-        let method = text(table, &["method"]).unwrap_or("sdft");
-        match &stem[..end] {
-            "" => format!("run-{method}"),
-            stem => format!("{stem}-{method}"),
-        }
     }
 }
 
@@ -258,7 +222,9 @@ pub(super) fn fit_process(plan: &mut TrainPlan) {
 mod tests {
     use super::*;
     use crate::training::networks::validate;
+    use crate::training::run_name::LONGEST;
     use sdft_settings::given;
+    use std::path::Path;
 
     /// Options from pairs of a command line's option and its value.
     fn options(words: &[&str]) -> TrainOptions {
