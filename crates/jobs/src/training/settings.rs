@@ -224,7 +224,6 @@ mod tests {
     use crate::training::networks::validate;
     use crate::training::run_name::LONGEST;
     use sdft_settings::given;
-    use std::path::Path;
 
     /// Options from pairs of a command line's option and its value.
     fn options(words: &[&str]) -> TrainOptions {
