@@ -59,6 +59,18 @@ pub(crate) fn conclude(
                 _ => Ok(ExitCode::from(INTERRUPTED)),
             }
         }
+        Err(error)
+            if matches!(
+                error.downcast_ref::<sdft_jobs::Error>(),
+                Some(sdft_jobs::Error::Interrupted)
+            ) && root.join("plan.toml").is_file() =>
+        {
+            console::line(format_args!(
+                "interrupted before the first step\ncontinue with: cargo xtask {verb} --resume {}",
+                root.display()
+            ))?;
+            Ok(ExitCode::from(INTERRUPTED))
+        }
         Err(error) => {
             let job = error.downcast_ref::<sdft_jobs::Error>();
             let train = job.and_then(sdft_jobs::Error::train_error);

@@ -97,8 +97,8 @@ impl Objective {
         self.distill.is_some() || self.aux.is_some() || self.compares_pairs()
     }
 
-    /// Whether distances between the source model's predictions are needed.
-    pub(crate) fn compares_pairs(&self) -> bool {
+    /// Whether the source model has to predict every image, for the distances between them.
+    pub fn compares_pairs(&self) -> bool {
         self.pairwise
             .is_some_and(|term| term.weight > 0.0 || term.hf_weight > 0.0)
     }

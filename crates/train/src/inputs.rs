@@ -104,6 +104,14 @@ impl Inputs {
         }
     }
 
+    /// The label of one auxiliary input or kept sample, number `i` of its kind.
+    pub(crate) fn other(labels: Option<Labels>, i: usize) -> Self {
+        Self {
+            labels: labels.map(|labels| vec![labels.auxiliary(i)]),
+            augment: None,
+        }
+    }
+
     /// The rows of the source model: the images that it sees, and the auxiliary inputs, whose rows are `aux`.
     pub(crate) fn of_source(&self, seen: &[usize], aux: Range<usize>) -> Result<Self> {
         let rows: Vec<usize> = seen.iter().copied().chain(aux).collect();

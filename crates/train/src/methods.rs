@@ -1,8 +1,8 @@
 //! What methods of fine-tuning ask of the networks before the loss: guidance in the target, adversarial noise, the Fisher information.
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::inputs::{Inputs, Labels, Student, Teacher};
-use crate::plan::{AntPlan, DogfitPlan, Plan};
+use crate::plan::{AntPlan, DogfitPlan, Plan, PlanError};
 use crate::source::Source;
 use crate::updater::Updater;
 use candle_core::Tensor;
@@ -81,7 +81,10 @@ impl Methods {
         if !rows.is_empty() {
             shifts.push(self.dogfit(networks, inputs, &xt, levels, &rows)?);
         }
-        if let (Some(gradient), true) = (&self.classifier, self.ant.guidance > 0.0) {
+        if self.ant.guidance > 0.0 {
+            let Some(gradient) = &self.classifier else {
+                return Err(missing("loss.ant.classifier", "the method needs a classifier, but none was given"));
+            };
             let steps: Vec<f32> = levels.iter().map(|level| self.step(level) as f32).collect();
             shifts.push(ant_shift(
                 self.ant.guidance,
@@ -129,7 +132,7 @@ impl Methods {
             .with_averaged(|| networks.student(&inputs, &some, &levels))?
             .eps(&some, &levels)?;
         let Some(source) = networks.source else {
-            return Ok(xt.zeros_like()?);
+            return Err(missing("loss.dogfit", "the method needs a source model, but none was given"));
         };
         let teacher = Teacher {
             source,
@@ -172,6 +175,15 @@ impl Methods {
             _ => after,
         }
     }
+}
+
+/// The error about an input that a method needs.
+pub(crate) fn missing(key: &str, problem: &str) -> TrainError {
+    PlanError {
+        key: key.to_owned(),
+        problem: problem.to_owned(),
+    }
+    .into()
 }
 
 impl Networks<'_> {

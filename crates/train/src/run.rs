@@ -6,8 +6,8 @@ use crate::evaluator::{Evaluation, Evaluator};
 use crate::fine_tuning::FineTuning;
 use crate::folder::{RunFolder, RunPlan};
 use crate::learner::Learner;
-use crate::methods::LogProbGradient;
-use crate::plan::{Method, Plan, PlanError, Precision};
+use crate::methods::{LogProbGradient, missing};
+use crate::plan::{Method, Plan, Precision};
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
@@ -185,32 +185,23 @@ pub(crate) fn learner<M>(
     let (image, classes) = (data.spec().shape(), data.classes().len());
     let mut learner =
         Learner::new(plan, network, source, image, classes)?.in_group(group.clone())?;
-    let missing = |key: &str, problem: &str| PlanError {
-        key: key.to_owned(),
-        problem: problem.to_owned(),
-    };
     match methods.bank {
         Some(bank) if bank.spec().shape() != image => {
             let found = bank.spec();
             let problem = format!("expected images of {}, found {found}", data.spec());
-            return Err(missing("loss.bank.path", &problem).into());
+            return Err(missing("loss.bank.path", &problem));
         }
         Some(bank) => learner = learner.with_bank(plan, bank)?,
         None if plan.needs_bank() => {
             let problem = "the method needs samples of the source model, but none were given";
-            return Err(missing("loss.bank", problem).into());
+            return Err(missing("loss.bank", problem));
         }
         None => {}
     }
-    match methods.classifier {
-        Some(classifier) => learner = learner.with_classifier(classifier),
-        None if plan.loss.ant.guidance > 0.0 => {
-            let problem = "the method needs a classifier, but none was given";
-            return Err(missing("loss.ant.classifier", problem).into());
-        }
-        None => {}
-    }
-    Ok(learner)
+    Ok(match methods.classifier {
+        Some(classifier) => learner.with_classifier(classifier),
+        None => learner,
+    })
 }
 
 /// What methods of fine-tuning other than SDFT need in addition to the networks and the images.

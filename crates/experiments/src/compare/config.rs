@@ -80,7 +80,7 @@ impl Comparison {
     /// The comparison of this name, or in this file.
     ///
     /// # Errors
-    /// No such file, text that is no comparison, or a method that is listed twice.
+    /// No such file, an invalid comparison, or a method that is listed twice.
     pub(crate) fn read(name: &str) -> Result<Self> {
         let text = match COMPARISONS.get(name) {
             Some(text) => text.to_owned(),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_that_cannot_be_is_an_error_with_a_name() {
+    fn an_invalid_comparison_is_an_error_with_a_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.toml");
         let read = |text: &str| {

@@ -5,15 +5,18 @@ use crate::emoji::{EmojiMeasure, EmojiRow, all_pictures};
 use crate::paper::value;
 use crate::table::Column;
 use sdft_data::{Emoji, EmojiStyle, ImageSource};
-use sdft_eval::{Extractor, FeatureCache, ImageSet, SetOptions, View, compare_sets, judge_emoji};
+use super::samples::Samples;
+use sdft_eval::{
+    Extractor, FeatureCache, ImageSet, SetOptions, View, compare_sets, judge_emoji, of_files,
+};
 use sdft_features::InceptionResize;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{Context, Files, Result, load_emoji_judges};
-use sdft_metrics::Features;
 use sdft_train::to_tensor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::cell::RefCell;
+use std::path::Path;
 
 /// The measurements of the samples of a model.
 pub(crate) trait Judge {
@@ -28,7 +31,7 @@ pub(crate) trait Judge {
     fn basis(&self) -> String;
 
     /// The numbers of these samples.
-    fn measure(&self, images: &[Rgb8], context: &mut Context<'_>) -> Result<Self::Row>;
+    fn measure(&self, samples: &Samples, context: &mut Context<'_>) -> Result<Self::Row>;
 
     /// Which of the images to mark in the picture.
     fn marks(&self, images: &[Rgb8]) -> Result<Vec<bool>> {
@@ -69,7 +72,8 @@ KID, FID  against the whole target domain, all ten classes, on the judge's featu
         self.judges.weights().to_owned()
     }
 
-    fn measure(&self, images: &[Rgb8], _: &mut Context<'_>) -> Result<digits::Row> {
+    fn measure(&self, samples: &Samples, _: &mut Context<'_>) -> Result<digits::Row> {
+        let images = &samples.first(usize::MAX)?;
         let tensor = |images: &[Rgb8]| to_tensor(images, &digits::form());
         self.judges
             .measure(&tensor(images)?, &tensor(&self.source)?)
@@ -117,8 +121,8 @@ In the picture, samples that count for coverage have a frame.";
         self.measure.weights().to_owned()
     }
 
-    fn measure(&self, images: &[Rgb8], _: &mut Context<'_>) -> Result<EmojiRow> {
-        self.measure.samples(images, &self.target)
+    fn measure(&self, samples: &Samples, _: &mut Context<'_>) -> Result<EmojiRow> {
+        self.measure.samples(&samples.first(usize::MAX)?, &self.target)
     }
 
     fn marks(&self, images: &[Rgb8]) -> Result<Vec<bool>> {
@@ -133,6 +137,7 @@ In the picture, samples that count for coverage have a frame.";
 /// Inception's features of a folder of images.
 pub(super) struct OfFolder {
     extractor: Extractor,
+    cache: RefCell<FeatureCache>,
     target: ImageSet,
 }
 
@@ -151,7 +156,11 @@ impl OfFolder {
         let extractor = Extractor::read(view, &inception.weights)?;
         let mut cache = FeatureCache::open(cache, &extractor.describe(), extractor.dim())?;
         let target = ImageSet::open(target, &extractor, &mut cache, &mut |_, _| {})?;
-        Ok(Self { extractor, target })
+        Ok(Self {
+            extractor,
+            cache: RefCell::new(cache),
+            target,
+        })
     }
 }
 
@@ -164,17 +173,18 @@ impl Judge for OfFolder {
         ("recall", 3, |r| r.recall),
     ];
     const READING: &'static str = "\
-FID, KID  against the target images, on Inception's features   lower is better
+FID, KID  against the files of the target images, as `evaluate` reads them, on Inception's features   lower is better
 precision share of samples that look like target images, recall: share of target images that samples look like";
 
     fn basis(&self) -> String {
         self.extractor.describe()
     }
 
-    fn measure(&self, images: &[Rgb8], context: &mut Context<'_>) -> Result<FolderRow> {
-        let features = Features::new(self.extractor.extract(images)?, self.extractor.dim())?;
-        let files = (0..images.len()).map(|i| (i.to_string(), PathBuf::from(i.to_string())));
-        let fake = ImageSet::of_features("samples".to_owned(), files.collect(), features)?;
+    fn measure(&self, samples: &Samples, context: &mut Context<'_>) -> Result<FolderRow> {
+        let files = samples.files()?;
+        let cache = &mut *self.cache.borrow_mut();
+        let (features, _) = of_files(&files, &self.extractor, cache, &mut |_, _| {})?;
+        let fake = ImageSet::of_features("samples".to_owned(), files, features)?;
         let (report, _) = compare_sets(&self.target, &fake, &SetOptions::default())?;
         context.notes(&report.warnings);
         Ok(FolderRow {

@@ -4,11 +4,12 @@ mod config;
 mod cost;
 mod judge;
 mod needs;
+mod samples;
 mod workers;
 
 pub use config::COMPARISONS;
 
-use crate::draw::samples;
+use crate::draw;
 use crate::kept::{Kept, Part};
 use crate::lock_folder_from;
 use crate::marked::marked_sheet;
@@ -18,10 +19,11 @@ use config::{Comparison, slug};
 use cost::Cost;
 use judge::{Judge, OfDigits, OfEmoji, OfFolder};
 use needs::Inputs;
+use samples::Samples;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
-    Context, GuideOptions, Result, ResultExt, Weights, load_model, train_classifier_preset,
-    write_file,
+    Context, GuideOptions, Result, ResultExt, SampleOptions, SamplerKind, Weights, load_model,
+    sample_to_folder, train_classifier_preset, write_file,
 };
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_settings::put;
@@ -64,7 +66,7 @@ pub struct CompareOptions {
 /// parts are not made again. Returns the table, or `None` if the job was interrupted.
 ///
 /// # Errors
-/// - [`Error::Usage`](sdft_jobs::Error::Usage) for a comparison that cannot be, with the list of everything that is missing
+/// - [`Error::Usage`](sdft_jobs::Error::Usage) for an invalid comparison, with the list of everything that is missing
 /// - an error of training, sampling or measuring
 pub fn compare_methods(
     options: &CompareOptions,
@@ -82,7 +84,7 @@ fn run(options: &CompareOptions, context: &mut Context<'_>) -> Result<Report> {
         Some(out) => out.clone(),
         None => PathBuf::from(format!("runs/compare-{}", comparison.name)),
     };
-    let source = load_model(&inputs.source, &LoadOptions::default())?;
+    let source = load_model(&inputs.source, &inputs.load)?;
     let experiment = format!("compare {}", comparison.name);
     let outputs = lock_folder_from(&out, &experiment, &source.sha256)?;
     let mut kept = Kept::new(outputs, inputs.fingerprint.clone());
@@ -97,18 +99,42 @@ fn run(options: &CompareOptions, context: &mut Context<'_>) -> Result<Report> {
     let models = study.comparison.method.len() * comparison.seeds;
     let seconds = (comparison.samples * comparison.steps) as f64 / 300.0;
     kept.expect(1 + models, seconds);
-    let from = study.draw("samples/source", &source, None, &mut kept, context)?;
+    let of_source = Drawn {
+        name: "samples/source",
+        file: &inputs.source,
+        load: &inputs.load,
+        model: &source,
+        guide: None,
+    };
+    let from = study.draw(&of_source, &mut kept, context)?;
     if inputs.data.is_digits() {
-        let judge = OfDigits::new(from.clone())?;
+        let judge = OfDigits::new(from.first(usize::MAX)?)?;
         study.finish(&judge, &from, &mut kept, context)
     } else if inputs.data.is_emoji() {
-        let judge = OfEmoji::new(&from, inputs.images.as_ref())?;
+        let judge = OfEmoji::new(&from.first(usize::MAX)?, inputs.images.as_ref())?;
         study.finish(&judge, &from, &mut kept, context)
     } else {
         let target = Path::new(&inputs.data.path);
         let judge = OfFolder::open(&inputs.inception, target, &out.join("features"))?;
         study.finish(&judge, &from, &mut kept, context)
     }
+}
+
+/// How to read the columns of the cost.
+const COSTS: &str = "
+seconds are those of the training steps by the log, on the threads of one run while others ran next to it; samples of the source model, the
+Fisher information and ANT's classifier are not counted. Trained are the numbers that the optimiser changes.
+";
+
+/// A model to sample.
+struct Drawn<'a> {
+    /// The name of its samples.
+    name: &'a str,
+    /// Its file, and the settings that the file does not state.
+    file: &'a str,
+    load: &'a LoadOptions,
+    model: &'a LoadedModel,
+    guide: Option<&'a GuideOptions>,
 }
 
 /// A comparison in its folder.
@@ -165,27 +191,59 @@ impl Study<'_> {
         Ok(jobs)
     }
 
-    /// The samples of a model, unless they exist.
+    /// The samples of a model, unless they exist: in one picture if they are embedded images, otherwise in a folder.
     fn draw(
         &self,
-        name: &str,
-        model: &LoadedModel,
-        guide: Option<&GuideOptions>,
+        drawn: &Drawn<'_>,
         kept: &mut Kept,
         context: &mut Context<'_>,
-    ) -> Result<Vec<Rgb8>> {
+    ) -> Result<Samples> {
         let (n, steps) = (self.comparison.samples, self.comparison.steps);
-        let made_of = match guide {
-            None => format!("{} {n} samples {steps} steps {NOISE_SEED}", model.sha256),
-            Some(guide) => format!(
-                "{} {n} samples {steps} steps {NOISE_SEED} guide {} {}",
-                model.sha256, self.inputs.source_sha256, guide.weight
-            ),
+        let (model, part) = (drawn.model, self.part(drawn.name));
+        if self.inputs.data.is_digits() || self.inputs.data.is_emoji() {
+            let made_of = self.made_of(drawn);
+            let images = kept.images(&part, &made_of, context, |context| {
+                let drawn = draw::samples(model, [n, steps], NOISE_SEED, drawn.guide, context)?;
+                Ok(to_screens(&drawn, &model.image)?)
+            })?;
+            return Ok(Samples::Images(images));
+        }
+        let folder = self.out.join(drawn.name);
+        let options = SampleOptions {
+            model: drawn.file.to_owned(),
+            load: drawn.load.clone(),
+            n,
+            seed: NOISE_SEED,
+            sampler: Some(SamplerKind::Ddim),
+            steps: Some(format!("ddim{steps}")),
+            guide: drawn.guide.cloned(),
+            out: folder.clone(),
+            ..SampleOptions::default()
         };
-        kept.images(&self.part(name), &made_of, context, |context| {
-            let drawn = samples(model, [n, steps], NOISE_SEED, guide, context)?;
-            Ok(to_screens(&drawn, &model.image)?)
-        })
+        let report = kept.run(&part, false, context, |context| {
+            sample_to_folder(&options, context)
+        })?;
+        match report.complete < report.all {
+            true => Err(interrupted()),
+            false => Ok(Samples::Folder { folder, n }),
+        }
+    }
+
+    /// What the samples of a model depend on.
+    fn made_of(&self, drawn: &Drawn<'_>) -> String {
+        let (n, steps, sha256) = (
+            self.comparison.samples,
+            self.comparison.steps,
+            &drawn.model.sha256,
+        );
+        let samples = format!("{sha256} {n} samples {steps} steps {NOISE_SEED}");
+        match drawn.guide {
+            None => samples,
+            Some(guide) => format!(
+                "{samples} guide {} {}",
+                self.inputs.source_sha256, guide.weight
+            ),
+        }
     }
 
     fn part<'a>(&self, name: &'a str) -> Part<'a> {
@@ -200,7 +258,7 @@ impl Study<'_> {
     fn finish<J: Judge>(
         &self,
         judge: &J,
-        from: &[Rgb8],
+        from: &Samples,
         kept: &mut Kept,
         context: &mut Context<'_>,
     ) -> Result<Report> {
@@ -218,10 +276,15 @@ impl Study<'_> {
             measured.chain(cost).collect()
         };
         let basis = judge.basis();
-        let measure = |name: &str, images: &[Rgb8], kept: &mut Kept, context: &mut Context<'_>| {
-            kept.numbers(&self.part(name), &basis, || judge.measure(images, context))
+        let measure = |name: &str, made_of: &str, samples: &Samples, kept: &mut Kept, context: &mut Context<'_>| {
+            let measured_by = match samples {
+                // The picture's hash counts already.
+                Samples::Images(_) => basis.clone(),
+                Samples::Folder { .. } => format!("{basis} {made_of}"),
+            };
+            kept.numbers(&self.part(name), &measured_by, || judge.measure(samples, context))
         };
-        let row = measure("samples/source", from, kept, context)?;
+        let row = measure("samples/source", &self.inputs.source_sha256, from, kept, context)?;
         let mut table = vec![("source".to_owned(), vec![values(&row, None)])];
         let mut numbers = vec![json!({ "method": "source", "seeds": [row] })];
         let mut panels = vec![self.panel(judge, from, "source")?];
@@ -237,8 +300,15 @@ impl Study<'_> {
                 let model = load_model(&file, &LoadOptions::default())
                     .with_context(|| format!("cannot read {file}"))?;
                 let name = format!("samples/{}-seed{seed}", slug(&entry.label));
-                let images = self.draw(&name, &model, guide.as_ref(), kept, context)?;
-                let row = measure(&name, &images, kept, context)?;
+                let drawn = Drawn {
+                    name: &name,
+                    file: &file,
+                    load: &LoadOptions::default(),
+                    model: &model,
+                    guide: guide.as_ref(),
+                };
+                let images = self.draw(&drawn, kept, context)?;
+                let row = measure(&name, &self.made_of(&drawn), &images, kept, context)?;
                 let cost = Cost::of(root)?;
                 rows.push(values(&row, Some(&cost)));
                 of_seeds.push(json!({ "measured": row, "cost": cost }));
@@ -269,10 +339,10 @@ impl Study<'_> {
         )
     }
 
-    fn panel<J: Judge>(&self, judge: &J, images: &[Rgb8], title: &str) -> Result<Rgb8> {
-        let first = &images[..SHOWN.min(images.len())];
-        let marks = judge.marks(first)?;
-        Ok(marked_sheet(first, &marks, COLUMNS_SHOWN, title))
+    fn panel<J: Judge>(&self, judge: &J, samples: &Samples, title: &str) -> Result<Rgb8> {
+        let first = samples.first(SHOWN)?;
+        let marks = judge.marks(&first)?;
+        Ok(marked_sheet(&first, &marks, COLUMNS_SHOWN, title))
     }
 }
 

@@ -8,6 +8,7 @@ use sdft_jobs::{
     Context, Error, Files, Form, ModelFile, Result, TrainPlan, fingerprint, load_model, open_data,
 };
 use sdft_models::LoadOptions;
+use sdft_settings::{given, plan};
 use sdft_train::DataPlan;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Inputs {
     /// The source model and its hash.
     pub(super) source: String,
     pub(super) source_sha256: String,
+    /// What its file does not state.
+    pub(super) load: LoadOptions,
     /// The target images.
     pub(super) data: DataPlan,
     pub(super) images: Arc<dyn ImageSource>,
@@ -101,13 +104,33 @@ impl Inputs {
             )));
         }
         let source = ModelFile::find_lasting(&source)?.noted(context);
-        let plan: TrainPlan = sdft_settings::plan(first)?;
-        let model = load_model(&source, &LoadOptions::default())?;
+        for (entry, table) in comparison.method.iter().zip(&tables) {
+            for key in ["source", "source_key", "data", "model", "process"] {
+                if table.get(key) != first.get(key) {
+                    return Err(Error::Usage(format!(
+                        "{}: method {:?}: expected the {key} of the first method, because all are measured alike",
+                        comparison.name, entry.label
+                    )));
+                }
+            }
+        }
+        let mut fields = given(&first, "model");
+        fields.remove("adapt_channels");
+        let key = text(&first, ["", "source_key"]);
+        let load = LoadOptions {
+            given: fields,
+            given_process: given(&first, "process"),
+            key: (!key.is_empty()).then_some(key),
+            ..LoadOptions::default()
+        };
+        let plan: TrainPlan = plan(first)?;
+        let model = load_model(&source, &load)?;
         let images = open_data(&plan.data, &Form::of(&model.image), context)?;
         Ok(Self {
             settings,
             source,
             source_sha256: model.sha256,
+            load,
             data: plan.data,
             fingerprint: fingerprint(images.as_ref())?,
             images,

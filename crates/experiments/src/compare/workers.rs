@@ -8,8 +8,13 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Sender, channel};
-use toml::Table;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use toml::{Table, Value};
+
+/// Time between two looks at the caller's stop flag.
+const LISTENING: Duration = Duration::from_millis(200);
 
 /// A run to train.
 pub(crate) struct Job {
@@ -23,22 +28,24 @@ pub(crate) struct Job {
 /// than as one run on all; results do not depend on the number of threads.
 ///
 /// # Errors
-/// The first error of a run, after the others have stopped; [`interrupted`].
+/// The first error of a run, after the others have saved and stopped; [`interrupted`].
 pub(crate) fn train_all(
     jobs: Vec<Job>,
     at_once: Option<usize>,
     context: &mut Context<'_>,
 ) -> Result<()> {
     let jobs = VecDeque::from(jobs);
-    let Some(first) = jobs.front() else {
-        return Ok(());
-    };
     let all = jobs.len();
     let fitting = match at_once {
         Some(n) => n,
-        None => runs_at_once(&first.settings, context)?,
+        None => {
+            // Runs of other seeds need as much.
+            let seed = |job: &&Job| job.settings.get("seed").and_then(Value::as_integer) == Some(0);
+            let fits = jobs.iter().filter(seed).map(|job| runs_at_once(&job.settings, context));
+            fits.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(1)
+        }
     };
-    let workers = fitting.clamp(1, all);
+    let workers = fitting.clamp(1, all.max(1));
     let threads = (rayon::current_num_threads() / workers).max(1);
     (context.on_start)();
     context.progress.note(&format!(
@@ -48,8 +55,7 @@ pub(crate) fn train_all(
     let surroundings = Surroundings {
         device: context.device.clone(),
         precision: context.precision,
-        stop: context.stop,
-        failed: &AtomicBool::new(false),
+        stop: &AtomicBool::new(false),
     };
     let queue = Mutex::new(jobs);
     let (sender, events) = channel();
@@ -60,18 +66,24 @@ pub(crate) fn train_all(
         }
         drop(sender);
         let (mut done, mut problem) = (0, None);
-        for event in events {
+        loop {
+            let event = events.recv_timeout(LISTENING);
+            if context.is_stopped() {
+                surroundings.stop.store(true, Relaxed);
+            }
             match event {
-                Event::Note(text) => context.progress.note(&text),
-                Event::Done(Ok(name)) => {
+                Ok(Event::Note(text)) => context.progress.note(&text),
+                Ok(Event::Done(Ok(name))) => {
                     done += 1;
-                    context
-                        .progress
-                        .note(&format!("run {done} of {all}: {name}"));
+                    context.progress.note(&format!("run {done} of {all}: {name}"));
                 }
-                Event::Done(Err(error)) => {
+                Ok(Event::Done(Err(error))) => {
+                    // The others save and stop, and continue when the comparison does.
+                    surroundings.stop.store(true, Relaxed);
                     problem.get_or_insert(error);
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         match problem {
@@ -86,9 +98,8 @@ pub(crate) fn train_all(
 struct Surroundings<'a> {
     device: Device,
     precision: Option<Precision>,
+    /// Set by the caller, or after an error.
     stop: &'a AtomicBool,
-    /// Set after an error, so that no further run starts.
-    failed: &'a AtomicBool,
 }
 
 enum Event {
@@ -103,21 +114,17 @@ fn work(
     surroundings: &Surroundings<'_>,
     sender: &Sender<Event>,
 ) {
-    use std::sync::atomic::Ordering::Relaxed;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     loop {
         let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
         let Some(job) = next else { return };
-        if surroundings.stop.load(Relaxed) || surroundings.failed.load(Relaxed) {
+        if surroundings.stop.load(Relaxed) {
             return;
         }
         let done = match &pool {
             Ok(pool) => pool.install(|| train(&job, surroundings, sender)),
             Err(error) => Err(Error::Failed(format!("no threads for a run: {error}"))),
         };
-        if done.is_err() {
-            surroundings.failed.store(true, Relaxed);
-        }
         // The receiver lives as long as the workers.
         let _ = sender.send(Event::Done(done));
     }

@@ -1,6 +1,6 @@
 //! The memory that a plan needs, and the memory of this machine.
 
-use super::trial::{aux_per_image, encoder_parameters, source_share};
+use super::trial::{aux_per_image, encoder_parameters, kept_per_image, source_share};
 use crate::error::{Result, usage};
 use crate::training::{TrainPlan, adapter_sizes, sides, trained_architecture};
 use candle_core::Device;
@@ -37,7 +37,7 @@ impl Needed {
         (self.bytes as f64 > MARGIN * available as f64).then(|| {
             format!(
                 "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N sends fewer images through the \
-                 network at once with the same result, --set loop.recompute=true keeps less of each; smaller are loop.batch, \
+                 network at once with the same result (except for loss.pairwise), --set loop.recompute=true keeps less of each; smaller are loop.batch, \
                  output.samples, eval.samples, model.image_size and model.model_channels",
                 human_size(self.bytes),
                 human_size(available)
@@ -81,19 +81,33 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
     Ok(Parts {
         variables: trained,
         changed,
-        copies: match plan.adapter.is_full() {
-            true => 0.0,
-            false => changed,
-        },
+        copies: copies_of_methods(plan) * trained
+            + match plan.adapter.is_full() {
+                true => 0.0,
+                false => changed,
+            },
         moments: moments(&plan.optim),
         splits: plan.micro_batch() < plan.steps.batch,
-        trained: (1.0 + aux) * TRAINED * if plan.steps.recompute { inside } else { all },
+        trained: (1.0 + aux + kept_per_image(plan)) * TRAINED * if plan.steps.recompute { inside } else { all },
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
         sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,
         image: image([plan.model.in_channels(), height, width]),
     }
     .needed(plan.micro_batch(), plan.steps.batch))
+}
+
+/// Copies of what is trained that methods other than SDFT keep: where an anchor pulls to, its Fisher information, and for DogFit the average
+/// and the weights that it replaces for a while.
+fn copies_of_methods(plan: &TrainPlan) -> f64 {
+    let loss = &plan.loss;
+    let copies = [
+        (loss.anchor.is_on(), 1.0),
+        (loss.anchor.ewc > 0.0, 1.0),
+        (loss.dogfit.is_on(), 2.0),
+    ];
+    let on = copies.into_iter().filter(|(is_on, _)| *is_on);
+    on.map(|(_, n)| n).sum()
 }
 
 /// The memory that the training of a classifier needs.

@@ -57,8 +57,9 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
 /// Seconds of one optimizer step.
 fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
     let aux = aux_per_image(plan);
-    let source = aux + source_share(plan)?;
-    let micro = plan.micro_batch() as f64 * (1.0 + aux);
+    let trained_images = 1.0 + aux + kept_per_image(plan);
+    let frozen_images = aux + source_share(plan)? + guided_per_image(plan);
+    let micro = plan.micro_batch() as f64 * trained_images;
     let recomputed = f64::from(u8::from(plan.steps.recompute));
     #[expect(
         clippy::cast_possible_truncation,
@@ -68,8 +69,26 @@ fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
     let images =
         (TRIAL_FLOPS / plan.model.cost(sides(plan)).forward_flops).clamp(1.0, micro) as usize;
     let (forward, both) = trial(plan, images, device)?;
-    let trained = (both + recomputed * forward) * (1.0 + aux);
-    Ok(plan.steps.batch as f64 * (trained + forward * source))
+    let trained = (both + recomputed * forward) * trained_images;
+    Ok(plan.steps.batch as f64 * (trained + forward * frozen_images))
+}
+
+/// Kept samples for each image.
+pub(super) fn kept_per_image(plan: &TrainPlan) -> f64 {
+    match plan.loss.keep.weight > 0.0 {
+        true => plan.loss.keep.share,
+        false => 0.0,
+    }
+}
+
+/// Predictions without gradients of the network in training and, for DogFit, of the source model, for each image.
+fn guided_per_image(plan: &TrainPlan) -> f64 {
+    let loss = &plan.loss;
+    let dogfit = match loss.dogfit.is_on() {
+        true => 2.0 * loss.dogfit.cutoff.min(1.0),
+        false => 0.0,
+    };
+    dogfit + loss.ant.rounds as f64
 }
 
 /// Auxiliary inputs for each image.
@@ -86,6 +105,7 @@ pub(super) fn aux_per_image(plan: &TrainPlan) -> f64 {
 pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
     let objective = plan.objective(plan.model.learns_variance());
     Ok(match (objective.distill, plan.loss.distill_sampling) {
+        _ if objective.compares_pairs() => 1.0,
         (None, _) => 0.0,
         (Some(_), DistillSampling::All) => 1.0,
         (Some(term), DistillSampling::Weighted) => {

@@ -1,6 +1,6 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
-use super::methods::{ant_classifier, fix_bank, method_inputs};
+use super::methods::{ant_classifier, fix_bank, method_inputs, pin_bank};
 use super::networks::{
     ADAPT_CHANNELS, Networks, TrainPlan, classes, fit_source, metadata, networks, resolved_form,
     validate,
@@ -273,6 +273,14 @@ impl Training for FineTuning {
     }
 
     fn check(&self, plan: &TrainPlan, context: &mut Context<'_>) -> Result<()> {
+        let compares = plan.loss.pairwise.weight > 0.0 || plan.loss.pairwise.hf_weight > 0.0;
+        if compares && plan.steps.batch < 2 * self.group.size() {
+            return Err(usage(format!(
+                "loss.pairwise: expected at least 2 images for each of {} processes, found a batch of {}",
+                self.group.size(),
+                plan.steps.batch
+            )));
+        }
         if plan.steps.batch < self.group.size() {
             return Err(usage(format!(
                 "loop.batch: expected at least one image for each of {} processes, found {}",
@@ -315,8 +323,11 @@ impl Training for FineTuning {
         ));
         // Before the other processes look for them.
         let methods = method_inputs(&plan, self.classifier.as_ref(), context)?;
-        let text = toml::to_string(&plan)?;
-        self.group.broadcast(text.into_bytes())?;
+        let mut shared = plan.clone();
+        if let Some(bank) = &methods.bank {
+            shared.loss.bank.fingerprint = pin_bank(folder.root(), bank.as_ref())?;
+        }
+        self.group.broadcast(toml::to_string(&shared)?.into_bytes())?;
         let evaluator = match plan.eval.every {
             0 => None,
             _ => Some(evaluator(&plan)?),
@@ -400,10 +411,15 @@ fn describe_method(plan: &TrainPlan) -> String {
         true => String::new(),
         false => format!(" as {}", plan.adapter),
     };
+    let methods = plan.other_methods().join(", ");
     match plan.method {
         Method::Scratch => "random weights".to_owned(),
-        Method::Naive => format!("{source}, fine-tuned without distillation{adapter},"),
-        Method::Sdft => format!("{source}, fine-tuned with SDFT{adapter},"),
+        Method::Naive if methods.is_empty() => {
+            format!("{source}, fine-tuned without distillation{adapter},")
+        }
+        Method::Naive => format!("{source}, fine-tuned with {methods}{adapter},"),
+        Method::Sdft if methods.is_empty() => format!("{source}, fine-tuned with SDFT{adapter},"),
+        Method::Sdft => format!("{source}, fine-tuned with SDFT, {methods}{adapter},"),
     }
 }
 

@@ -7,15 +7,19 @@ use crate::cache::CacheLocation;
 use crate::classifier::load_classifier;
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
-use crate::error::{Error, Result, failed, usage};
+use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use crate::files::write_file;
 use crate::model::{all_fields, fields_of};
-use crate::sample::{SampleOptions, SamplerKind, sample_to_folder};
+use crate::sample::{SampleOptions, SampleReport, SamplerKind, sample_to_folder};
 use candle_core::Tensor;
 use sdft_data::ImageSource;
 use sdft_imaging::ImageSpec;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel};
-use sdft_train::{DataPlan, LogProbGradient, MethodInputs};
+use sdft_train::{DataPlan, LogProbGradient, MethodInputs, Precision};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The label of the target domain in a classifier of both.
 const TARGET: u32 = 1;
@@ -81,18 +85,41 @@ fn bank(plan: &TrainPlan, context: &mut Context<'_>) -> Result<Arc<dyn ImageSour
         false => given.path.clone(),
     };
     let images = DataPlan {
-        path,
+        path: path.clone(),
         ..DataPlan::default()
     };
     let bank = open_data(&images, &resolved_form(plan), context)
         .map_err(|error| failed(format!("loss.bank: {error}")))?;
     if !given.fingerprint.is_empty() && given.fingerprint != fingerprint(bank.as_ref())? {
         return Err(usage(format!(
-            "loss.bank.path: the images in {} have changed since the run began",
-            given.path
+            "loss.bank: the images in {path} are not those that the run began with; restore them, or give a copy with --set loss.bank.path=DIR"
         )));
     }
     Ok(bank)
+}
+
+/// Records the bank of a run in its folder, or fails if the run began with another one: a cleared cache may have been filled again on
+/// another device.
+///
+/// # Errors
+/// Another bank, or the file system fails.
+pub(super) fn pin_bank(folder: &Path, bank: &dyn ImageSource) -> Result<String> {
+    let (path, found) = (folder.join("bank.sha256"), fingerprint(bank)?);
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim() == found => {}
+        Ok(_) => {
+            return Err(usage(format!(
+                "loss.bank: the samples of the source model are not those that the run began with, whose hash is in {}; give a copy of \
+                 those with --set loss.bank.path=DIR, or start a new run",
+                path.display()
+            )));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            write_file(&path, format!("{found}\n").as_bytes())?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+    Ok(found)
 }
 
 /// Makes the path of a given bank absolute and records its images in the plan.
@@ -105,6 +132,35 @@ pub(super) fn fix_bank(plan: &mut TrainPlan, context: &mut Context<'_>) -> Resul
         plan.loss.bank.fingerprint = fingerprint(bank(plan, context)?.as_ref())?;
     }
     Ok(())
+}
+
+/// Samples into a folder. While another process or thread fills it, this one waits.
+fn sampled_by_one(options: &SampleOptions, context: &mut Context<'_>) -> Result<SampleReport> {
+    let mut waits = false;
+    loop {
+        match sample_to_folder(options, context) {
+            Err(error) if is_locked(&error) => {
+                if context.is_stopped() {
+                    return Err(Error::Interrupted);
+                }
+                if !waits {
+                    let out = options.out.display();
+                    context.notes([format!("waiting for the samples in {out}, which another run makes")]);
+                }
+                waits = true;
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            sampled => return sampled,
+        }
+    }
+}
+
+fn is_locked(error: &Error) -> bool {
+    match error {
+        Error::Output { source, .. } => matches!(source, sdft_gallery::Error::Locked { .. }),
+        Error::Context { source, .. } | Error::InOption { source, .. } => is_locked(source),
+        _ => false,
+    }
 }
 
 /// The folder of samples of the source model, in the user's cache. Its name is the hash of everything that decides them.
@@ -122,6 +178,9 @@ fn sampled(plan: &TrainPlan, context: &mut Context<'_>) -> Result<String> {
         &bank.sampler,
         bank.images,
         plan.model.sides(),
+        // A folder of samples belongs to a path and a precision.
+        &plan.source,
+        format!("{:?}", context.precision_or(Precision::Auto)),
     ))?;
     let out = folder.join(&sdft_files::sha256_bytes(&identity)[..32]);
     let mut model = fields_of(&plan.model);
@@ -142,7 +201,7 @@ fn sampled(plan: &TrainPlan, context: &mut Context<'_>) -> Result<String> {
         out: out.clone(),
         ..SampleOptions::default()
     };
-    let report = sample_to_folder(&options, context)?;
+    let report = sampled_by_one(&options, context)?;
     if report.complete < report.all {
         return Err(Error::Interrupted);
     }

@@ -1,7 +1,7 @@
 //! A prepared run: a resolved plan, its opened inputs, and the folder that it writes.
 
 use crate::context::Context;
-use crate::error::{Result, ResultExt as _, failed, usage};
+use crate::error::{Error, Result, ResultExt as _, failed, usage};
 use crate::estimate::Estimate;
 use sdft_gallery::space_warning;
 use sdft_train::{Ending, RunFolder, RunPlan, TrainError, free_run_folder};
@@ -184,7 +184,11 @@ fn train<T: Training>(
     {
         return Err(usage(problem.to_string()));
     }
-    ended.with_context(|| format!("the run in {} stopped", root.display()))
+    match ended {
+        // The caller asked for it.
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        ended => ended.with_context(|| format!("the run in {} stopped", root.display())),
+    }
 }
 
 fn note_warnings<T: Training>(plan: &T::Plan, context: &mut Context<'_>) {

@@ -4,6 +4,7 @@ use super::Learner;
 use crate::error::Result;
 use crate::inputs::{Inputs, Student};
 use crate::kept::Bank;
+use crate::plan::PlanError;
 use candle_core::{Device, Tensor};
 use sdft_losses::{Fisher, NoisedBatch, Objective};
 use sdft_noise::{Draw, Purpose};
@@ -14,10 +15,10 @@ use sdft_schedule::TimestepSampler;
 impl Learner {
     /// The diagonal of the Fisher information at the present weights, divided by its mean. Each gradient is that of the base loss of one
     /// sample of the source model at a random step.
-    pub(super) fn fisher(&self, bank: &Bank, gradients: u64) -> Result<Vec<Tensor>> {
+    pub(super) fn fisher(&mut self, bank: &Bank, gradients: u64) -> Result<Vec<Tensor>> {
         let objective = Objective::base_only(self.objective.base, self.objective.variational);
-        let vars = self.updater.vars();
-        let device = vars.first().map_or(&Device::Cpu, |(_, var)| var.device());
+        let vars = self.updater.vars().to_vec();
+        let device = &vars.first().map_or(Device::Cpu, |(_, var)| var.device().clone());
         let all = self.diffusion.all_levels();
         let mut fisher = Fisher::default();
         for i in 0..gradients {
@@ -28,15 +29,21 @@ impl Learner {
             let noise = randn(self.seed, Purpose::Fisher, 1, i, x0.dims(), device)?;
             let student = Student {
                 network: &*self.network,
-                inputs: &Inputs::balanced(self.labels, 0, 1),
+                inputs: &Inputs::other(self.labels, i as usize),
                 dropout: None,
             };
             let batch = NoisedBatch::new(&x0, &levels, &noise);
             let terms = objective.evaluate(&self.diffusion, &student, None, &batch, None)?;
-            let gradients = collect_gradients(vars, &self.gradients(&terms.total)?);
-            fisher.add(vars, &gradients)?;
+            // Small gradients of half-precision maps need the scale, which the division by the mean removes.
+            let loss = self.updater.scaled(&terms.total)?;
+            let gradients = collect_gradients(&vars, &self.gradients(&loss)?);
+            fisher.add(&vars, &gradients)?;
         }
-        Ok(fisher.normalised()?.0)
+        let normalised = fisher.normalised().map_err(|error| PlanError {
+            key: "loss.anchor.ewc".into(),
+            problem: format!("{error}; f16 overflows here, bf16 and f32 (loop.precision) do not"),
+        })?;
+        Ok(normalised.0)
     }
 
     /// Adds the pull of the anchor to the gradients and to the numbers of the loss.

@@ -48,7 +48,10 @@ impl<M> Plan<M> {
     /// A warning if few weights are trained at the learning rate of all.
     fn slow_adapter(&self) -> Option<String> {
         let (kind, lr) = (self.adapter.kind, self.optim.lr);
-        let is_small = matches!(kind, AdapterKind::Lora | AdapterKind::Difffit);
+        let is_small = matches!(
+            kind,
+            AdapterKind::Lora | AdapterKind::Difffit | AdapterKind::TimeAware
+        );
         (is_small && lr <= OptimPlan::default().lr).then(|| {
             format!(
                 "adapter.kind = {:?}: optim.lr = {lr} is a rate for training all weights; five to ten times that is usual here, as in \

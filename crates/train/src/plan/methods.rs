@@ -156,6 +156,31 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<M> Plan<M> {
+    /// The sections of the methods that are switched on, and their names.
+    fn switched_on(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let loss = &self.loss;
+        let anchor = match (loss.anchor.l2_sp > 0.0, loss.anchor.ewc > 0.0) {
+            (true, true) => "L2-SP and EWC",
+            (true, false) => "L2-SP",
+            _ => "EWC",
+        };
+        [
+            ("loss.dogfit", "DogFit", loss.dogfit.is_on()),
+            ("loss.pairwise", "DDPM-PA", self.pairwise().is_some()),
+            ("loss.ant", "ANT", loss.ant.guidance > 0.0 || loss.ant.rounds > 0),
+            ("loss.keep", "Diff-Tuning", loss.keep.weight > 0.0),
+            ("loss.anchor", anchor, loss.anchor.is_on()),
+        ]
+        .into_iter()
+        .filter(|(_, _, is_on)| *is_on)
+        .map(|(key, name, _)| (key, name))
+    }
+
+    /// The names of the methods that a run uses in addition to [`Plan::method`].
+    pub fn other_methods(&self) -> Vec<&'static str> {
+        self.switched_on().map(|(_, name)| name).collect()
+    }
+
     /// Whether samples of the source model are needed.
     pub fn needs_bank(&self) -> bool {
         self.loss.keep.weight > 0.0 || self.loss.anchor.ewc > 0.0
@@ -209,16 +234,7 @@ impl<M> Plan<M> {
             ("loss.anchor.gradients", loss.anchor.gradients, 1, 1 << 20),
             ("loss.bank.images", loss.bank.images as u64, 1, 1 << 20),
         ])?;
-        let methods = [
-            ("loss.dogfit", loss.dogfit.is_on()),
-            ("loss.pairwise", self.pairwise().is_some()),
-            ("loss.ant", loss.ant.guidance > 0.0 || loss.ant.rounds > 0),
-            ("loss.keep", loss.keep.weight > 0.0),
-            ("loss.anchor", loss.anchor.is_on()),
-        ];
-        if let (Method::Scratch, Some((key, _))) =
-            (self.method, methods.into_iter().find(|(_, is_on)| *is_on))
-        {
+        if let (Method::Scratch, Some((key, _))) = (self.method, self.switched_on().next()) {
             return Err(error(
                 key,
                 "method scratch has no source model; drop it, or fine-tune a source model".into(),
@@ -228,6 +244,24 @@ impl<M> Plan<M> {
             return Err(error(
                 "loss.ant.classifier",
                 "the similarity guidance of ANT needs a classifier of both domains; expected a file, as train-classifier writes it".into(),
+            ));
+        }
+        let compares = loss.pairwise.weight > 0.0 || loss.pairwise.hf_weight > 0.0;
+        let alone = [self.steps.batch, self.micro_batch(), self.steps.batch % self.micro_batch().max(1)];
+        if compares && alone.contains(&1) {
+            return Err(error(
+                "loss.pairwise",
+                format!(
+                    "the method compares images that go through the network together; expected at least 2 in every part of a batch, found {} in parts of {}",
+                    self.steps.batch,
+                    self.micro_batch()
+                ),
+            ));
+        }
+        if loss.keep.weight > 0.0 && self.data.classes.is_some() && loss.label_dropout == 0.0 {
+            return Err(error(
+                "loss.keep",
+                "kept samples have the null class; expected loss.label_dropout above 0 in a run with classes".into(),
             ));
         }
         let kind = self.adapter.kind;
