@@ -83,7 +83,10 @@ impl Methods {
         }
         if self.ant.guidance > 0.0 {
             let Some(gradient) = &self.classifier else {
-                return Err(missing("loss.ant.classifier", "the method needs a classifier, but none was given"));
+                return Err(missing(
+                    "loss.ant.classifier",
+                    "the method needs a classifier, but none was given",
+                ));
             };
             let steps: Vec<f32> = levels.iter().map(|level| self.step(level) as f32).collect();
             shifts.push(ant_shift(
@@ -132,7 +135,10 @@ impl Methods {
             .with_averaged(|| networks.student(&inputs, &some, &levels))?
             .eps(&some, &levels)?;
         let Some(source) = networks.source else {
-            return Err(missing("loss.dogfit", "the method needs a source model, but none was given"));
+            return Err(missing(
+                "loss.dogfit",
+                "the method needs a source model, but none was given",
+            ));
         };
         let teacher = Teacher {
             source,

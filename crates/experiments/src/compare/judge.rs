@@ -1,11 +1,11 @@
 //! How the samples of the compared models are measured: by judges of digits and emoji, otherwise by Inception's features.
 
+use super::samples::Samples;
 use crate::digits;
 use crate::emoji::{EmojiMeasure, EmojiRow, all_pictures};
 use crate::paper::value;
 use crate::table::Column;
 use sdft_data::{Emoji, EmojiStyle, ImageSource};
-use super::samples::Samples;
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, SetOptions, View, compare_sets, judge_emoji, of_files,
 };
@@ -122,7 +122,8 @@ In the picture, samples that count for coverage have a frame.";
     }
 
     fn measure(&self, samples: &Samples, _: &mut Context<'_>) -> Result<EmojiRow> {
-        self.measure.samples(&samples.first(usize::MAX)?, &self.target)
+        self.measure
+            .samples(&samples.first(usize::MAX)?, &self.target)
     }
 
     fn marks(&self, images: &[Rgb8]) -> Result<Vec<bool>> {

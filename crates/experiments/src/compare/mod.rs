@@ -276,15 +276,27 @@ impl Study<'_> {
             measured.chain(cost).collect()
         };
         let basis = judge.basis();
-        let measure = |name: &str, made_of: &str, samples: &Samples, kept: &mut Kept, context: &mut Context<'_>| {
+        let measure = |name: &str,
+                       made_of: &str,
+                       samples: &Samples,
+                       kept: &mut Kept,
+                       context: &mut Context<'_>| {
             let measured_by = match samples {
                 // The picture's hash counts already.
                 Samples::Images(_) => basis.clone(),
                 Samples::Folder { .. } => format!("{basis} {made_of}"),
             };
-            kept.numbers(&self.part(name), &measured_by, || judge.measure(samples, context))
+            kept.numbers(&self.part(name), &measured_by, || {
+                judge.measure(samples, context)
+            })
         };
-        let row = measure("samples/source", &self.inputs.source_sha256, from, kept, context)?;
+        let row = measure(
+            "samples/source",
+            &self.inputs.source_sha256,
+            from,
+            kept,
+            context,
+        )?;
         let mut table = vec![("source".to_owned(), vec![values(&row, None)])];
         let mut numbers = vec![json!({ "method": "source", "seeds": [row] })];
         let mut panels = vec![self.panel(judge, from, "source")?];
@@ -333,7 +345,7 @@ impl Study<'_> {
         write_files(
             self.out,
             stems,
-            (text, J::READING),
+            (text + COSTS, J::READING),
             &numbers,
             Some(&picture),
         )
@@ -389,7 +401,11 @@ with = ["l2-sp"]
         let (file, out) = (dir.path().join("small.toml"), dir.path().join("out"));
         std::fs::write(&file, SMALL).unwrap();
         let report = compare(&file, &out, &[]).unwrap().unwrap();
-        let lines: Vec<&str> = report.text.lines().collect();
+        let lines: Vec<&str> = report
+            .text
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .collect();
         assert_eq!(lines.len(), 6, "{}", report.text);
         assert!(
             lines[0].ends_with("| steps | seconds | trained, M |"),

@@ -41,8 +41,14 @@ pub(crate) fn train_all(
         None => {
             // Runs of other seeds need as much.
             let seed = |job: &&Job| job.settings.get("seed").and_then(Value::as_integer) == Some(0);
-            let fits = jobs.iter().filter(seed).map(|job| runs_at_once(&job.settings, context));
-            fits.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(1)
+            let fits = jobs
+                .iter()
+                .filter(seed)
+                .map(|job| runs_at_once(&job.settings, context));
+            fits.collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .min()
+                .unwrap_or(1)
         }
     };
     let workers = fitting.clamp(1, all.max(1));
@@ -75,7 +81,9 @@ pub(crate) fn train_all(
                 Ok(Event::Note(text)) => context.progress.note(&text),
                 Ok(Event::Done(Ok(name))) => {
                     done += 1;
-                    context.progress.note(&format!("run {done} of {all}: {name}"));
+                    context
+                        .progress
+                        .note(&format!("run {done} of {all}: {name}"));
                 }
                 Ok(Event::Done(Err(error))) => {
                     // The others save and stop, and continue when the comparison does.

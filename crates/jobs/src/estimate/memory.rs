@@ -88,7 +88,9 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
             },
         moments: moments(&plan.optim),
         splits: plan.micro_batch() < plan.steps.batch,
-        trained: (1.0 + aux + kept_per_image(plan)) * TRAINED * if plan.steps.recompute { inside } else { all },
+        trained: (1.0 + aux + kept_per_image(plan))
+            * TRAINED
+            * if plan.steps.recompute { inside } else { all },
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
         sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,

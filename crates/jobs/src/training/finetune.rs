@@ -327,7 +327,8 @@ impl Training for FineTuning {
         if let Some(bank) = &methods.bank {
             shared.loss.bank.fingerprint = pin_bank(folder.root(), bank.as_ref())?;
         }
-        self.group.broadcast(toml::to_string(&shared)?.into_bytes())?;
+        self.group
+            .broadcast(toml::to_string(&shared)?.into_bytes())?;
         let evaluator = match plan.eval.every {
             0 => None,
             _ => Some(evaluator(&plan)?),

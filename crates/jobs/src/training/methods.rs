@@ -145,7 +145,9 @@ fn sampled_by_one(options: &SampleOptions, context: &mut Context<'_>) -> Result<
                 }
                 if !waits {
                     let out = options.out.display();
-                    context.notes([format!("waiting for the samples in {out}, which another run makes")]);
+                    context.notes([format!(
+                        "waiting for the samples in {out}, which another run makes"
+                    )]);
                 }
                 waits = true;
                 std::thread::sleep(Duration::from_millis(300));

@@ -18,7 +18,9 @@ impl Learner {
     pub(super) fn fisher(&mut self, bank: &Bank, gradients: u64) -> Result<Vec<Tensor>> {
         let objective = Objective::base_only(self.objective.base, self.objective.variational);
         let vars = self.updater.vars().to_vec();
-        let device = &vars.first().map_or(Device::Cpu, |(_, var)| var.device().clone());
+        let device = &vars
+            .first()
+            .map_or(Device::Cpu, |(_, var)| var.device().clone());
         let all = self.diffusion.all_levels();
         let mut fisher = Fisher::default();
         for i in 0..gradients {

@@ -167,7 +167,11 @@ impl<M> Plan<M> {
         [
             ("loss.dogfit", "DogFit", loss.dogfit.is_on()),
             ("loss.pairwise", "DDPM-PA", self.pairwise().is_some()),
-            ("loss.ant", "ANT", loss.ant.guidance > 0.0 || loss.ant.rounds > 0),
+            (
+                "loss.ant",
+                "ANT",
+                loss.ant.guidance > 0.0 || loss.ant.rounds > 0,
+            ),
             ("loss.keep", "Diff-Tuning", loss.keep.weight > 0.0),
             ("loss.anchor", anchor, loss.anchor.is_on()),
         ]
@@ -247,7 +251,11 @@ impl<M> Plan<M> {
             ));
         }
         let compares = loss.pairwise.weight > 0.0 || loss.pairwise.hf_weight > 0.0;
-        let alone = [self.steps.batch, self.micro_batch(), self.steps.batch % self.micro_batch().max(1)];
+        let alone = [
+            self.steps.batch,
+            self.micro_batch(),
+            self.steps.batch % self.micro_batch().max(1),
+        ];
         if compares && alone.contains(&1) {
             return Err(error(
                 "loss.pairwise",
