@@ -12,25 +12,31 @@ use std::path::Path;
 /// The parameters of a network with all of these adapters, each with its strength: 0 has no effect, 1 is as trained. Differences from
 /// `base` add up. Tensors that no adapter changes are shared with `base`.
 ///
-/// `specs` are those of the network with the adapters; the tensors of a time-aware adapter are among them, and not in `base`. Its strength
-/// multiplies what it adds to the network, so only one of this kind can be applied.
+/// `specs` are those of the network with the adapters; the tensors of a time-aware adapter are among them. If `base` does not have them,
+/// the strength multiplies what they add to the network; otherwise it multiplies their differences, as those of any other parameter. A
+/// time-aware adapter is a part of the network, so only one of this kind can be applied.
 ///
 /// # Errors
 /// [`Error::File`] if an adapter does not fit: a tensor that is missing, belongs to no parameter, or has another shape; a second time-aware
 /// adapter.
 pub fn merge(base: &Params, specs: &[ParamSpec], adapters: &[(Adapter, f64)]) -> Result<Params> {
+    let time_aware = |adapter: &&Adapter| adapter.config.time_adapter_rank().is_some();
+    if let Some(second) = adapters.iter().map(|(a, _)| a).filter(time_aware).nth(1) {
+        return Err(Error::file(
+            &second.path,
+            "expected at most one time-aware adapter, which is a part of the network, found a second",
+        ));
+    }
     let mut changed: BTreeMap<String, Tensor> = BTreeMap::new();
     for (adapter, strength) in adapters {
         for (name, change) in changes(adapter, base, specs)? {
             let scale = adapter.config.scale();
             let Some(before) = base.tensor(&name) else {
-                let tensor = added(adapter, &name, &change, *strength)?;
-                if changed.insert(name, tensor).is_some() {
-                    return Err(Error::file(
-                        &adapter.path,
-                        "expected at most one time-aware adapter, which is a part of the network, found a second",
-                    ));
+                if changed.contains_key(&name) {
+                    return Err(unknown(adapter, &name));
                 }
+                let tensor = added(adapter, &name, &change, *strength)?;
+                changed.insert(name, tensor);
                 continue;
             };
             let merged = match (changed.get(&name), &change) {
@@ -49,13 +55,8 @@ pub fn merge(base: &Params, specs: &[ParamSpec], adapters: &[(Adapter, f64)]) ->
     for ParamSpec { name, .. } in specs {
         let tensor = changed.remove(name).or_else(|| base.tensor(name).cloned());
         let Some(tensor) = tensor else {
-            let is_time_aware =
-                |(adapter, _): &&(Adapter, f64)| adapter.config.time_adapter_rank().is_some();
-            let path = adapters
-                .iter()
-                .find(is_time_aware)
-                .map(|(a, _)| a.path.as_path());
-            let path = path.unwrap_or(Path::new("the network"));
+            let adapter = adapters.iter().map(|(a, _)| a).find(time_aware);
+            let path = adapter.map_or(Path::new("the network"), |a| a.path.as_path());
             return Err(Error::file(path, format!("{name} is missing")));
         };
         entries.push((name.clone(), tensor));

@@ -302,6 +302,20 @@ fn a_tuned_model_edits_as_far_as_its_strength_and_is_a_model_like_any_other() {
         &["expected edits of one method", "runs/turn and runs/tuned"],
     );
     edit("runs/tuned", &["--t-edit", "300", "--out", "steps"]).fails(2, &["--t-edit", "Asyrp"]);
+    for noise in [&["--seed", "3"][..], &["--frames"]] {
+        let args = [noise, &["--out", "noise"]].concat();
+        edit("runs/tuned", &args).fails(2, &[noise[0], "adds no noise; omit it"]);
+    }
+
+    // Two tuned models share the noise, unless their shares are given.
+    let two = ["--edit", "runs/tuned", "--out", "two"];
+    let shared = edit("runs/tuned", &two).ok();
+    assert!(!shared.err.contains("add up to"), "{shared:?}");
+    let plan = std::fs::read_to_string(place.path("two/plan.toml")).unwrap();
+    assert_eq!(plan.matches("strength = 0.5").count(), 2, "{plan}");
+    let given = [&two[..3], &["--strength", "0.8", "--out", "given"]].concat();
+    let given = edit("runs/tuned", &given).ok();
+    assert!(given.err.contains("add up to 1.600"), "{given:?}");
 
     let sample = [
         "sample",
@@ -324,6 +338,30 @@ fn a_tuned_model_edits_as_far_as_its_strength_and_is_a_model_like_any_other() {
     ];
     let more = place.run(&more).ok();
     assert!(more.out.contains("step-000008.png"), "{more:?}");
+}
+
+#[test]
+fn an_adapter_of_a_tuned_model_is_refused_with_advice() {
+    let place = place_with_inputs();
+    let lora = ["--set", "adapter.kind=lora", "--name=lora"];
+    place.run(&[&TUNED[..], &lora].concat()).ok();
+    let newest = std::fs::read_to_string(place.path("runs/lora/checkpoints/latest")).unwrap();
+    let checkpoint = format!("runs/lora/checkpoints/{}", newest.trim());
+    for edit in ["runs/lora/adapter.safetensors", &checkpoint] {
+        place
+            .run(&[
+                "edit",
+                "apply",
+                "--model",
+                "digits-source",
+                "--edit",
+                edit,
+                "--input",
+                "in",
+            ])
+            .fails(2, &["--edit", "found an adapter", "finished run"]);
+    }
+    assert!(!place.path("edited").exists());
 }
 
 #[test]

@@ -52,6 +52,10 @@ fn invalid_requests_are_refused_before_anything_is_done() {
             &["--method", "diffusionclip", "--config", "digits-3-to-2"],
             &["digits-3-to-2", "walk.t_edit"],
         ),
+        (
+            &["--method", "diffusionclip", "--set", "loop.batch=1000000"],
+            &["of memory and this machine has", "loop.recompute=true"],
+        ),
         (&["--set", "method=clip"], &["method", "diffusionclip"]),
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);

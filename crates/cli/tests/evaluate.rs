@@ -241,6 +241,17 @@ fn invalid_measurements_are_refused_before_the_first_one() {
         .fails(1, &["lpips-vgg", "omit --intra-lpips"]);
     evaluate(&[&digits[..], &["--intra-lpips", "samples/00000.png"]].concat())
         .fails(2, &["needs a folder"]);
+    // One training image too many, before features and weights are read.
+    let one = std::fs::read(place.path("samples/00000.png")).unwrap();
+    std::fs::create_dir_all(place.path("many")).unwrap();
+    for i in 0..101 {
+        std::fs::write(place.path(&format!("many/{i}.png")), &one).unwrap();
+    }
+    let many = ["--intra-lpips", "many"];
+    evaluate(&[&digits[..], &many].concat())
+        .fails(1, &["--intra-lpips many", "expected 1 to 100, found 101"]);
+    evaluate(&[&digits[..], &many, &["--out", "many/report"]].concat())
+        .fails(2, &["--out many/report", "folder of the inputs"]);
     evaluate(&[
         "--real",
         "digits",

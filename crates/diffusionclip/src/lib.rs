@@ -44,7 +44,7 @@ pub use crate::{
     chain::{Chain, Tuned, chain_gradients, generate},
     info::{TuningInfo, read_tuning_info},
     mixture::Mixture,
-    steps::{TuningStep, tuning_steps},
+    steps::tuning_steps,
 };
 
 mod chain;

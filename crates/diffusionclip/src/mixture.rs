@@ -1,7 +1,6 @@
 //! The original model and tuned models, mixed.
 
-use candle_core::Tensor;
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 use sdft_diffusion::{Denoiser, Prediction};
 
 /// A share below this does not take part; sums of shares are exact up to rounding.
@@ -12,8 +11,8 @@ const NOTHING: f64 = 1e-9;
 /// ```text
 /// output = (1 - sum_i share_i) original + sum_i share_i tuned_i
 /// ```
-/// A model without a share is not evaluated, and a model whose share is 1 next to none gives its own prediction to the bit. All models
-/// must predict the same quantity; the mixture is the same in every quantity.
+/// A model with share 0 is not evaluated, and a model with share 1, if all others have share 0, gives its own prediction to the bit. All
+/// models must predict the same quantity; the mixture is the same in every quantity.
 ///
 /// Source: DiffusionCLIP `utils/diffusion_utils.py` `denoising_step`: `ratio` for one tuned model (the option `model_ratio`), and the
 /// mixed noise of several.
@@ -28,7 +27,7 @@ impl<'a> Mixture<'a> {
         let mut all: Vec<(&dyn Denoiser, f64)> = tuned.into_iter().collect();
         let left = 1.0 - all.iter().map(|(_, share)| share).sum::<f64>();
         all.insert(0, (original, left));
-        // What is NaN stays, and is seen in the result.
+        // NaN is kept, so that the result is NaN.
         all.retain(|(_, share)| share.is_nan() || share.abs() >= NOTHING);
         Self(all)
     }

@@ -6,21 +6,8 @@ use sdft_asyrp::{descent, step};
 use sdft_diffusion::Denoiser as _;
 use sdft_schedule::Schedule;
 
-/// A step of a generation at which the network is updated.
-#[derive(Clone, Copy, Debug)]
-pub struct TuningStep<'a> {
-    /// Number of finished steps, this one included.
-    pub done: usize,
-    /// Number of steps of the generation.
-    pub total: usize,
-    /// The step of the process.
-    pub t: usize,
-    /// The clean image that the network predicts at this step, `[B, C, H, W]`; its graph leads to the variables.
-    pub x0: &'a Tensor,
-}
-
-/// Generates an image from `latent`. `learn` is called at each step, takes a loss of the predicted clean image and updates the variables
-/// in place.
+/// Generates an image from `latent`. `learn` is called at each step with the clean image that the network predicts there, `[B, C, H, W]`,
+/// whose graph leads to the variables; it takes a loss of this image and updates the variables in place.
 ///
 /// The next state is that of the network before the update, and has no graph, so memory does not grow with the number of steps.
 ///
@@ -33,20 +20,15 @@ pub fn tuning_steps(
     schedule: &Schedule,
     latent: &Tensor,
     steps: &[usize],
-    learn: &mut dyn FnMut(&TuningStep<'_>) -> Result<()>,
+    learn: &mut dyn FnMut(&Tensor) -> Result<()>,
 ) -> Result<()> {
     let mut x = latent.detach();
-    for (done, (t, levels)) in descent(steps, schedule)?.into_iter().enumerate() {
+    for (t, levels) in descent(steps, schedule)? {
         let prediction = tuned.predict(&x, &times(t, &x)?)?;
         let stepped = step(&x, &prediction, &prediction, levels, None)?;
         x = stepped.next.detach();
         drop(prediction);
-        learn(&TuningStep {
-            done: done + 1,
-            total: steps.len(),
-            t,
-            x0: &stepped.x0,
-        })?;
+        learn(&stepped.x0)?;
     }
     Ok(())
 }

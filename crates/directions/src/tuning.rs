@@ -197,9 +197,9 @@ impl Tuning<'_> {
         let (mut bad, mut sums) = (None, [0.0; 4]);
         let (images, goal, tuned) = (&self.images, &self.goal, self.tuned);
         let updater = &mut self.updater;
-        let ended = tuning_steps(tuned, &images.schedule, latent, &self.steps, &mut |step| {
+        let ended = tuning_steps(tuned, &images.schedule, latent, &self.steps, &mut |x0| {
             images.check_stop()?;
-            let (loss, total) = finite(goal.loss_to_real(reference, step.x0)?, &mut bad)?;
+            let (loss, total) = finite(goal.loss_to_real(reference, x0)?, &mut bad)?;
             let mut store = backward(&loss.total)?;
             tuned.net.pull_back(&mut store)?;
             let gradients = collect_gradients(updater.vars(), &store);
@@ -286,8 +286,8 @@ impl Task for Tuning<'_> {
         audit_gradients(self.updater.vars(), self.plan.seed, &is_exempt, &|factor| {
             let mut total = None;
             let schedule = &self.images.schedule;
-            tuning_steps(self.tuned, schedule, &x0, last, &mut |step| {
-                total = Some(self.goal.loss_to_real(&reference, step.x0)?.total);
+            tuning_steps(self.tuned, schedule, &x0, last, &mut |x0| {
+                total = Some(self.goal.loss_to_real(&reference, x0)?.total);
                 Ok(())
             })?;
             let total =

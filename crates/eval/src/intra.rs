@@ -10,7 +10,7 @@ use sdft_imaging::{Filter, Limits, Rgb8, read_image_file, resize, to_unit_range}
 use sdft_metrics::{SubsetDraw, draw_subsets};
 use std::path::{Path, PathBuf};
 
-/// The most training images: vector and mean of one take 67 MB with VGG16.
+/// The most training images: vector and mean of one take 64 MB with VGG16.
 const MOST: usize = 100;
 /// The most samples of a cluster that are compared.
 const MEMBERS: usize = 50;
@@ -73,6 +73,17 @@ impl IntraLpips {
     }
 }
 
+/// Fails unless Intra-LPIPS can be measured with this number of training images.
+///
+/// # Errors
+/// No training images, or more than 100.
+pub fn check_few_shot(n: usize) -> Result<()> {
+    match n {
+        1..=MOST => Ok(()),
+        found => Err(EvalError::FewShot { most: MOST, found }),
+    }
+}
+
 /// Assigns each sample to the training image that is nearest by LPIPS, and averages the distance of two samples within each cluster, then
 /// over the clusters. Clusters with fewer than two samples are left out, as in the published program.
 ///
@@ -94,12 +105,7 @@ pub fn intra_lpips(
     range: Option<[f64; 2]>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<IntraLpips> {
-    if train.is_empty() || train.len() > MOST {
-        return Err(EvalError::FewShot {
-            most: MOST,
-            found: train.len(),
-        });
-    }
+    check_few_shot(train.len())?;
     let total = train.len() + samples.len();
     let mut centres = Vec::with_capacity(train.len());
     for paths in train.chunks(BATCH) {
@@ -346,8 +352,15 @@ mod tests {
         let mut report = Report::default();
         too_few.add_to(&mut report, "lpips-alex");
         assert_eq!((report.measures.len(), report.warnings.len()), (0, 1));
-        let error = intra_lpips(&alex(), &[], &train, None, &mut |_, _| {}).unwrap_err();
+    }
+
+    #[test]
+    fn only_a_few_training_images_are_measured() {
+        let error = intra_lpips(&alex(), &[], &[], None, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("1 to 100"), "{error}");
+        assert!(check_few_shot(1).is_ok() && check_few_shot(100).is_ok());
+        let error = check_few_shot(101).unwrap_err().to_string();
+        assert!(error.contains("found 101"), "{error}");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use crate::{
     },
     error::{EvalError, Result},
     extractor::{Extractor, SetFeatures, View, hash_of},
-    intra::{IntraCluster, IntraLpips, intra_lpips},
+    intra::{IntraCluster, IntraLpips, check_few_shot, intra_lpips},
     judge::{
         EmojiJudgeReport, HeadReport, JudgeReport, ValueReport, emoji_judge_config,
         evaluate_emoji_judges, train_emoji_judge, train_judge,

@@ -212,7 +212,7 @@ impl Lpips {
     }
 
     /// Vectors of images whose squared Euclidean distance is the perceptual distance, `[B, D]`. So many images can be compared after the
-    /// network has seen each of them once. `D` grows with the pixels: VGG16 has 8.4 million numbers at 256x256, AlexNet 0.5 million.
+    /// network has seen each of them once. `D` grows with the pixels: VGG16 has 8.0 million numbers at 256x256, AlexNet 0.64 million.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]` in [-1, 1]

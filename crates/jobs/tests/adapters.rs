@@ -257,6 +257,17 @@ fn a_network_with_time_aware_adapters_is_a_source_like_any_other() {
     let adapter = again.with_file_name("adapter.safetensors");
     assert!(sampled(dir, &model, &[(&adapter, 1.0)]) == sampled(dir, &again, &[]));
     assert!(sampled(dir, &model, &[(&adapter, 0.0)]) == sampled(dir, &model, &[]));
+    let twice = samples(
+        &model,
+        &[(&adapter, 0.5), (&adapter, 0.5)],
+        &dir.join("none"),
+    );
+    let result = run(never(), |context| sample_to_folder(&twice, context)).0;
+    let problem = result.unwrap_err().to_string();
+    assert!(
+        problem.contains("at most one time-aware adapter"),
+        "{problem}"
+    );
     let other = ["adapter.kind=time-aware", "adapter.rank=4"];
     let error = error(&tuning(dir, "bad", &model, &other));
     assert!(

@@ -5,9 +5,9 @@ use crate::features::{Features, enough, same_dim};
 use crate::neighbours::{each_block, nearest, nearest_others};
 use rayon::prelude::*;
 
-/// The training images whose mean distance a nearest distance is compared with.
+/// The training images nearest to a sample, whose mean distance its nearest distance is compared with.
 const AROUND: usize = 50;
-/// The share of that mean below which a sample is memorised.
+/// Alpha: the share of that mean below which a sample is memorised.
 const SHARE: f64 = 0.5;
 
 /// How many generated images repeat training images, by two measures.
@@ -26,8 +26,10 @@ pub struct Memorisation {
 /// ```text
 /// l(x) = |x - y_1| / (0.5 mean_{i <= 50} |x - y_i|)        y_i the i-th nearest training image; memorised if l < 1
 /// ```
-/// Source: the calibrated distance of Carlini et al. 2023 (section 5.1; n = 50, alpha = 0.5), by which Stein et al. 2023 count memorised
-/// samples, and dgm-eval's `compute_authpct` (Alaa et al. 2022). An exact copy is memorised, however many duplicates the training set has.
+/// Source: the ratio is after the calibrated distance of Carlini et al. 2023 (section 5.1). The choices here are not theirs: the
+/// neighbourhood is that of the sample, its 50 nearest training images with the nearest one among them; alpha is 0.5; and a sample is
+/// memorised below 1. AuthPct is dgm-eval's `compute_authpct` (Alaa et al. 2022). An exact copy is memorised, however many duplicates
+/// the training set has.
 ///
 /// # Errors
 /// Fails if the vectors have different lengths, there are no samples or fewer than two training images.

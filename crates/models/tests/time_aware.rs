@@ -6,7 +6,7 @@ use architectures::{all, loaded, params, process, times};
 use candle_core::{DType, Tensor};
 use sdft_autograd::backward;
 use sdft_diffusion::{ComputeMode, Condition};
-use sdft_models::{LoadOptions, load_network, save_network};
+use sdft_models::{Architecture, LoadOptions, load_network, save_network};
 use sdft_testing::{max_abs_diff, normal};
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
@@ -36,35 +36,48 @@ fn a_new_adapter_leaves_every_prediction_the_same_to_the_bit() {
     }
 }
 
+/// Whether the gradients of the parameters that `is_trained` chooses are the same with recomputed blocks; the others are frozen.
+fn check_recomputed(architecture: &Architecture, is_trained: fn(&str) -> bool) {
+    let frozen = params(architecture).freeze(|name| !is_trained(name));
+    let gradients = [false, true].map(|recompute| {
+        let mode = ComputeMode {
+            recompute,
+            ..ComputeMode::default()
+        };
+        let kind = process(architecture).prediction_type;
+        let net = architecture.trainable(&frozen, kind, mode).unwrap();
+        let (x, t) = (normal(1, &[2, 3, 8, 8]), times(architecture));
+        let out = net.predict(&x, &t, &Condition::default()).unwrap().output;
+        let store = backward(&out.sqr().unwrap().sum_all().unwrap()).unwrap();
+        let vars = net.vars().into_iter();
+        let all = vars.map(|(name, var)| store.get(&var).cloned().expect(&name));
+        all.collect::<Vec<Tensor>>()
+    });
+    let [saved, recomputed] = &gradients;
+    assert!(!saved.is_empty(), "{}", architecture.title());
+    for (a, b) in saved.iter().zip(recomputed) {
+        let largest = max_abs_diff(a, &a.zeros_like().unwrap());
+        assert!(
+            max_abs_diff(a, b) <= 1e-4 * largest,
+            "{}",
+            architecture.title()
+        );
+    }
+}
+
 #[test]
 fn recomputed_blocks_have_the_gradients_of_adapters_in_a_frozen_network() {
     for architecture in all() {
         let architecture = architecture.with_time_adapter(0);
-        let frozen = params(&architecture).freeze(|name| !name.contains(".adapter."));
-        let gradients = [false, true].map(|recompute| {
-            let mode = ComputeMode {
-                recompute,
-                ..ComputeMode::default()
-            };
-            let kind = process(&architecture).prediction_type;
-            let net = architecture.trainable(&frozen, kind, mode).unwrap();
-            let (x, t) = (normal(1, &[2, 3, 8, 8]), times(&architecture));
-            let out = net.predict(&x, &t, &Condition::default()).unwrap().output;
-            let store = backward(&out.sqr().unwrap().sum_all().unwrap()).unwrap();
-            let vars = net.vars().into_iter();
-            let all = vars.map(|(name, var)| store.get(&var).cloned().expect(&name));
-            all.collect::<Vec<Tensor>>()
-        });
-        let [saved, recomputed] = &gradients;
-        assert!(!saved.is_empty(), "{}", architecture.title());
-        for (a, b) in saved.iter().zip(recomputed) {
-            let largest = max_abs_diff(a, &a.zeros_like().unwrap());
-            assert!(
-                max_abs_diff(a, b) <= 1e-4 * largest,
-                "{}",
-                architecture.title()
-            );
-        }
+        check_recomputed(&architecture, |name| name.contains(".adapter."));
+    }
+}
+
+#[test]
+fn recomputed_blocks_have_the_gradients_of_queries_alone() {
+    let unet = |net: &Architecture| matches!(net, Architecture::Unet2d(_));
+    for architecture in all().iter().filter(|net| unet(net)) {
+        check_recomputed(architecture, |name| name.contains(".to_q."));
     }
 }
 

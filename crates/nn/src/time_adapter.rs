@@ -39,7 +39,7 @@ impl TimeAdapter {
     ) -> Result<Self> {
         let rank = Self::width(channels, rank);
         Ok(Self {
-            // The norm removes a bias that all channels share, so the layer has none.
+            // No bias: with rank 1 the norm would remove it, and its gradient would be zero.
             down: Pointwise::load_unbiased(&scope.pp("down"), channels, rank)?,
             norm: GroupNorm::load(&scope.pp("norm"), rank, 1)?,
             time: Linear::load(&scope.pp("time"), emb_channels, 2 * rank)?,

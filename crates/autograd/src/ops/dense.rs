@@ -152,7 +152,10 @@ pub fn join_rows(parts: &[&Tensor]) -> Result<Tensor> {
     let joined = Tensor::cat(parts, 0)?;
     match GradMode::current() {
         GradMode::Graph => Ok(joined),
-        GradMode::NoGrad => Ok(joined.detach()),
+        GradMode::NoGrad => {
+            parts.iter().for_each(|part| tape::note_parameter(part));
+            Ok(joined.detach())
+        }
         GradMode::Tape => {
             let mut tracked = Vec::new();
             let mut first = 0;

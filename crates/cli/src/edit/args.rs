@@ -32,13 +32,15 @@ with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 
 
 Asyrp trains a small block, and the model stays as it is. With --method diffusionclip a copy of the whole model is tuned; the defaults are then
 the published ones: 50 images, t_0 500, 6 steps, Adam with rate 8e-6 times 1.3 after each of 5 epochs, weights 3 and 1. --set loop.update=step
-updates at every step, --set adapter.kind=lora trains a LoRA. The result is a model like any other. Preset: digits-3-to-2-diffusionclip.
+updates at every step, --set adapter.kind=lora trains a LoRA. The result is a model like any other. Presets: diffusionclip, the published
+settings; and digits-3-to-2-diffusionclip, which is trained if only --method diffusionclip is given. A preset of texts brings its own epochs:
+--config smiling --config diffusionclip has the published ones.
 
 Examples:
   cargo xtask edit train --config smiling --model runs/metfaces-sdft --data metfaces
   cargo xtask edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces
   cargo xtask edit train --config old --model ffhq-10m --data faces --t-edit auto --t-boost auto
-  cargo xtask edit train --method diffusionclip --config smiling --model ffhq-10m --data faces
+  cargo xtask edit train --config smiling --config diffusionclip --model ffhq-10m --data faces
   cargo xtask edit train --resume runs/smiling";
 
 const APPLY_HELP: &str = "\
@@ -51,7 +53,8 @@ Examples:
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited
 
-DiffusionCLIP: --model is the original model, which inverts the images, and --edit the tuned one; a strength is its share of the noise:
+DiffusionCLIP: --model is the original model, which inverts the images, and --edit the tuned one; a strength is its share of the noise,
+and the original model has the rest. Several tuned models share it equally if no strength is given:
   cargo xtask edit apply --model ffhq-10m --edit runs/smiling --strength 0.8 --input faces";
 
 /// `--method` of `edit train`.
@@ -165,16 +168,13 @@ pub(crate) struct EditApplyArgs {
     /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `emoji-source`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: String,
-    /// An edit: a file or a run folder of `edit train`, or a published checkpoint of Asyrp's, a file or an `hf:` path; may be given again.
+    /// An edit: a file or a run folder of `edit train`, or a published Asyrp checkpoint, a file or an `hf:` path; may be given again.
     #[arg(long, value_name = "FILE|DIR", required = true)]
     pub(crate) edit: Vec<String>,
-    /// How far each edit goes: one number for all, or one for each; 1 is the trained strength, negative is the opposite.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        value_parser = number,
-        default_values_t = [1.0]
-    )]
+    /// How far each edit goes: one number for all, or one for each; 1, the default, is the trained strength, negative is the opposite.
+    ///
+    /// Of models tuned with DiffusionCLIP it is the share of the noise; N of them have 1/N each if it is not given.
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
     pub(crate) strength: Vec<f64>,
     /// Several factors of all strengths: `--sweep 0,0.5,1,1.5`. Each gets a folder, each input a strip.
     #[arg(

@@ -233,4 +233,28 @@ mod tests {
             assert_eq!(numbers(&tokens) == numbers(&usual), i == 3, "{i}");
         }
     }
+
+    #[test]
+    fn positions_with_an_offset_are_those_of_torch() {
+        // F.interpolate(positions, scale_factor=(6.1 / 4, 3.1 / 4), mode="bicubic", antialias=False) in PyTorch, in f64.
+        #[rustfmt::skip]
+        let expected = [
+            -0.055652, 0.349700, 0.922186, 0.383625, -0.206611, 0.289178,
+            0.819499, -0.738043, -0.253214, 0.768964, -0.614326, 0.114956,
+            0.301782, -0.129049, -0.114886, -0.164149, 0.314883, -0.563254,
+            0.823663, -0.788997, -0.119774, 1.026541, -0.073604, -0.247514,
+            0.781058, 0.440047, -0.178961, -0.364939, -0.178725, 0.356168,
+            0.003094, -0.253175, -0.056836, 1.043764, 0.017262, -0.796571,
+        ];
+        let mut net = small(|config| config.interpolate_offset = 0.1);
+        let values = (0..32).map(|i| (f64::from(i * i) * 0.13).sin());
+        let positions = Tensor::from_iter(values, &Device::Cpu).unwrap();
+        net.positions = positions.reshape((1, 2, 4, 4)).unwrap();
+        let found = net.positions_of(6, 3).unwrap();
+        assert_eq!(found.dims(), [1, 2, 6, 3]);
+        let found: Vec<f64> = found.flatten_all().unwrap().to_vec1().unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
 }

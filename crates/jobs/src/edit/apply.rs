@@ -2,7 +2,10 @@
 
 use super::latents::{Inversion, open_inversions};
 use super::loaded::{Edited, Edits, LoadedEdits};
-use super::plan::{ApplyPlan, ApplyWalk, EditEntry, EditOptions, factors, strengths};
+use super::plan::{
+    ApplyPlan, ApplyWalk, EditEntry, EditOptions, default_strengths, factors, given_strengths,
+    note_of_shares,
+};
 use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
@@ -11,6 +14,7 @@ use crate::model::{ModelFile, check_seed, form_of, load_model, network_in_steps,
 use sdft_asyrp::{Direction, EditPlan, InversionCache, Mix, edit, sequence, strength_at};
 use sdft_diffusion::Denoiser;
 use sdft_diffusionclip::{Mixture, generate};
+use sdft_directions::EditMethod;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Image, ImageSpec};
 use sdft_randn::NumberedNoise;
@@ -27,7 +31,7 @@ use std::sync::atomic::AtomicBool;
 /// result.
 pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<Outcome> {
     // Options are checked before files are read.
-    let (strengths, factors) = (strengths(options)?, factors(options)?);
+    let (strengths, factors) = (given_strengths(options)?, factors(options)?);
     check_seed(options.seed.unwrap_or(0))?;
     if options.batch == Some(0) {
         return Err(option("batch", "0: expected 1 or more"));
@@ -50,26 +54,29 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         class,
         form,
     };
+    let loaded = LoadedEdits::read(&options.edits, &edited, context)?;
+    let method = loaded.method();
     let LoadedEdits {
         edits,
         stated,
         entries,
-    } = LoadedEdits::read(&options.edits, &edited, context)?;
-    let is_tuned = matches!(edits, Edits::Models(_));
-    let only_asyrp = [("t_edit", options.t_edit), ("t_boost", options.t_boost)];
-    if let Some((name, _)) = only_asyrp
-        .into_iter()
-        .find(|(_, step)| is_tuned && step.is_some())
-    {
-        return Err(option(
-            name,
-            "belongs to directions of Asyrp; a model tuned with DiffusionCLIP takes part at every step",
-        ));
+    } = loaded;
+    let is_tuned = method == EditMethod::DiffusionClip;
+    if is_tuned {
+        refuse_options_of_asyrp(options)?;
+        context.notes(strengths.as_deref().and_then(note_of_shares));
     }
+    let strengths = strengths.unwrap_or_else(|| default_strengths(method, entries.len()));
     let mut walk = ApplyWalk::new(options, &stated)?;
     if is_tuned {
         // Those of the settings of another edit.
-        (walk.t_edit, walk.t_boost) = (0, 0);
+        walk = ApplyWalk {
+            t_edit: 0,
+            t_boost: 0,
+            seed: 0,
+            frames: false,
+            ..walk
+        };
     }
     if walk.t_boost == 0 {
         let given = [("seed", options.seed.is_some()), ("frames", options.frames)];
@@ -145,6 +152,23 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     Ok(outcome)
 }
 
+/// Fails for options that have no effect on models tuned with DiffusionCLIP.
+fn refuse_options_of_asyrp(options: &EditOptions) -> Result<()> {
+    let step =
+        "belongs to directions of Asyrp; a model tuned with DiffusionCLIP takes part at every step";
+    let noise = "a model tuned with DiffusionCLIP adds no noise; omit it";
+    let given = [
+        ("t_edit", options.t_edit.is_some(), step),
+        ("t_boost", options.t_boost.is_some(), step),
+        ("seed", options.seed.is_some(), noise),
+        ("frames", options.frames, noise),
+    ];
+    match given.into_iter().find(|(_, is_given, _)| *is_given) {
+        None => Ok(()),
+        Some((name, _, problem)) => Err(option(name, problem)),
+    }
+}
+
 /// A plan, its network and its edits.
 struct Editor<'a> {
     plan: &'a ApplyPlan,
@@ -193,7 +217,7 @@ impl Maker for Editor<'_> {
                     [factor] => *factor,
                     _ => 1.0,
                 };
-                match edit.strength * factor {
+                match (1e3 * edit.strength * factor).round() / 1e3 {
                     1.0 => name,
                     strength => format!("{name} x {strength}"),
                 }

@@ -3,11 +3,12 @@
 use super::plan::{EditEntry, Stated};
 use crate::condition::Conditioned;
 use crate::context::Context;
-use crate::error::{Result, ResultExt as _, option};
+use crate::error::{Result, ResultExt as _, option, usage};
 use crate::model::{ModelFile, check_same_noise, hint, load_model, network_in_steps};
+use sdft_adapters::KIND as ADAPTER;
 use sdft_asyrp::{LoadedDirection, read_direction};
 use sdft_checkpoint::{ReadOptions, describe};
-use sdft_diffusion::BottleneckNet as _;
+use sdft_diffusion::{BottleneckNet as _, KIND_KEY};
 use sdft_diffusionclip::{TuningInfo, read_tuning_info};
 use sdft_directions::EditMethod;
 use sdft_files::sha256_file;
@@ -158,11 +159,20 @@ impl LoadedEdits {
 }
 
 /// The edit that a file's metadata state, if it is a tuned model. Files that cannot be read are left to the reader of directions.
+///
+/// # Errors
+/// An adapter, which is only a part of a tuned model; metadata that cannot be read.
 fn tuning_info(file: &str) -> Result<Option<TuningInfo>> {
-    match describe(Path::new(file), &ReadOptions::default()) {
-        Err(_) => Ok(None),
-        Ok(summary) => Ok(read_tuning_info(&summary.metadata)?),
+    let Ok(summary) = describe(Path::new(file), &ReadOptions::default()) else {
+        return Ok(None);
+    };
+    if summary.metadata.get(KIND_KEY).map(String::as_str) == Some(ADAPTER) {
+        return Err(usage(format!(
+            "{file}: expected a direction or a whole model tuned with DiffusionCLIP, found an adapter, which is a part of one; give the \
+             folder of the finished run, whose final.safetensors is the whole model; edit train --resume finishes a run"
+        )));
     }
+    Ok(read_tuning_info(&summary.metadata)?)
 }
 
 /// A tuned model that edits the images of another.

@@ -25,8 +25,9 @@ pub struct EditOptions {
     pub load: LoadOptions,
     /// The directions, or the models that were tuned with DiffusionCLIP: files or run folders.
     pub edits: Vec<String>,
-    /// The strength of each direction, or one for all; 1 is the trained strength. An empty list means 1. Of a tuned model it is the share
-    /// of its noise, and the model has the rest (`model_ratio` of the published code).
+    /// The strength of each direction, or one for all; 1 is the trained strength. Of a tuned model it is the share of its noise, and the
+    /// model has the rest (`model_ratio` of the published code). An empty list means 1 for each direction, and equal shares that add up
+    /// to 1 for tuned models.
     pub strengths: Vec<f64>,
     /// Several factors of all strengths; each gets a folder. An empty list means 1 alone.
     pub sweep: Vec<f64>,
@@ -259,25 +260,46 @@ fn read_walk(path: &Path) -> Result<ApplyWalk> {
     })
 }
 
-/// A strength for each direction.
-pub(crate) fn strengths(options: &EditOptions) -> Result<Vec<f64>> {
+/// The given strength of each edit; `None` if none is given.
+pub(crate) fn given_strengths(options: &EditOptions) -> Result<Option<Vec<f64>>> {
     let n = options.edits.len();
     let all = match &options.strengths[..] {
-        [] => vec![1.0; n],
+        [] => return Ok(None),
         [one] => vec![*one; n],
         all if all.len() == n => all.to_vec(),
         all => {
             return Err(option(
                 "strength",
                 format!(
-                    "{all:?}: expected one for all or one for each of {n} directions, found {}",
+                    "{all:?}: expected one for all or one for each of {n} edits, found {}",
                     all.len()
                 ),
             ));
         }
     };
     check_finite("strength", &all)?;
-    Ok(all)
+    Ok(Some(all))
+}
+
+/// The strengths of `n` edits for which none are given. Tuned models share the noise equally, as the published ratios add up to 1.
+pub(crate) fn default_strengths(method: EditMethod, n: usize) -> Vec<f64> {
+    let each = match method {
+        EditMethod::Asyrp => 1.0,
+        EditMethod::DiffusionClip => 1.0 / n as f64,
+    };
+    vec![each; n]
+}
+
+/// A note about shares of tuned models that leave the original model a negative share.
+pub(crate) fn note_of_shares(shares: &[f64]) -> Option<String> {
+    let sum: f64 = shares.iter().sum();
+    (sum > 1.0 + 1e-9).then(|| {
+        format!(
+            "the shares of the tuned models add up to {sum:.3}, so the original model has a share of {:.3}, and the result is \
+             extrapolated; shares of at most 1 in all mix the models",
+            1.0 - sum
+        )
+    })
 }
 
 /// The factors of a sweep; 1 alone without one.
@@ -304,6 +326,29 @@ fn check_finite(name: &'static str, all: &[f64]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tuned_models_share_the_noise_equally_and_directions_have_their_trained_strength() {
+        let of = |edits: usize, strengths: &[f64]| EditOptions {
+            edits: vec!["edit".into(); edits],
+            strengths: strengths.to_vec(),
+            ..EditOptions::default()
+        };
+        assert_eq!(given_strengths(&of(2, &[])).unwrap(), None);
+        let given = given_strengths(&of(2, &[0.7])).unwrap();
+        assert_eq!(given, Some(vec![0.7, 0.7]));
+        assert!(given_strengths(&of(3, &[0.7, 0.3])).is_err());
+        assert_eq!(default_strengths(EditMethod::Asyrp, 2), [1.0, 1.0]);
+        assert_eq!(default_strengths(EditMethod::DiffusionClip, 1), [1.0]);
+        let quarter = default_strengths(EditMethod::DiffusionClip, 4);
+        assert_eq!(quarter, [0.25; 4]);
+        for n in 1..20 {
+            let shares = default_strengths(EditMethod::DiffusionClip, n);
+            assert_eq!(note_of_shares(&shares), None, "{n}");
+        }
+        let note = note_of_shares(&[0.7, 0.7]).unwrap();
+        assert!(note.contains("1.400") && note.contains("-0.400"), "{note}");
+    }
 
     fn said(t_0: usize, t_edit: usize) -> Option<DirectionInfo> {
         Some(DirectionInfo {

@@ -2,9 +2,12 @@
 
 use super::trial::{aux_per_image, encoder_parameters, kept_per_image, source_share};
 use crate::error::{Result, usage};
-use crate::training::{TrainPlan, adapter_sizes, sides, trained_architecture};
+use crate::training::{
+    TrainPlan, adapter_sizes, sides, sizes_of, trained_architecture, with_adapter,
+};
 use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
+use sdft_directions::{TuningPlan, UpdateEach};
 use sdft_files::human_size;
 use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
@@ -20,11 +23,21 @@ const BATCHES: f64 = 4.0;
 /// A plan is refused above this multiple of the machine's memory, because an estimate is not exact.
 const MARGIN: f64 = 1.25;
 
+/// What takes less memory in the training of a network.
+const LESS: &str = "--set loop.micro_batch=N sends fewer images through the network at once with the same result (except for loss.pairwise), --set \
+                    loop.recompute=true keeps less of each; smaller are loop.batch, output.samples, eval.samples, model.image_size \
+                    and model.model_channels";
+/// The same for the tuning of a model.
+const LESS_OF_TUNING: &str = "--set loop.recompute=true keeps less of each image, --set adapter.kind=lora trains fewer weights, and \
+                              loop.update=\"generation\" needs no copy of them; smaller is loop.batch";
+
 /// The memory that a run needs, and the memory of this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needed {
     /// The peak, in bytes.
     pub(crate) bytes: u64,
+    /// What takes less.
+    advice: &'static str,
     /// The available memory, if the system reports it.
     available: Option<u64>,
 }
@@ -36,11 +49,10 @@ impl Needed {
         let available = self.available.filter(|_| device.is_cpu())?;
         (self.bytes as f64 > MARGIN * available as f64).then(|| {
             format!(
-                "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N sends fewer images through the \
-                 network at once with the same result (except for loss.pairwise), --set loop.recompute=true keeps less of each; smaller are loop.batch, \
-                 output.samples, eval.samples, model.image_size and model.model_channels",
+                "the plan takes about {} of memory and this machine has {}; {}",
                 human_size(self.bytes),
-                human_size(available)
+                human_size(available),
+                self.advice
             )
         })
     }
@@ -87,6 +99,7 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
                 false => changed,
             },
         moments: moments(&plan.optim),
+        snapshot: 0.0,
         splits: plan.micro_batch() < plan.steps.batch,
         trained: (1.0 + aux + kept_per_image(plan))
             * TRAINED
@@ -96,7 +109,7 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
         shown: plan.output.samples + evaluated,
         image: image([plan.model.in_channels(), height, width]),
     }
-    .needed(plan.micro_batch(), plan.steps.batch))
+    .needed(plan.micro_batch(), plan.steps.batch, LESS))
 }
 
 /// Copies of what is trained that methods other than SDFT keep: where an anchor pulls to, its Fisher information, and for DogFit the average
@@ -129,6 +142,7 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
         changed: weights,
         copies: 0.0,
         moments: moments(&plan.optim),
+        snapshot: 0.0,
         splits: micro < batch,
         trained: TRAINED * if plan.steps.recompute { inside } else { all },
         source: 0.0,
@@ -136,7 +150,54 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
         shown: 0,
         image: image([net.in_channels, height, width]),
     }
-    .needed(micro, batch))
+    .needed(micro, batch, LESS))
+}
+
+/// The memory that tuning a model needs, in this process, which has opened its images, the original model and the networks of its goal.
+/// Their own feature maps are not counted.
+pub(crate) fn memory_of_tuning(plan: &TuningPlan) -> Result<Needed> {
+    let batch = plan.pace.batch;
+    Ok(parts_of_tuning(plan)?.needed(batch, batch, LESS_OF_TUNING))
+}
+
+fn parts_of_tuning(plan: &TuningPlan) -> Result<Parts> {
+    let form = plan.image.unwrap_or_else(|| plan.model.image());
+    let [channels, height, width] = form.shape();
+    let cost = with_adapter(&plan.model, &plan.adapter).cost([height, width]);
+    let weights = 4.0 * cost.parameters as f64;
+    let (trained, changed, copies) = match sizes_of(&plan.adapter, &plan.model)? {
+        None => (weights, weights, 0.0),
+        Some(sizes) => {
+            let changed = 4.0 * sizes.changed as f64;
+            (4.0 * sizes.trained as f64, changed, changed)
+        }
+    };
+    let moments = moments(&plan.optim);
+    let by_generation = plan.pace.update == UpdateEach::Generation;
+    let batch = plan.pace.batch;
+    Ok(Parts {
+        variables: trained,
+        changed,
+        copies,
+        moments,
+        snapshot: match by_generation {
+            true => 0.0,
+            false => trained * (2.0 + moments),
+        },
+        // The gradients of the steps are summed.
+        splits: by_generation,
+        trained: TRAINED
+            * match plan.pace.recompute {
+                true => cost.recomputed_bytes,
+                false => cost.activation_bytes,
+            },
+        source: 0.0,
+        // Inversions and generations.
+        sampled: batch as f64 * FROZEN * cost.activation_bytes,
+        // The states of a generation.
+        shown: batch * plan.walk.steps,
+        image: image([channels, height, width]),
+    })
 }
 
 /// The parts of a run's memory, in bytes.
@@ -149,6 +210,8 @@ struct Parts {
     copies: f64,
     /// Copies in the optimiser.
     moments: f64,
+    /// A copy of the training state, to undo updates.
+    snapshot: f64,
     /// Whether gradients of several parts of a batch are summed.
     splits: bool,
     /// Feature maps of an image in a training pass.
@@ -164,7 +227,7 @@ struct Parts {
 
 impl Parts {
     /// The peak for `micro` images at once out of a batch.
-    fn needed(&self, micro: usize, batch: usize) -> Needed {
+    fn needed(&self, micro: usize, batch: usize, advice: &'static str) -> Needed {
         let flag = |is: bool| f64::from(u8::from(is));
         let variables = self.variables;
         let sums = variables * flag(self.splits);
@@ -178,7 +241,7 @@ impl Parts {
         let most = [step, grid, audit, save].into_iter().fold(0.0, f64::max);
         let images = self.image * (BATCHES * batch as f64 + self.shown as f64);
         // Weights, average and moments. A source model is loaded already.
-        let kept = self.copies + variables * (2.0 + self.moments);
+        let kept = self.copies + self.snapshot + variables * (2.0 + self.moments);
         let here = sdft_runtime::resident_memory().unwrap_or(0) as f64;
         #[expect(
             clippy::cast_possible_truncation,
@@ -188,6 +251,7 @@ impl Parts {
         let bytes = (here + BUFFERS + kept + images + most) as u64;
         Needed {
             bytes,
+            advice,
             available: sdft_runtime::available_memory(),
         }
     }
@@ -210,4 +274,49 @@ fn size_of_maps(plan: &LoopPlan) -> f64 {
 /// Bytes of one image.
 fn image(shape: [usize; 3]) -> f64 {
     4.0 * shape.iter().product::<usize>() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_adapters::AdapterKind;
+
+    fn parts(change: impl FnOnce(&mut TuningPlan)) -> Parts {
+        let mut plan = TuningPlan::default();
+        change(&mut plan);
+        parts_of_tuning(&plan).unwrap()
+    }
+
+    #[test]
+    fn tuning_keeps_weights_average_and_moments_and_a_copy_of_them_for_an_update_at_each_step() {
+        let weights = 4.0 * TuningPlan::default().model.cost([256, 256]).parameters as f64;
+        let generation = parts(|_| ());
+        assert_eq!(generation.variables, weights);
+        assert_eq!(generation.changed, weights);
+        assert_eq!((generation.moments, generation.snapshot), (2.0, 0.0));
+        assert!(generation.splits);
+        let step = parts(|plan| plan.pace.update = UpdateEach::Step);
+        assert!(!step.splits);
+        assert_eq!(step.snapshot, 4.0 * weights);
+        let lora = parts(|plan| plan.adapter.kind = AdapterKind::Lora);
+        assert!(lora.variables < 0.1 * weights && lora.copies > 0.0);
+        let recomputed = parts(|plan| plan.pace.recompute = true);
+        assert!(recomputed.trained < generation.trained);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_refused_with_the_options_of_tuning() {
+        let mut plan = TuningPlan::default();
+        plan.pace.batch = 1_000_000;
+        let needed = memory_of_tuning(&plan).unwrap();
+        if needed.available.is_none() {
+            // The system does not report it.
+            return;
+        }
+        let error = needed.check(&Device::Cpu).unwrap_err().to_string();
+        for words in ["this machine has", "loop.recompute", "adapter.kind=lora"] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        assert!(!error.contains("micro_batch"), "{error}");
+    }
 }

@@ -1,8 +1,9 @@
 //! Time, memory and disk of tuning a model for an edit.
 
 use super::trial::disk_of;
-use super::{Disk, Estimate};
+use super::{Disk, Estimate, memory_of_tuning};
 use crate::cache::CacheLocation;
+use crate::condition::Conditioned;
 use crate::edit::inversions_folder;
 use crate::error::Result;
 use crate::training::{sizes_of, with_adapter};
@@ -19,8 +20,8 @@ use std::time::Instant;
 /// What a trial step of a [`TuningPlan`] needs.
 pub(crate) struct TuningTrial<'a> {
     pub(crate) plan: &'a TuningPlan,
-    pub(crate) original: &'a dyn Denoiser,
-    pub(crate) network: &'a dyn Trainable,
+    /// The original model and the network in training, which are made only if they fit into memory.
+    pub(crate) networks: &'a dyn Fn() -> Result<(Conditioned, Box<dyn Trainable>)>,
     pub(crate) class: Option<u32>,
     pub(crate) data: &'a dyn ImageSource,
     pub(crate) goal: &'a Goal,
@@ -30,15 +31,22 @@ pub(crate) struct TuningTrial<'a> {
 /// The cost of tuning a model.
 pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
     let plan = trial.plan;
-    let (forward, learning) = trial_step(trial)?;
+    let needed = memory_of_tuning(plan)?;
+    let problem = needed.problem(&Device::Cpu);
     let images = trial.data.len();
-    let steps = plan.walk.steps as f64;
-    let generation = match plan.pace.update {
-        // Every step is computed twice.
-        UpdateEach::Generation => steps * (forward + learning),
-        UpdateEach::Step => steps * learning,
-    };
-    let inversions = images as f64 * plan.walk.inversion as f64 * forward;
+    let (mut seconds, mut trajectory_seconds) = (None, None);
+    if problem.is_none() {
+        let (forward, learning) = trial_step(trial)?;
+        let steps = plan.walk.steps as f64;
+        let generation = match plan.pace.update {
+            // Every step is computed twice.
+            UpdateEach::Generation => steps * (forward + learning),
+            UpdateEach::Step => steps * learning,
+        };
+        let inversion = plan.walk.inversion as f64 * forward;
+        let of_image = inversion + plan.pace.epochs as f64 * generation;
+        (seconds, trajectory_seconds) = (Some(images as f64 * of_image), Some(generation));
+    }
     let [_, height, width] = trial.data.spec().shape();
     let parameters = with_adapter(&plan.model, &plan.adapter)
         .cost([height, width])
@@ -61,10 +69,11 @@ pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
             "{images} images, {parameters} parameters{trained}, {} steps in a generation",
             plan.walk.steps
         ),
-        seconds: Some(inversions + images as f64 * plan.pace.epochs as f64 * generation),
-        trajectory_seconds: Some(generation),
-        memory: sdft_runtime::peak_memory().unwrap_or(0),
-        problem: None,
+        seconds,
+        trajectory_seconds,
+        // The trial includes the networks of the goal.
+        memory: needed.bytes.max(sdft_runtime::peak_memory().unwrap_or(0)),
+        problem,
         disk: Disk {
             bytes: all,
             of: format!(
@@ -89,25 +98,26 @@ pub(crate) fn tuning_disk(plan: &TuningPlan) -> Result<(u64, u64)> {
 /// Seconds of a forward pass, and of a step that learns, for one image.
 fn trial_step(trial: &TuningTrial<'_>) -> Result<(f64, f64)> {
     let plan = trial.plan;
+    let (original, network) = (trial.networks)()?;
     let [c, h, w] = trial.data.spec().shape();
     let picture = trial.data.spec().to_unit_range(&trial.data.image(0)?);
     let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
     #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
     let t = [plan.walk.t_0 as f32];
     let started = Instant::now();
-    no_grad(|| trial.original.predict(&x0, &t))?;
+    no_grad(|| original.predict(&x0, &t))?;
     let forward = started.elapsed().as_secs_f64();
     let schedule = plan.process.published()?.schedule;
     let reference = trial.goal.reference(&x0)?;
     let tuned = Tuned {
-        net: trial.network,
+        net: &*network,
         class: trial.class,
     };
     let started = Instant::now();
-    tuning_steps(tuned, &schedule, &x0, &[plan.walk.t_0], &mut |step| {
-        let loss = trial.goal.loss_to_real(&reference, step.x0)?;
+    tuning_steps(tuned, &schedule, &x0, &[plan.walk.t_0], &mut |x0| {
+        let loss = trial.goal.loss_to_real(&reference, x0)?;
         let mut store = backward(&loss.total)?;
-        trial.network.pull_back(&mut store)
+        network.pull_back(&mut store)
     })?;
     Ok((forward, started.elapsed().as_secs_f64()))
 }

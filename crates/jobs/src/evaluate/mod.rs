@@ -139,13 +139,13 @@ fn check_range(common: &EvaluateOptions) -> Result<()> {
 }
 
 /// Fails if the report cannot be written. Called before anything is computed.
-fn check_out(common: &EvaluateOptions, plan: &EvaluatePlan, compared: [&Path; 2]) -> Result<()> {
+fn check_out(common: &EvaluateOptions, plan: &EvaluatePlan, measured: &[&Path]) -> Result<()> {
     let Some(out) = &common.out else {
         return Ok(());
     };
     check_folder(out, plan, common.overwrite)?;
     // The strip would be measured with the images the next time.
-    for folder in compared.into_iter().filter(|path| path.is_dir()) {
+    for folder in measured.iter().filter(|path| path.is_dir()) {
         check_apart(out, folder)?;
     }
     Ok(())

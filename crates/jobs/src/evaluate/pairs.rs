@@ -43,7 +43,7 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
     let folders = [options.input.as_path(), options.output.as_path()];
     let plan = EvaluatePlan::new(&SetsOptions::default(), options, folders, common);
     check_range(common)?;
-    check_out(common, &plan, folders)?;
+    check_out(common, &plan, &folders)?;
     for folder in folders {
         if !folder.is_dir() {
             return Err(option(

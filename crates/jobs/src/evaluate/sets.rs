@@ -6,14 +6,14 @@ use super::pairs::read_lpips;
 use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
 use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
-use crate::error::{Error, Result, option, usage};
+use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::judge::{emoji_judge_features, judge_features};
 use sdft_data::{
     Digits, DigitsSource, Emoji, EmojiOptions, EmojiSource, EmojiStyle, ImageSource, Style,
 };
 use sdft_eval::{
-    Extractor, ImageSet, Report, SetOptions, View, compare_sets, intra_lpips, nearest_first,
-    neighbour_strip,
+    Extractor, ImageSet, Report, SetOptions, View, check_few_shot, compare_sets, intra_lpips,
+    nearest_first, neighbour_strip,
 };
 use sdft_features::{Dinov2Config, Lpips, LpipsNet, Network};
 use sdft_gallery::check_new_file;
@@ -30,7 +30,9 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
     let paths = [options.real.as_path(), options.fake.as_path()];
     let plan = EvaluatePlan::new(options, &PairsOptions::default(), paths, common);
     check_range(common)?;
-    check_out(common, &plan, paths)?;
+    let few_shot = options.intra_lpips.as_deref();
+    let measured: Vec<&Path> = paths.into_iter().chain(few_shot).collect();
+    check_out(common, &plan, &measured)?;
     let saved = [
         ("save_real", &options.save_real),
         ("save_fake", &options.save_fake),
@@ -60,7 +62,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         set_features(options)?
     }
     .with_range(common.range);
-    let few_shot = match &options.intra_lpips {
+    let few_shot = match few_shot {
         Some(train) => Some(FewShot::open(train, options)?),
         None => None,
     };
@@ -164,7 +166,7 @@ struct FewShot {
 }
 
 impl FewShot {
-    /// Reads the network, which is VGG16 as in the published program, and lists the training images.
+    /// Lists the training images and reads the network, which is VGG16 as in the published program.
     fn open(train: &Path, options: &SetsOptions) -> Result<Self> {
         for (option, path) in [("intra_lpips", train), ("fake", options.fake.as_path())] {
             if !path.is_dir() {
@@ -174,11 +176,12 @@ impl FewShot {
                 ));
             }
         }
+        let images = sdft_data::scan_images(train)?.all_readable(train)?;
+        check_few_shot(images.len()).in_option("intra_lpips", train.display())?;
         let net = LpipsNet::Vgg;
         let otherwise = "give --weights lpips-vgg=FILE, or omit --intra-lpips";
         let files = options.common.weights.of(Network::Lpips(net), otherwise)?;
         let (network, name) = read_lpips(net, &files)?;
-        let images = sdft_data::scan_images(train)?.all_readable(train)?;
         Ok(Self {
             network,
             name,

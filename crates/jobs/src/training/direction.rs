@@ -64,7 +64,7 @@ impl DirectionJob {
         Ok(job.in_folder_of(&options.run.out, options.run.name.is_some()))
     }
 
-    /// A new run with the settings of a table, in the folder of its name. Of the options, `weights` and `cache` are used.
+    /// A new run with the settings of a table, in the folder of its name. Of the options, `class`, `weights` and `cache` are used.
     ///
     /// # Errors
     /// - [`Error::Usage`](crate::Error::Usage) for settings that do not fit together or contradict the model

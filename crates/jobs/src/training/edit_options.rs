@@ -172,7 +172,7 @@ impl DirectionOptions {
         match self.run.steps {
             None => Ok(()),
             Some(_) => Err(usage(
-                "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
+                "--steps: an edit is trained for a number of --epochs; the steps of a trajectory or a generation are --set walk.steps=N",
             )),
         }
     }

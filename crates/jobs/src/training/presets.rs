@@ -270,9 +270,21 @@ mod tests {
             (plan.name.as_str(), plan.goal.to.as_str()),
             ("smiling", "smiling face")
         );
+        // Texts bring their own epochs, unless the published settings come after them.
+        for (names, epochs) in [(["diffusionclip", "sad"], 3), (["sad", "diffusionclip"], 5)] {
+            let table = layers::<TuningPlan>(&DIRECTIONS, &names).unwrap();
+            let plan = resolve::<TuningPlan>(table).unwrap().0;
+            assert_eq!(
+                (plan.goal.to.as_str(), plan.pace.epochs),
+                ("sad face", epochs)
+            );
+        }
         // Settings of Asyrp are refused by name.
         let error = layers::<TuningPlan>(&DIRECTIONS, &["digits-3-to-2"]).unwrap_err();
-        assert!(error.to_string().contains("there is no key walk.t_"), "{error}");
+        assert!(
+            error.to_string().contains("there is no key walk.t_"),
+            "{error}"
+        );
     }
 
     #[test]

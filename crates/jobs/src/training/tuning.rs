@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::data::{fingerprint, same_images};
 use crate::edit::{Inversion, goal_networks, locate_goal, open_goal, open_inversions};
 use crate::error::{Result, usage};
-use crate::estimate::{Estimate, TuningTrial, estimate_tuning, tuning_disk};
+use crate::estimate::{Estimate, TuningTrial, estimate_tuning, memory_of_tuning, tuning_disk};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
     recorded_form,
@@ -179,15 +179,14 @@ impl Training for ModelTuning {
         &mut plan.name
     }
 
-    fn check(&self, _: &TuningPlan, _: &mut Context<'_>) -> Result<()> {
-        Ok(())
+    fn check(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<()> {
+        memory_of_tuning(plan)?.check(&Device::Cpu)
     }
 
     fn estimate(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<Estimate> {
         estimate_tuning(&TuningTrial {
             plan,
-            original: &self.original(plan)?,
-            network: &*self.network(plan)?,
+            networks: &|| Ok((self.original(plan)?, self.network(plan)?)),
             class: class_or_null("class", plan.class, &self.source)?,
             data: &*self.data,
             goal: &self.goal,
