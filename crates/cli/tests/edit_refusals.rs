@@ -50,7 +50,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
         ),
         (
             &["--method", "diffusionclip", "--config", "digits-3-to-2"],
-            &["digits-3-to-2", "walk.t_edit"],
+            &["digits-3-to-2", "no key walk.t_"],
         ),
         (
             &["--method", "diffusionclip", "--set", "loop.batch=1000000"],
