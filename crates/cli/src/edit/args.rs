@@ -111,11 +111,21 @@ pub(crate) struct EditTrainArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
-    /// What is trained: a block on the deepest features, or a copy of the model. Asyrp if neither this nor a preset says it.
-    #[arg(long, value_enum, conflicts_with = "resume")]
+    /// asyrp trains a block, which is the default; diffusionclip a copy of the model.
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with = "resume",
+        hide_possible_values = true
+    )]
     pub(crate) method: Option<EditMethodArg>,
     /// Class of the images, for class-conditional models; the null class if not given.
-    #[arg(long, value_name = "NAME|NUMBER", conflicts_with = "resume")]
+    #[arg(
+        long,
+        value_name = "NAME|NUMBER",
+        conflicts_with = "resume",
+        hide_short_help = true
+    )]
     pub(crate) class: Option<String>,
     /// How often each image is used.
     #[arg(long, value_name = "N", value_parser = whole::<u32>)]
