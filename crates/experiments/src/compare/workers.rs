@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use toml::{Table, Value};
 
-/// Time between two looks at the caller's stop flag.
+/// How often the stop flag of the caller is checked.
 const LISTENING: Duration = Duration::from_millis(200);
 
 /// A run to train.
