@@ -41,7 +41,7 @@ pub struct DirectionTraining {
 }
 
 impl DirectionJob {
-    /// A new run with these options. With [`EditStep::Auto`] and `is_dry_run`, the steps are not searched for.
+    /// A new run with these options. With [`EditStep::Auto`](super::EditStep::Auto) and `is_dry_run`, the steps are not searched for.
     ///
     /// # Errors
     /// A run of this name in the folder, and the errors of [`DirectionJob::from_settings`].
