@@ -110,3 +110,32 @@ impl Bank {
         self.images(i / count, &(place..place + 1), device)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_schedule::Respacing;
+
+    #[test]
+    fn kept_samples_prefer_little_noise_and_are_one_at_least() {
+        let plan = <Plan>::default();
+        let diffusion = plan.process.diffusion(false, &Respacing::All).unwrap();
+        let uniforms: Vec<f64> = (0..4000).map(|i| (f64::from(i) + 0.5) / 4000.0).collect();
+        let below_half = |power: f64| {
+            let keep = KeepPlan {
+                power,
+                ..KeepPlan::default()
+            };
+            let kept = KeptLevels::new(&keep, 8, &diffusion).unwrap();
+            assert_eq!(kept.count(), 2);
+            let levels = kept.draw(&uniforms);
+            let low = levels.iter().filter(|level| level.step.unwrap() < 500);
+            low.count() as f64 / 4000.0
+        };
+        // The share of the weights (T - t)^power of the lower half: 1/2, 3/4 and 7/8.
+        for (power, share) in [(0.0, 0.5), (1.0, 0.75), (2.0, 0.875)] {
+            assert!((below_half(power) - share).abs() < 2e-3, "{power}");
+        }
+        assert_eq!(kept_count(&KeepPlan::default(), 1), 1);
+    }
+}

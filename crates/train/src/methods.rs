@@ -204,3 +204,41 @@ impl Networks<'_> {
         Ok(no_grad(|| student.predict(xt, &times))?.detach())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_schedule::Respacing;
+
+    fn methods(change: impl FnOnce(&mut Plan)) -> (Methods, Diffusion) {
+        let mut plan = <Plan>::default();
+        change(&mut plan);
+        let diffusion = plan.process.diffusion(false, &Respacing::All).unwrap();
+        (Methods::new(&plan, &diffusion), diffusion)
+    }
+
+    #[test]
+    fn dogfit_guides_the_steps_below_its_cut_off_from_its_start_on() {
+        let (methods, diffusion) = methods(|plan| {
+            (plan.loss.dogfit.weight, plan.loss.dogfit.start) = (1.5, 4);
+        });
+        // 749 / 999 is below 0.75 and 750 / 999 is above.
+        let levels = diffusion.levels(&[999, 0, 750, 749]).unwrap();
+        assert_eq!(methods.guided_rows(4, &levels), [1, 3]);
+        assert!(methods.guided_rows(3, &levels).is_empty());
+    }
+
+    #[test]
+    fn a_level_between_steps_has_the_nearest_step() {
+        let (methods, diffusion) = methods(|_| {});
+        for step in [0, 1, 500, 998, 999] {
+            let known = diffusion.levels(&[step]).unwrap()[0];
+            for factor in [1.0, 1.0 + 1e-4, 1.0 - 1e-4] {
+                let level = Level::of_sigma(known.sigma() * factor);
+                assert_eq!(methods.step(&level), step, "{factor}");
+            }
+        }
+        assert_eq!(methods.step(&Level::of_sigma(1e-9)), 0);
+        assert_eq!(methods.step(&Level::of_sigma(1e9)), 999);
+    }
+}

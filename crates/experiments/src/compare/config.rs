@@ -87,7 +87,7 @@ impl Comparison {
             None if !Path::new(name).is_file() => {
                 let known: Vec<&str> = COMPARISONS.names().collect();
                 return Err(Error::Usage(format!(
-                    "{name}: expected a TOML file or one of {}{}",
+                    "{name}: there is no such file; expected a TOML file or one of {}{}",
                     known.join(", "),
                     sdft_files::did_you_mean(name, known.iter().copied())
                 )));
