@@ -2,7 +2,7 @@
 
 use sdft_imaging::{Image, ImageSpec, Rgb8};
 
-use crate::Result;
+use crate::{Latents, Result};
 
 /// A numbered list of images of one form. Reading an image twice returns the same samples.
 pub trait ImageSource: Send + Sync {
@@ -48,6 +48,17 @@ pub trait ImageSource: Send + Sync {
     /// The names of the classes; none for images without classes.
     fn classes(&self) -> &[String] {
         &[]
+    }
+
+    /// The latents of the images, which batches then consist of; `None` for batches of images.
+    fn latents(&self) -> Option<&Latents> {
+        None
+    }
+
+    /// The shape of an image in a batch, `[C, H, W]`: that of its latents, if there are any.
+    fn shape(&self) -> [usize; 3] {
+        self.latents()
+            .map_or_else(|| self.spec().shape(), Latents::shape)
     }
 
     /// The name of an image: its path relative to the folder with `/` separators, or `digits/0123` or `emoji/1f600`; empty if `index` is out of range.
