@@ -196,7 +196,7 @@ fn block(case: &Case) -> Result<Run> {
             let block = ResBlock::load(&Scope::root(&params), &config)?;
             let emb = formula(&[batch, emb], 2)?;
             (
-                Box::new(move |x| block.forward(x, &emb, None)),
+                Box::new(move |x| block.forward(x, Some(&emb), None)),
                 [batch, c_in, side, side],
             )
         }
