@@ -18,7 +18,7 @@ pub struct Inferred {
     pub scaling_is_usual: bool,
 }
 
-/// Infers the configuration of the tensors of a file, which have diffusers' names.
+/// Infers the configuration of the tensors of a file, which have diffusers' names. It is not checked: [`AutoencoderConfig::check`].
 ///
 /// # Errors
 /// A tensor that every autoencoder has and that is missing, or shapes that contradict each other.
@@ -109,10 +109,9 @@ pub fn infer(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Inferred, ConfigEr
             encoded,
         ));
     }
-    config.check()?;
     let is_kl = matches!(config, AutoencoderConfig::Kl(_));
     Ok(Inferred {
-        scaling_is_usual: is_kl && config.factor() == 8 && latent_channels == 4,
+        scaling_is_usual: is_kl && levels == 4 && latent_channels == 4,
         config,
     })
 }

@@ -21,7 +21,7 @@ pub(crate) struct Siblings {
     pub(crate) scheduler: Option<Settings>,
 }
 
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 const INDEX: &str = "model_index.json";
 const SCHEDULER: &str = "scheduler_config.json";
 
@@ -102,7 +102,7 @@ fn next_to(folder: &Path) -> PathBuf {
 /// The largest file that is read.
 const MOST: u64 = 1 << 20;
 
-fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {
+pub(crate) fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {
     let problem = |problem: String| ModelError::Problem {
         path: path.to_owned(),
         problem,
@@ -155,6 +155,31 @@ pub fn folder_weights(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
         }),
         (found, _) => Ok(found),
     }
+}
+
+/// The file of an autoencoder's weights: the path itself, or the one in a folder or in the part of a pipeline's folder that has it.
+pub(crate) fn autoencoder_weights(path: &Path) -> Result<PathBuf, ModelError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let inside = match path.join(INDEX).is_file() {
+        true => &["vae", "vqvae"][..],
+        false => &[""],
+    };
+    let mut all = inside
+        .iter()
+        .flat_map(|inside| WEIGHTS.map(|name| path.join(inside).join(name)));
+    all.find(|path| path.is_file())
+        .ok_or_else(|| ModelError::Problem {
+            path: path.to_owned(),
+            problem: match inside {
+                [""] => format!("expected an autoencoder, found a folder without {}", WEIGHTS[0]),
+                _ => format!(
+                    "expected a pipeline with an autoencoder, found no weights in its folder vae or vqvae ({})",
+                    WEIGHTS.join(", ")
+                ),
+            },
+        })
 }
 
 /// The file of the weights: the path itself, or the one in a folder.

@@ -1,5 +1,6 @@
 //! The contents of a file of a network.
 
+use crate::autoencoder::{Found, is_autoencoder};
 use crate::error::ModelError;
 use crate::folder::weights_of;
 use crate::known::SMALLEST_KNOWN;
@@ -7,6 +8,7 @@ use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::Resolved;
 use crate::{LoadOptions, notes};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{NonFinite, Summary, sha256_weights};
 use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
@@ -19,6 +21,8 @@ pub struct Inspected {
     pub summary: Summary,
     /// The network, or why it is not recognised.
     pub resolved: Result<Resolved, ModelError>,
+    /// The configuration of an autoencoder, and the setting that loading it needs in addition; `None` for other files.
+    pub autoencoder: Option<(AutoencoderConfig, Option<String>)>,
     /// The tensors that do not fit the network, if there are any.
     pub misfit: Option<Mismatch>,
     /// Notes for the user about how it was read.
@@ -38,6 +42,15 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         true => Some(sha256_weights(path)?),
         false => None,
     };
+    let autoencoder = match is_autoencoder(&shapes, &summary.metadata) {
+        true => Some(Found::file(
+            path,
+            shapes.clone(),
+            &summary.metadata,
+            &options.given,
+        )?),
+        false => None,
+    };
     let opened = Opened::file(path, shapes, sha256)?;
     let resolved = opened.resolve(&summary.metadata, options);
     let misfit = resolved
@@ -48,9 +61,17 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
     if let Ok(resolved) = &resolved {
         notes.extend(notes::assumed(resolved, false));
     }
+    let (autoencoder, misfit) = match autoencoder {
+        None => (None, misfit),
+        Some(found) => {
+            notes.extend(found.notes);
+            (Some((found.config, found.ask)), found.misfit)
+        }
+    };
     Ok(Inspected {
         summary,
         resolved,
+        autoencoder,
         misfit,
         notes,
     })

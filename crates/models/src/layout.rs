@@ -19,7 +19,7 @@ pub(crate) enum Layout {
 }
 
 /// The embedding of time, under its name in each layout.
-const MARKS: &[&str] = &[ADM_MARK, UNET2D_MARK, EDM_MARK];
+pub(crate) const MARKS: &[&str] = &[ADM_MARK, UNET2D_MARK, EDM_MARK];
 const ADM_MARK: &str = "time_embed.0.weight";
 const UNET2D_MARK: &str = "time_embedding.linear_1.weight";
 const EDM_MARK: &str = "map_layer0.weight";

@@ -28,6 +28,10 @@
 pub use crate::{
     adapt::{Adapted, Frozen, Target, adapt},
     architecture::{Architecture, ArchitectureError},
+    autoencoder::{
+        AutoencoderOptions, LoadedAutoencoder, load_autoencoder, load_autoencoder_bytes,
+        save_autoencoder,
+    },
     classes::Classes,
     convert::{convert_file, convert_to_diffusers},
     error::ModelError,
@@ -45,6 +49,7 @@ pub use crate::{
 
 mod adapt;
 mod architecture;
+mod autoencoder;
 mod classes;
 mod convert;
 mod error;

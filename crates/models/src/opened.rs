@@ -1,5 +1,6 @@
 //! A file or its listing, with everything that determines its network.
 
+use crate::autoencoder::is_autoencoder;
 use crate::error::ModelError;
 use crate::folder::Siblings;
 use crate::layout::{EDM_PREFIX, Layout, Shapes};
@@ -72,6 +73,11 @@ impl Opened {
         {
             return Err(self.problem(
                 "expected a network, found an adapter; give the model that it was trained on, and this file with --adapter",
+            ));
+        }
+        if is_autoencoder(&self.shapes, metadata) {
+            return Err(self.problem(
+                "expected a diffusion model, found an autoencoder, the first stage of one; give the model that works on its latents",
             ));
         }
         let seen = Seen {

@@ -1,12 +1,12 @@
 //! The architecture and the process of a file, and how each field is known.
 
 pub(crate) use adm::hints;
+pub(crate) use fields::Fields;
 
 use crate::error::{ModelError, brief};
 use crate::folder::Siblings;
 use crate::layout::{Layout, Shapes};
 use crate::{Architecture, Classes, LoadOptions};
-use fields::Fields;
 use sdft_adm::{EncoderConfig, Origin, Pool};
 use sdft_diffusion::{CLASSES_KEY, IMAGE_KEY, MODEL_KEY, Process};
 use sdft_imaging::ImageSpec;
