@@ -7,6 +7,7 @@ use crate::layout::{EDM_PREFIX, Layout, Shapes};
 use crate::resolve::{Resolved, Seen, resolve};
 use crate::{LoadOptions, notes};
 use sdft_adm::Encoder;
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{Summary, removed_prefix};
 use sdft_diffusion::KIND_KEY;
 use sdft_files::sha256_bytes;
@@ -65,6 +66,7 @@ impl Opened {
     pub(crate) fn resolve(
         &self,
         metadata: &BTreeMap<String, String>,
+        autoencoder: Option<&AutoencoderConfig>,
         options: &LoadOptions,
     ) -> Result<Resolved, ModelError> {
         if metadata
@@ -87,6 +89,7 @@ impl Opened {
             metadata,
             sha256: self.weights_sha256.as_deref(),
             siblings: &self.siblings,
+            autoencoder,
         };
         resolve(&seen, options)
     }
@@ -123,7 +126,6 @@ impl Opened {
             let expected = removed_prefix(EDM_PREFIX);
             all.retain(|note| *note != expected);
         }
-        all.extend(notes::latents(summary));
         all.extend(notes::diffusers(&self.siblings));
         all
     }

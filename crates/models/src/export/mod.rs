@@ -50,6 +50,7 @@ pub fn write_diffusers(
         image,
         classes,
         provenance,
+        ..
     } = *network;
     let (mut config, tensors) = written(architecture, params).map_err(|e| match e {
         NoEqual::Architecture(e) => no_equal(e),
@@ -63,7 +64,7 @@ pub fn write_diffusers(
             false => SampleSize::Sides([height, width]),
         });
     }
-    let metadata = form_metadata(architecture, image, classes)?;
+    let metadata = form_metadata(network)?;
     let parts = Parts {
         scheduler: scheduler_config(process, architecture.learns_variance())?,
         metadata: weights_metadata(metadata, provenance),
