@@ -39,6 +39,7 @@ pub fn convert_file(
     )?;
     let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
     let mut notes = opened.notes(&state.summary);
+    let mut found = None;
     let mut all = match opened.resolve(state.metadata(), options) {
         Ok(resolved) if resolved.pool.is_none() && opened.misfit(&resolved).is_none() => {
             opened.refuse_to_guess(&resolved)?;
@@ -49,6 +50,7 @@ pub fn convert_file(
                 ..NetworkFile::new(&resolved.architecture, &resolved.process)
             })?;
             metadata.extend(assumed(&resolved));
+            found = Some(resolved);
             metadata
         }
         Ok(_) => {
@@ -61,7 +63,7 @@ pub fn convert_file(
             BTreeMap::new()
         }
     };
-    let resolved = !all.is_empty();
+    let resolved = found.is_some();
     for (key, value) in state.metadata() {
         // A field that was assumed before may be known now.
         if !(resolved && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
@@ -70,10 +72,7 @@ pub fn convert_file(
     }
     let made = provenance(input, opened.sha256(), options);
     all.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
-    let entries = match resolved {
-        true => opened.layout.named(state.into_map()),
-        false => state.into_map(),
-    };
+    let entries = opened.tensors(found.as_ref(), state.into_map())?;
     if dtype == Some(DType::F16) {
         check_range(output, &entries)?;
     }

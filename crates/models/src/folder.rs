@@ -142,7 +142,7 @@ pub fn folder_weights(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
     if let Some(index) = &index {
         check_pipeline(index)?;
     }
-    let inside = ["unet", ""].into_iter();
+    let inside = ["unet", "transformer", ""].into_iter();
     let mut all = inside.flat_map(|inside| WEIGHTS.map(|name| folder.join(inside).join(name)));
     match (all.find(|path| path.is_file()), index) {
         (None, Some(_)) => Err(ModelError::Problem {
@@ -165,7 +165,7 @@ pub(crate) fn weights_of(path: &Path) -> Result<PathBuf, ModelError> {
     folder_weights(path)?.ok_or_else(|| ModelError::Problem {
         path: path.to_owned(),
         problem: format!(
-            "expected a file of weights, found a folder without {} in it or in unet",
+            "expected a file of weights, found a folder without {} in it, in unet or in transformer",
             WEIGHTS[0]
         ),
     })

@@ -7,6 +7,7 @@ use crate::{Architecture, ArchitectureError, NetworkFile};
 use candle_core::{DType, Tensor};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::{PROVENANCE_PREFIX, Process};
+use sdft_dit::DitConfig;
 use sdft_files::{parent_of, rename_synced, sync_dir, temporary_path, write_atomic};
 use sdft_nn::Params;
 use sdft_unet2d::{SampleSize, Unet2dConfig};
@@ -23,7 +24,8 @@ const VERSION: &str = "0.42.1";
 /// Writes a folder that diffusers' `DDPMPipeline.from_pretrained` loads: `model_index.json`, `unet/` and `scheduler/`. The pipeline computes
 /// the same images from the same noise. Returns notes for the user.
 ///
-/// An ADM network becomes the `UNet2DModel` that equals it. The weights are f32 if `dtype` is `None`; the metadata of their file keeps the
+/// An ADM network becomes the `UNet2DModel` that equals it. A DiT becomes a `DiTTransformer2DModel` in `transformer/`, without a
+/// `model_index.json`: diffusers' pipeline of it needs an autoencoder. The weights are f32 if `dtype` is `None`; the metadata of their file keeps the
 /// names of the classes and the form of the images. The folder appears complete or not at all; an older folder of a pipeline is replaced.
 ///
 /// # Errors
@@ -51,12 +53,14 @@ pub fn write_diffusers(
         classes,
         provenance,
     } = *network;
-    let (mut config, tensors) = written(architecture, params).map_err(|e| match e {
+    let (mut network, tensors) = written(architecture, params).map_err(|e| match e {
         NoEqual::Architecture(e) => no_equal(e),
         NoEqual::Tensor(e) => ModelError::Tensor(e),
     })?;
     let size = image.map(|image| [image.height, image.width]);
-    if let Some([height, width]) = size.filter(|size| config.sides() != Some(*size)) {
+    if let (OfDiffusers::Unet2d(config), Some([height, width])) = (&mut network, size)
+        && config.sides() != size
+    {
         // A pipeline makes images of this size.
         config.sample_size = Some(match height == width {
             true => SampleSize::Side(height),
@@ -68,12 +72,12 @@ pub fn write_diffusers(
         scheduler: scheduler_config(process, architecture.learns_variance())?,
         metadata: weights_metadata(metadata, provenance),
         dtype: dtype.unwrap_or(DType::F32),
-        config,
+        network,
         tensors,
     };
     if folder.exists() && !is_replaceable(folder) {
         return Err(problem(
-            "expected a new folder, or one with a model_index.json, found another file or folder; choose another name".into(),
+            "expected a new folder, or one with a model_index.json or transformer/config.json, found another file or folder; choose another name".into(),
         ));
     }
     let io = |action: &str, path: &Path, e: io::Error| ModelError::Problem {
@@ -93,6 +97,20 @@ pub fn write_diffusers(
     }
     placed?;
     let mut notes = Vec::new();
+    if let Architecture::Dit(config) = architecture {
+        notes.push(
+            "transformer/ is loaded by DiTTransformer2DModel.from_pretrained; there is no model_index.json, because diffusers' pipeline of it \
+             needs an autoencoder"
+                .to_owned(),
+        );
+        if config.shared_embedder {
+            notes.push(format!(
+                "the embedder of time and class is written {} times, once for each block, because diffusers' blocks have their own",
+                config.num_layers
+            ));
+        }
+        return Ok(notes);
+    }
     if architecture.n_classes() > 0 {
         notes.push(
             "DDPMPipeline does not pass labels; call the UNet2DModel with class_labels".to_owned(),
@@ -137,14 +155,43 @@ impl From<candle_core::Error> for NoEqual {
     }
 }
 
-/// The equal `UNet2DModel` and its weights.
+/// A network of diffusers.
+enum OfDiffusers {
+    Unet2d(Unet2dConfig),
+    Dit(DitConfig),
+}
+
+impl OfDiffusers {
+    /// Its folder in a pipeline.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Unet2d(_) => "unet",
+            Self::Dit(_) => "transformer",
+        }
+    }
+
+    /// Its `config.json`.
+    fn fields(&self) -> Result<Map<String, Value>, ArchitectureError> {
+        match self {
+            Self::Unet2d(config) => {
+                let mut fields = Architecture::Unet2d(config.clone()).fields();
+                fields.insert("_class_name".to_owned(), "UNet2DModel".into());
+                Ok(fields)
+            }
+            Self::Dit(config) => Ok(config.to_diffusers()?),
+        }
+    }
+}
+
+/// The equal network and its weights.
 fn written(
     architecture: &Architecture,
     params: &Params,
-) -> Result<(Unet2dConfig, Vec<(String, Tensor)>), NoEqual> {
+) -> Result<(OfDiffusers, Vec<(String, Tensor)>), NoEqual> {
     let config = equal(architecture)?;
     let tensors = match architecture {
         Architecture::Adm(config) => adm::tensors(config, params)?,
+        Architecture::Dit(config) => config.diffusers_tensors(params.iter()),
         _ => {
             let all = params.iter();
             let all = all.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
@@ -154,8 +201,8 @@ fn written(
     Ok((config, tensors))
 }
 
-/// The equal `UNet2DModel`.
-fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError> {
+/// The equal network.
+fn equal(architecture: &Architecture) -> Result<OfDiffusers, ArchitectureError> {
     if let Some(rank) = architecture.time_adapter_rank() {
         return Err(ArchitectureError {
             field: "time_adapter_rank".to_owned(),
@@ -165,8 +212,12 @@ fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError>
         });
     }
     match architecture {
-        Architecture::Unet2d(config) => Ok(config.clone()),
-        Architecture::Adm(config) => adm::config(config),
+        Architecture::Unet2d(config) => Ok(OfDiffusers::Unet2d(config.clone())),
+        Architecture::Adm(config) => adm::config(config).map(OfDiffusers::Unet2d),
+        Architecture::Dit(config) => {
+            let equal = OfDiffusers::Dit(config.clone());
+            equal.fields().map(|_| equal)
+        }
         Architecture::AdmEdm(_) | Architecture::Edm(_) => Err(ArchitectureError {
             field: "precond".to_owned(),
             problem: "expected a network that is called with steps, found EDM's preconditioning"
@@ -175,15 +226,16 @@ fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError>
     }
 }
 
-/// Whether a folder may be replaced: it is empty, or the folder of a pipeline.
+/// Whether a folder may be replaced: it is empty, or one that [`write_diffusers`] writes.
 fn is_replaceable(folder: &Path) -> bool {
+    let known = ["model_index.json", "transformer/config.json"];
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    folder.is_dir() && (folder.join("model_index.json").is_file() || is_empty())
+    folder.is_dir() && (known.iter().any(|name| folder.join(name).is_file()) || is_empty())
 }
 
 /// The contents of a folder.
 struct Parts {
-    config: Unet2dConfig,
+    network: OfDiffusers,
     tensors: Vec<(String, Tensor)>,
     scheduler: Map<String, Value>,
     /// Metadata of the file of weights.
@@ -206,12 +258,15 @@ fn weights_metadata(
 
 /// Writes the files.
 fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
-    let (unet, sampling) = (folder.join("unet"), folder.join("scheduler"));
+    let (own, sampling) = (
+        folder.join(parts.network.folder()),
+        folder.join("scheduler"),
+    );
     let failed = |path: &Path, e: io::Error| ModelError::Problem {
         path: path.to_owned(),
         problem: format!("cannot be written: {e}"),
     };
-    for inside in [folder, &unet, &sampling] {
+    for inside in [folder, &own, &sampling] {
         fs::create_dir(inside).map_err(|e| failed(inside, e))?;
     }
     let write = |path: &Path, settings: Value| {
@@ -221,12 +276,14 @@ fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
     };
     let entries = parts.tensors.iter();
     let entries = entries.map(|(name, tensor)| (name.as_str(), tensor));
-    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    let weights = own.join("diffusion_pytorch_model.safetensors");
     write_safetensors(&weights, entries, &parts.metadata, Some(parts.dtype))?;
-    let mut fields = Architecture::Unet2d(parts.config.clone()).fields();
-    fields.insert("_class_name".to_owned(), "UNet2DModel".into());
+    let mut fields = parts.network.fields().map_err(|e| ModelError::Problem {
+        path: own.clone(),
+        problem: e.to_string(),
+    })?;
     fields.insert("_diffusers_version".to_owned(), VERSION.into());
-    write(&unet.join("config.json"), Value::Object(fields))?;
+    write(&own.join("config.json"), Value::Object(fields))?;
     let class = parts
         .scheduler
         .get("_class_name")
@@ -242,14 +299,16 @@ fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
         &sampling.join("scheduler_config.json"),
         Value::Object(fields),
     )?;
-    let index = json!({
-        "_class_name": pipeline,
-        "_diffusers_version": VERSION,
-        "scheduler": ["diffusers", class],
-        "unet": ["diffusers", "UNet2DModel"],
-    });
-    write(&folder.join("model_index.json"), index)?;
-    for inside in [&unet, &sampling, folder] {
+    if let OfDiffusers::Unet2d(_) = parts.network {
+        let index = json!({
+            "_class_name": pipeline,
+            "_diffusers_version": VERSION,
+            "scheduler": ["diffusers", class],
+            "unet": ["diffusers", "UNet2DModel"],
+        });
+        write(&folder.join("model_index.json"), index)?;
+    }
+    for inside in [&own, &sampling, folder] {
         sync_dir(inside).map_err(|e| failed(inside, e))?;
     }
     Ok(())
