@@ -43,6 +43,7 @@ pub fn convert_file(
     )?;
     let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
     let mut notes = opened.notes(&state.summary);
+    let mut found = None;
     let stated = Stated::of(&opened, state.metadata(), &state.summary)?;
     let autoencoder = stated.load(&opened, options)?;
     let record = autoencoder.as_ref().map(|stage| &stage.record);
@@ -58,6 +59,7 @@ pub fn convert_file(
                 ..NetworkFile::new(&resolved.architecture, &resolved.process)
             })?;
             metadata.extend(assumed(&resolved));
+            found = Some(resolved);
             metadata
         }
         Ok(_) => {
@@ -70,7 +72,7 @@ pub fn convert_file(
             BTreeMap::new()
         }
     };
-    let resolved = !all.is_empty();
+    let resolved = found.is_some();
     for (key, value) in state.metadata() {
         // A field that was assumed before may be known now.
         if !(resolved && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
@@ -79,10 +81,7 @@ pub fn convert_file(
     }
     let made = provenance(input, opened.sha256(), options);
     all.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
-    let entries = match resolved {
-        true => opened.layout.named(state.into_map()),
-        false => state.into_map(),
-    };
+    let entries = opened.tensors(found.as_ref(), state.into_map())?;
     if dtype == Some(DType::F16) {
         check_range(output, &entries)?;
     }
@@ -153,7 +152,13 @@ pub fn convert_to_diffusers(
         provenance: &provenance,
         ..model.file()
     };
-    let mut notes = write_diffusers(folder, &network, &model.params, dtype)?;
+    let mut notes = write_diffusers(
+        folder,
+        &network,
+        &model.params,
+        model.autoencoder.as_deref(),
+        dtype,
+    )?;
     notes.splice(0..0, model.notes);
     Ok(notes)
 }

@@ -286,7 +286,7 @@ fn fitted(opened: &Opened, state: StateDict, resolved: &Resolved) -> Result<Para
     let checked = resolved.architecture.check();
     checked.map_err(|e| opened.problem(e.to_string()))?;
     let specs = specs(resolved).map_err(|e| opened.problem(e.to_string()))?;
-    let tensors = opened.layout.named(state.into_map());
+    let tensors = opened.tensors(Some(resolved), state.into_map())?;
     Params::fit(&specs, tensors.into_iter().collect()).map_err(|mismatch| {
         let mut hints = match resolved.architecture.adm() {
             Some(config) => hints(config, &opened.shapes),

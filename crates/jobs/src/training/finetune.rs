@@ -494,13 +494,14 @@ pub(super) fn reload_source(
 }
 
 /// The fields of an architecture that follow from the images.
-pub(super) const FITTED: [&str; 6] = [
+pub(super) const FITTED: [&str; 7] = [
     "in_channels",
     "out_channels",
     "num_classes",
     "num_class_embeds",
     "img_channels",
     "label_dim",
+    "num_embeds_ada_norm",
 ];
 
 /// The weights that training starts from, and the method.

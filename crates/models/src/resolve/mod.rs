@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 mod adm;
+mod dit;
 mod edm;
 mod fields;
 mod process;
@@ -64,6 +65,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) layout: Layout,
     /// Names and shapes as the networks here have them.
     pub(crate) shapes: &'a Shapes,
+    /// The shape of a DiT's positions, which are constants.
+    pub(crate) positions: Option<&'a [usize]>,
     pub(crate) metadata: &'a BTreeMap<String, String>,
     /// The file's hash, if it was computed.
     pub(crate) sha256: Option<&'a str>,
@@ -177,6 +180,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
             Layout::Adm => "adm",
             Layout::Unet2d => "unet2d",
             Layout::Edm => "edm",
+            Layout::Dit => "dit",
         };
         if name != found {
             return Err(ModelError::Conflict {
@@ -191,6 +195,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         Layout::Adm => adm::find(seen, &given)?,
         Layout::Unet2d => unet2d::find(seen, &given)?,
         Layout::Edm => edm::find(seen, &given)?,
+        Layout::Dit => dit::find(seen, &given)?,
     };
     let (mut process, process_origins) = process::find(seen, options, &found)?;
     // Latents have no range. diffusers' schedulers state themselves what they clamp.
