@@ -6,6 +6,9 @@
 import sys
 from pathlib import Path
 
+# Next to this file is one that is called like the library.
+sys.path.pop(0)
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel, LDMPipeline, UNet2DModel, VQModel
 from safetensors.torch import save_file

@@ -1,7 +1,8 @@
 //! How files and plans name an autoencoder.
 
 use crate::AutoencoderConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 /// The autoencoder in whose latents a network works, as the metadata of the network's file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,8 +32,21 @@ pub struct AutoencoderFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sha256: String,
     /// Its architecture, set when it is read.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "without_nulls"
+    )]
     pub config: Option<AutoencoderConfig>,
+}
+
+/// The fields of a configuration without those that are null, which TOML does not have. Their default is null.
+fn without_nulls<S: Serializer>(
+    config: &Option<AutoencoderConfig>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let fields = config.iter().flat_map(AutoencoderConfig::fields);
+    let fields: Map<String, Value> = fields.filter(|(_, value)| !value.is_null()).collect();
+    fields.serialize(serializer)
 }
 
 impl AutoencoderFile {
@@ -51,5 +65,29 @@ impl AutoencoderFile {
             sha256: self.sha256.clone(),
             config: self.config.clone()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AutoencoderKlConfig, VqModelConfig};
+
+    #[test]
+    fn an_autoencoder_of_a_plan_comes_back_from_toml() {
+        for config in [
+            AutoencoderConfig::from(AutoencoderKlConfig::default()),
+            VqModelConfig::default().into(),
+        ] {
+            let file = AutoencoderFile {
+                path: "a".to_owned(),
+                sha256: "b".to_owned(),
+                config: Some(config),
+            };
+            let text = toml::to_string(&file).unwrap();
+            assert_eq!(toml::from_str::<AutoencoderFile>(&text).unwrap(), file);
+        }
+        let short: AutoencoderFile = toml::from_str("path = \"a\"").unwrap();
+        assert_eq!((short.path.as_str(), short.record()), ("a", None));
     }
 }
