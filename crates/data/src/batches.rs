@@ -7,7 +7,7 @@ use sdft_imaging::{Depth, Image, ImageSpec, Samples};
 use sdft_noise::{Draw, Purpose};
 
 use crate::{
-    DataError, ImageSource, Item, Latents, Order, Place, Result,
+    DataError, ImageSource, Item, Order, Place, Result,
     augment::{AugmentPlan, apply},
 };
 
@@ -103,7 +103,7 @@ impl Batches {
                 found: augment.edm.to_string(),
             });
         }
-        if source.latents().is_some() {
+        if source.latent_shape().is_some() {
             check_latents(&augment)?;
         }
         Ok(Self {
@@ -179,8 +179,13 @@ impl Batches {
     /// Writes image `index`, augmented as sample `g` of the run, to `out`.
     fn sample(&self, index: usize, g: u64, out: &mut [f32]) -> Result<Besides> {
         let address = |purpose| Draw::new(self.seed, purpose, 0, g);
-        if let Some(latents) = self.source.latents() {
-            return self.latent_sample(latents, index, g, out);
+        if self.source.latent_shape().is_some() {
+            let (mirrored, draw) = (self.is_flipped(g), address(Purpose::Latent));
+            let mask = self.source.draw_latents(index, mirrored, &draw, out)?;
+            return Ok(Besides {
+                mask,
+                augment: None,
+            });
         }
         let place = address(Purpose::Crop);
         let place = Place {
@@ -227,24 +232,6 @@ impl Batches {
     /// Whether sample `g` of the run is mirrored left to right.
     fn is_flipped(&self, g: u64) -> bool {
         self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, g).below(0, 2) == 1
-    }
-
-    /// Writes the latents of image `index` as sample `g` of the run to `out`.
-    fn latent_sample(
-        &self,
-        latents: &Latents,
-        index: usize,
-        g: u64,
-        out: &mut [f32],
-    ) -> Result<Besides> {
-        let mirrored = self.is_flipped(g);
-        let draw = Draw::new(self.seed, Purpose::Latent, 0, g);
-        latents.draw(index, mirrored, &draw, out)?;
-        let mask = latents.mask(index, mirrored);
-        Ok(Besides {
-            mask,
-            augment: None,
-        })
     }
 
     /// Checks that an image and its mask have the source's form.

@@ -82,7 +82,7 @@ fn key_of(image: &Image, spec: &ImageSpec) -> RecordKey {
 
 /// The latents of all images of a source.
 #[derive(Debug)]
-pub struct Latents {
+struct Latents {
     file: LatentFile,
     images: Vec<Entry>,
 }
@@ -97,8 +97,7 @@ struct Entry {
 
 impl Latents {
     /// The shape of an image's latents, `[C, H, W]`.
-    #[must_use]
-    pub fn shape(&self) -> [usize; 3] {
+    fn shape(&self) -> [usize; 3] {
         self.file.shape
     }
 
@@ -106,13 +105,7 @@ impl Latents {
     ///
     /// # Errors
     /// The file cannot be read any more.
-    pub(crate) fn draw(
-        &self,
-        index: usize,
-        mirrored: bool,
-        draw: &Draw,
-        out: &mut [f32],
-    ) -> Result<()> {
+    fn draw(&self, index: usize, mirrored: bool, draw: &Draw, out: &mut [f32]) -> Result<()> {
         let entry = self.images.get(index);
         let key = entry.map(|entry| entry.keys[usize::from(mirrored)]);
         let found = key.map(|key| self.file.get(&key)).transpose()?.flatten();
@@ -128,7 +121,7 @@ impl Latents {
     }
 
     /// How much each latent of image `index` counts in the loss, `[H, W]`; `None` if all count.
-    pub(crate) fn mask(&self, index: usize, mirrored: bool) -> Option<Vec<f32>> {
+    fn mask(&self, index: usize, mirrored: bool) -> Option<Vec<f32>> {
         let mut mask = self.images.get(index)?.mask.clone()?;
         if mirrored {
             let rows = mask.chunks_exact_mut(self.shape()[2]);
@@ -237,8 +230,19 @@ impl ImageSource for WithLatents {
         self.images.id(index)
     }
 
-    fn latents(&self) -> Option<&Latents> {
-        Some(&self.latents)
+    fn latent_shape(&self) -> Option<[usize; 3]> {
+        Some(self.latents.shape())
+    }
+
+    fn draw_latents(
+        &self,
+        index: usize,
+        mirrored: bool,
+        draw: &Draw,
+        out: &mut [f32],
+    ) -> Result<Option<Vec<f32>>> {
+        self.latents.draw(index, mirrored, draw, out)?;
+        Ok(self.latents.mask(index, mirrored))
     }
 }
 

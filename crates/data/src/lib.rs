@@ -67,7 +67,7 @@ pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
-pub use latents::{LatentFile, Latents, Moments, WithLatents};
+pub use latents::{LatentFile, Moments, WithLatents};
 pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;
 pub use prefetch::Prefetcher;

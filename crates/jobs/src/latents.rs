@@ -3,13 +3,63 @@
 use crate::cache::CacheLocation;
 use crate::context::Context;
 use crate::error::{Error, Result, usage};
+use crate::model::load_autoencoder;
+use crate::training::make_absolute;
 use candle_core::Tensor;
-use sdft_autoencoder::Space;
+use sdft_autoencoder::{AutoencoderFile, Space};
 use sdft_data::{ImageSource, LatentFile, Moments, WithLatents};
 use sdft_imaging::Image;
-use sdft_models::{LoadedAutoencoder, state_shape};
+use sdft_models::{LoadedAutoencoder, save_autoencoder, state_shape};
 use sdft_train::{Precision, to_tensor};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The autoencoder of a plan: its copy in the folder of the run, or the file that the plan names. The plan gets its hash and architecture.
+///
+/// # Errors
+/// It cannot be read, or is another one than the run began with.
+pub(crate) fn reload_autoencoder(
+    file: &mut AutoencoderFile,
+    root: Option<&Path>,
+    context: &mut Context<'_>,
+) -> Result<Arc<LoadedAutoencoder>> {
+    let record = file.record();
+    let copy = root
+        .zip(record)
+        .map(|(root, record)| root.join(record.file_name()));
+    let loaded = match copy.filter(|copy| copy.is_file()) {
+        Some(copy) => load_autoencoder(&copy.display().to_string())?,
+        None => {
+            make_absolute(&mut file.path);
+            load_autoencoder(&file.path)?
+        }
+    };
+    context.notes(&loaded.notes);
+    let found = &loaded.record.sha256;
+    if !file.sha256.is_empty() && file.sha256 != *found {
+        return Err(usage(format!(
+            "autoencoder: {} has changed since the run began: its SHA-256 was {}, now it is {found}",
+            loaded.path.display(),
+            file.sha256
+        )));
+    }
+    *file = AutoencoderFile::new(std::mem::take(&mut file.path), &loaded.record);
+    Ok(loaded)
+}
+
+/// Copies an autoencoder into the folder of a run, unless it is there, and returns its path.
+///
+/// # Errors
+/// The file system fails.
+pub(crate) fn keep_autoencoder(root: &Path, autoencoder: &LoadedAutoencoder) -> Result<PathBuf> {
+    let LoadedAutoencoder { record, params, .. } = autoencoder;
+    let path = root.join(record.file_name());
+    if !path.exists() {
+        save_autoencoder(&path, &record.config, params, &BTreeMap::new(), None)?;
+    }
+    Ok(path)
+}
 
 /// Images with their latents, those of the mirrored images included if `flip`. Latents that the user's cache lacks are computed.
 ///

@@ -13,7 +13,7 @@ use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
-use crate::latents::with_latents;
+use crate::latents::{keep_autoencoder, reload_autoencoder, with_latents};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, load_autoencoder, load_source,
     source_options,
@@ -27,7 +27,6 @@ use sdft_features::InceptionResize;
 use sdft_imaging::{Depth, ImageSpec};
 use sdft_models::{
     Adapted, LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, convert_to_diffusers,
-    save_autoencoder,
 };
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set_all};
@@ -35,7 +34,6 @@ use sdft_train::{
     ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, SampleJudge, Setup,
     run,
 };
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -421,26 +419,7 @@ pub(super) fn autoencoder_of(
     let Some(file) = &mut plan.model.autoencoder else {
         return Ok(None);
     };
-    let copy = root
-        .zip(file.record())
-        .map(|(root, record)| root.join(record.file_name()));
-    let loaded = match copy.filter(|copy| copy.is_file()) {
-        Some(copy) => load_autoencoder(&copy.display().to_string())?,
-        None => {
-            make_absolute(&mut file.path);
-            load_autoencoder(&file.path)?
-        }
-    };
-    context.notes(&loaded.notes);
-    let found = &loaded.record.sha256;
-    if !file.sha256.is_empty() && file.sha256 != *found {
-        return Err(usage(format!(
-            "model.autoencoder: {} has changed since the run began: its SHA-256 was {}, now it is {found}",
-            loaded.path.display(),
-            file.sha256
-        )));
-    }
-    *file = AutoencoderFile::new(std::mem::take(&mut file.path), &loaded.record);
+    let loaded = reload_autoencoder(file, root, context)?;
     plan.process.unbounded |= plan.process.sampling.is_none();
     Ok(Some(loaded))
 }
@@ -455,11 +434,7 @@ fn kept_space(
     context: &mut Context<'_>,
 ) -> Result<Space> {
     let record = autoencoder.record.clone();
-    let path = folder.root().join(record.file_name());
-    if !path.exists() {
-        let (config, params) = (&record.config, &autoencoder.params);
-        save_autoencoder(&path, config, params, &BTreeMap::new(), None)?;
-    }
+    let path = keep_autoencoder(folder.root(), autoencoder)?;
     let runtime = context.runtime(plan.steps.precision);
     Ok(Space::opened(image, record.config, move || {
         let path = path.display().to_string();
