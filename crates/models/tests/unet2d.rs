@@ -208,8 +208,9 @@ fn pipelines_of_other_networks_are_refused_by_name() {
             "UNet2DConditionModel",
             "_class_name",
         ),
-        ("LDMPipeline", "UNet2DModel", "_class_name"),
+        ("ScoreSdeVePipeline", "UNet2DModel", "_class_name"),
         ("DDPMPipeline", "UNet2DConditionModel", "unet"),
+        ("LDMPipeline", "UNet2DConditionModel", "unet"),
     ] {
         folder.says("model_index.json", &index(class, unet));
         // The network alone is part of the pipeline all the same.
@@ -222,6 +223,10 @@ fn pipelines_of_other_networks_are_refused_by_name() {
             );
         }
     }
+    // Its autoencoder is missing.
+    folder.says("model_index.json", &index("LDMPipeline", "UNet2DModel"));
+    let error = load_network(&folder.path(""), &LoadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("vqvae/config.json"), "{error}");
     folder.says("model_index.json", &index("DDPMPipeline", "UNet2DModel"));
     std::fs::remove_file(folder.weights()).unwrap();
     let error = load_network(&folder.path(""), &LoadOptions::default()).unwrap_err();

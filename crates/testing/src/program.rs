@@ -30,6 +30,11 @@ impl Workspace {
         self.dir.path().join(name)
     }
 
+    /// The user's cache folder of the program.
+    pub fn cache(&self) -> &Path {
+        self.cache.path()
+    }
+
     /// Writes a file and the folders above it, and returns its path.
     ///
     /// # Panics

@@ -68,7 +68,9 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
     let ask = [(HEADS, ASK_HEADS), (SIZE, ASK_SIZE)]
         .into_iter()
         .find(|(field, _)| is_official && fields.is_assumed(field));
+    let is_ours = seen.metadata.contains_key(MODEL_KEY);
     let config = DitConfig::from_json(&fields.all).map_err(|e| seen.bad_model(cut(e, MOST)))?;
+    let channels = config.in_channels;
     let architecture = Architecture::Dit(config);
     Ok(Found {
         usual: match is_shared {
@@ -79,7 +81,13 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
         pool: None,
         origins: fields.origins,
         ask_process: is_official.then_some(ASK_PROCESS),
-        ask: ask.map(|(_, text)| text.to_owned()),
+        ask: match ask {
+            Some((_, text)) => Some(text.to_owned()),
+            None if !is_ours && channels == LATENT_CHANNELS && seen.autoencoder.is_none() => {
+                Some(ASK_AUTOENCODER.to_owned())
+            }
+            None => None,
+        },
     })
 }
 
@@ -88,6 +96,13 @@ fn product(fields: &Map<String, Value>) -> Option<u64> {
     let number = |field| fields.get(field).and_then(Value::as_u64);
     number(HEADS)?.checked_mul(number(HEAD_DIM)?)
 }
+
+/// Channels of the latents of the public DiTs.
+const LATENT_CHANNELS: usize = 4;
+
+const ASK_AUTOENCODER: &str = "the file does not say what it works on; public DiTs of 4 channels make latents of Stable Diffusion's autoencoder, which must be \
+given
+  --autoencoder sd-vae-ft-ema, or the file or folder of another autoencoder";
 
 const ASK_HEADS: &str = "the file does not show the number of attention heads, and its width is not that of DiT-S, B, L or XL; it must be given
   --set model.num_attention_heads=HEADS";
