@@ -39,6 +39,7 @@ mod entries;
 mod error;
 mod examination;
 mod folder;
+mod held_out;
 mod inventory;
 mod joined;
 mod masks;
@@ -62,6 +63,7 @@ pub use emoji::{
 };
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
+pub use held_out::held_out;
 pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
 pub use options::{ClassesFrom, FolderOptions, Pages};
