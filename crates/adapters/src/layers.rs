@@ -18,7 +18,12 @@ const ATTENTION: [&str; 7] = [
 const NORMS: [&str; 3] = ["norm", "group_norm", "norm2"];
 
 /// The tables and layers that embed classes.
-const CLASSES: [&str; 3] = ["label_emb", "class_embedding", "map_label"];
+const CLASSES: [&str; 4] = [
+    "label_emb",
+    "class_embedding",
+    "map_label",
+    "embedding_table",
+];
 
 /// The prefix of names in peft's files.
 const PEFT: &str = "base_model.model.";
@@ -94,15 +99,22 @@ pub(crate) const GAMMA: &str = ".gamma";
 /// The layer whose weight this is, if LoRA can change it: a linear layer or a convolution.
 fn layer(spec: &ParamSpec) -> Option<&str> {
     let layer = spec.name.strip_suffix(".weight")?;
-    let is_table = matches("label_emb", layer) || matches("class_embedding", layer);
+    let tables = ["label_emb", "class_embedding", "embedding_table"];
+    let is_table = tables.iter().any(|table| matches(table, layer));
     (spec.shape.len() > 1 && !is_table).then_some(layer)
 }
 
 /// The patterns of [`ATTENTION`] that match a layer.
 pub(crate) fn default_targets(specs: &[ParamSpec]) -> Vec<String> {
+    let names: BTreeSet<&str> = specs.iter().filter_map(layer).collect();
+    // Outside of attention, `proj` is another layer: that of patches, or a dense one.
+    let is_attention = |layer: &str| match layer.strip_suffix("proj") {
+        Some(block) if !layer.ends_with("_proj") => names.contains(format!("{block}qkv").as_str()),
+        _ => true,
+    };
     let found = |pattern: &&str| {
-        let mut layers = specs.iter().filter_map(layer);
-        layers.any(|layer| matches(pattern, layer))
+        let mut layers = names.iter();
+        layers.any(|layer| matches(pattern, layer) && is_attention(layer))
     };
     let found = ATTENTION.iter().copied().filter(found);
     found.map(str::to_owned).collect()
@@ -189,17 +201,18 @@ fn time_aware(specs: &[ParamSpec]) -> Changes {
     trained.fold(Changes::default(), Changes::with_whole)
 }
 
-/// Whether the output of this layer is added to the input of a block: the last convolution of a residual block, or the last projection of
-/// attention.
+/// Whether the output of this layer is added to the input of a block: the last convolution of a residual block, the last projection of
+/// attention, or the last dense layer of a transformer block.
 fn ends_branch(layer: &str, layers: &BTreeSet<&str>) -> bool {
     let after = |own: &str, other: &str| {
         let block = layer.strip_suffix(own);
         block.is_some_and(|block| layers.contains(format!("{block}{other}").as_str()))
     };
     layers.contains(layer)
-        && (["out_layers.3", "proj_out", "proj", "to_out.0"]
+        && (["out_layers.3", "proj_out", "to_out.0", "ff.net.2"]
             .iter()
             .any(|end| matches(end, layer))
+            || after(".proj", ".qkv")
             || after(".conv2", ".conv1")
             || after(".conv1", ".conv0"))
 }
@@ -285,7 +298,31 @@ mod tests {
                 "attn.to_out.0.gamma",
             ]
         );
-        // EDM's blocks count from 0.
+        // A DiT's blocks end in attention and in a dense layer; its patches are no block.
+        let dit = specs(&[
+            ("pos_embed.proj.weight", &[8, 4, 2, 2]),
+            ("b.norm1.emb.class_embedder.embedding_table.weight", &[3, 8]),
+            ("b.attn1.to_out.0.weight", &[8, 8]),
+            ("b.ff.net.0.proj.weight", &[32, 8]),
+            ("b.ff.net.2.weight", &[8, 32]),
+        ]);
+        let changes = Changes::of(&config, &dit).unwrap();
+        let names: Vec<&str> = changes.trained.iter().map(|s| s.name.as_str()).collect();
+        let expected = [
+            "b.norm1.emb.class_embedder.embedding_table.weight",
+            "b.attn1.to_out.0.gamma",
+            "b.ff.net.2.gamma",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(default_targets(&dit), ["to_out.0"]);
+        // EDM's blocks count from 0, and its attention ends in `proj`.
+        let attention = specs(&[
+            ("b.qkv.weight", &[24, 8, 1, 1]),
+            ("b.proj.weight", &[8, 8, 1, 1]),
+        ]);
+        assert_eq!(default_targets(&attention), ["qkv", "proj"]);
+        let changes = Changes::of(&config, &attention).unwrap();
+        assert_eq!(changes.trained[0].name, "b.proj.gamma");
         let edm = specs(&[
             ("b.conv0.weight", &[4, 4, 3, 3]),
             ("b.conv1.weight", &[4, 4, 3, 3]),

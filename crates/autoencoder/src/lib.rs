@@ -39,6 +39,8 @@ pub use crate::{
     infer::{Inferred, infer},
     moments::Moments,
     names::{current_names, is_compvis},
+    record::{AutoencoderFile, AutoencoderRecord},
+    space::Space,
     tiles::MOST_PIXELS,
 };
 pub use sdft_nn::Cost;
@@ -54,4 +56,6 @@ mod infer;
 mod moments;
 mod names;
 mod read;
+mod record;
+mod space;
 mod tiles;

@@ -27,10 +27,11 @@
 pub use crate::{
     backward::backward,
     ops::{
-        add, add_per_channel, add_scaled, affine, attention, average_pool_2x, concat, conv2d,
-        conv2d_padded, dropout, embedding, flatten_space, group_norm, heads_apart, join_rows,
-        linear, norm_act, pointwise, pool, relu, resample_filter_down, resample_filter_up,
-        separable, silu, to_dtype, to_nchw, unflatten_space, upsample_nearest_2x,
+        add, add_gated, add_per_channel, add_scaled, affine, attention, average_pool_2x, concat,
+        conv2d, conv2d_padded, dropout, embedding, flatten_space, gelu, group_norm, heads_apart,
+        join_rows, linear, norm_act, pointwise, pool, relu, resample_filter_down,
+        resample_filter_up, separable, silu, to_dtype, to_nchw, token_norm, unflatten_space,
+        unpatchify, upsample_nearest_2x,
     },
     recompute::recompute,
     tape::{no_grad, taped},

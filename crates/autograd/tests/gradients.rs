@@ -5,9 +5,10 @@ mod differences;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
-    add, add_scaled, affine, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
-    heads_apart, join_rows, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
-    silu, taped, upsample_nearest_2x,
+    add, add_gated, add_scaled, affine, attention, average_pool_2x, backward, concat, conv2d,
+    conv2d_padded, gelu, heads_apart, join_rows, linear, norm_act, pool, relu,
+    resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
+    upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -83,6 +84,24 @@ fn operations_have_exact_gradients() {
             });
         }
     }
+}
+
+#[test]
+fn operations_on_tokens_have_exact_gradients() {
+    check(&[wave(&[2, 6, 5], 0.4)], |t| gelu(&t[0]));
+    // More tokens than are normalised together, more channels than are summed at once, and parts that are not read.
+    for (c, n, parts, first) in [(6, 5, 2, 0), (40, 3, 6, 3), (4, 70, 3, 1)] {
+        let (x, e) = (wave(&[2, c, n], 0.1), wave(&[2, parts * c], 0.5));
+        check(&[x.clone(), e.clone()], |t| {
+            token_norm(&t[0], &t[1], first, 1e-3)
+        });
+        check(&[x, wave(&[2, c, n], 1.1), e], |t| {
+            add_gated(&t[0], &t[1], &t[2], first)
+        });
+    }
+    check(&[wave(&[2, 4 * 3, 6], 0.2)], |t| {
+        unpatchify(&t[0], 2, [2, 3])
+    });
 }
 
 #[test]

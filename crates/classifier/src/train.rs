@@ -4,9 +4,10 @@ use crate::accuracy::{Accuracy, HeldOut};
 use crate::plan::ClassifierPlan;
 use candle_core::{Device, Tensor};
 use sdft_adm::{Encoder, EncoderConfig, is_removed_by_norm};
+use sdft_autoencoder::AutoencoderFile;
 use sdft_autograd::backward;
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined, held_out};
-use sdft_diffusion::Diffusion;
+use sdft_diffusion::{AUTOENCODER_KEY, Diffusion};
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
@@ -97,7 +98,12 @@ pub fn train_classifier(
         counts.map(|n| held_out(n, share));
     let held_out = if share > 0.0 {
         let indices = [held_source.as_slice(), held_target.as_slice()];
-        Some(HeldOut::new([&*source, &*target], indices, &device)?)
+        Some(HeldOut::new(
+            [&*source, &*target],
+            indices,
+            plan.seed,
+            &device,
+        )?)
     } else {
         None
     };
@@ -297,11 +303,13 @@ impl Task for Classifying<'_> {
             ("seed", plan.seed.to_string()),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
         ]);
-        model_metadata(
-            self.config.net.metadata("classifier"),
-            &plan.process,
-            &facts,
-        )
+        let mut network = self.config.net.metadata("classifier");
+        if let Some(record) = plan.autoencoder.as_ref().and_then(AutoencoderFile::record) {
+            let record = serde_json::to_string(&record)
+                .map_err(|e| TrainError::Evaluation(e.to_string()))?;
+            network.insert(AUTOENCODER_KEY.to_owned(), record);
+        }
+        model_metadata(network, &plan.process, &facts)
     }
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {

@@ -1,4 +1,4 @@
-//! Networks of diffusers and of EDM in every command.
+//! Networks of diffusers and of EDM, and DiT, in every command.
 #![cfg(unix)]
 
 mod common;
@@ -36,6 +36,20 @@ model_channels = 8
 channel_mult = [1, 2]
 num_blocks = 1
 attn_resolutions = [8]
+"#;
+
+/// A small DiT of the digits, with patches of 4x4 pixels.
+const DIT: &str = r#"
+[model]
+architecture = "dit"
+sample_size = 16
+in_channels = 3
+out_channels = 6
+patch_size = 4
+num_attention_heads = 2
+attention_head_dim = 16
+num_layers = 2
+shared_embedder = true
 "#;
 
 /// Arguments of a short run.
@@ -133,6 +147,11 @@ fn an_edm_network_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
     killed_and_resumed_equals_undisturbed(EDM, &[]);
 }
 
+#[test]
+fn a_dit_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
+    killed_and_resumed_equals_undisturbed(DIT, &[]);
+}
+
 /// DogFit, Diff-Tuning, DDPM-PA, L2-SP, EWC and ANT's noise at once, next to SDFT.
 const METHODS: [&str; 22] = [
     "--set",
@@ -174,6 +193,16 @@ fn every_method_fine_tunes_an_edm_network_and_a_killed_run_equals_an_undisturbed
 fn a_lora_is_trained_and_a_killed_run_equals_an_undisturbed_one() {
     let lora = ["--set", "adapter.kind=lora", "--set", "adapter.rank=2"];
     killed_and_resumed_equals_undisturbed(UNET2D, &lora);
+    killed_and_resumed_equals_undisturbed(DIT, &lora);
+}
+
+#[test]
+fn the_scales_and_biases_of_a_dit_are_trained() {
+    let place = place_with_source(DIT);
+    let difffit = ["--source", "runs/source", "--method", "sdft"];
+    let kind = ["--set", "adapter.kind=difffit", "--name", "difffit"];
+    place.run(&[&RUN[..], &difffit, &kind].concat()).ok();
+    assert!(place.path("runs/difffit/adapter.safetensors").is_file());
 }
 
 #[test]
@@ -256,8 +285,8 @@ fn draw_inputs(place: &Workspace) {
 }
 
 #[test]
-fn networks_of_both_kinds_are_sampled_by_every_sampler() {
-    for (settings, usual) in [(UNET2D, "ddim"), (EDM, "heun")] {
+fn networks_of_all_kinds_are_sampled_by_every_sampler() {
+    for (settings, usual) in [(UNET2D, "ddim"), (EDM, "heun"), (DIT, "ddim")] {
         let place = place_with_source(settings);
         let seen = place.run(&["inspect", "runs/source"]).ok();
         assert!(!seen.out.contains("note:"), "{}", seen.out);
@@ -294,8 +323,8 @@ fn networks_of_both_kinds_are_sampled_by_every_sampler() {
 
 #[test]
 fn images_are_translated_by_every_method_and_between_networks_of_any_kind() {
-    let (unet2d, edm) = (place_with_source(UNET2D), place_with_source(EDM));
-    for (place, other) in [(&unet2d, &edm), (&edm, &unet2d)] {
+    let [unet2d, edm, dit] = [UNET2D, EDM, DIT].map(place_with_source);
+    for (place, other) in [(&unet2d, &edm), (&edm, &dit), (&dit, &unet2d)] {
         draw_inputs(place);
         let classifier = ["--config", "digits-classifier", "--model", "runs/source"];
         place.run(&[&CLASSIFIER[..], &classifier].concat()).ok();
@@ -321,8 +350,8 @@ fn images_are_translated_by_every_method_and_between_networks_of_any_kind() {
 }
 
 #[test]
-fn images_are_edited_on_networks_of_both_kinds() {
-    for settings in [UNET2D, EDM] {
+fn images_are_edited_on_networks_of_all_kinds() {
+    for settings in [UNET2D, EDM, DIT] {
         let place = place_with_source(settings);
         draw_inputs(&place);
         let train = [

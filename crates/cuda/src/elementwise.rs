@@ -6,7 +6,7 @@ use candle_core::{CudaStorage, Layout, Result, Shape, bail};
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
-/// `silu` or `relu`.
+/// `silu`, `relu` or `gelu`.
 ///
 /// # Errors
 /// A device error.
@@ -50,7 +50,7 @@ pub fn add_scaled(a: Input<'_>, b: Input<'_>, factor: f64) -> Result<(CudaStorag
     pair("add_scaled", a, b, Some(factor))
 }
 
-/// `add`, `mul`, `silu_grad` or `relu_grad` of two tensors of one layout; the result has the type of the first.
+/// `add`, `mul`, `silu_grad`, `relu_grad` or `gelu_grad` of two tensors of one layout; the result has the type of the first.
 ///
 /// # Errors
 /// Layouts that differ, or a device error.

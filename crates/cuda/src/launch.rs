@@ -25,6 +25,7 @@ pub(crate) enum File {
     Optim,
     Resample,
     Rows,
+    Token,
 }
 
 const COMMON: &str = include_str!("kernels/common.cuh");
@@ -41,6 +42,7 @@ impl File {
             Self::Optim => include_str!("kernels/optim.cu"),
             Self::Resample => include_str!("kernels/resample.cu"),
             Self::Rows => include_str!("kernels/rows.cu"),
+            Self::Token => include_str!("kernels/token.cu"),
         }
     }
 }

@@ -36,6 +36,7 @@ pub use crate::{
     noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
     optim::{Decision, Rule, Settings, Step, Table, blend},
+    token::{Tokens, add_gated, add_gated_gradient, token_norm, token_norm_gradient},
 };
 
 mod device;
@@ -66,3 +67,5 @@ mod optim;
 mod part;
 #[cfg(any(feature = "cuda", test))]
 mod ptx_cache;
+#[cfg(feature = "cuda")]
+mod token;

@@ -42,6 +42,8 @@ pub struct Diffusion {
     pub time: TimeUnit,
     /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
     pub continuous: Option<EdmProcess>,
+    /// Whether the states have no range; see [`Process::unbounded`](crate::Process::unbounded).
+    pub unbounded: bool,
     /// How diffusers' schedulers sample; `None` samples as guided-diffusion does.
     pub sampling: Option<Sampling>,
 }
@@ -73,7 +75,8 @@ pub struct Reverse {
 /// Whether a predicted clean image is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clip {
-    /// Clamped as [`Diffusion::sampling`] specifies, otherwise to [-1, 1], the default of every sampling script.
+    /// Clamped as [`Diffusion::sampling`] specifies, otherwise to [-1, 1], the default of every sampling script, unless the states are
+    /// [unbounded](Diffusion::unbounded).
     Yes,
     /// Left as predicted, for inversion and for the variational term.
     No,
@@ -87,6 +90,7 @@ impl Diffusion {
             variance,
             time: TimeUnit::Steps,
             continuous: None,
+            unbounded: false,
             sampling: None,
         }
     }

@@ -94,6 +94,46 @@ pub fn silu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
     )
 }
 
+/// GELU by its approximation with tanh.
+///
+/// Source: PyTorch `gelu(approximate="tanh")`.
+/// ```text
+/// x sigmoid(2 u)        u = sqrt(2 / pi) (x + 0.044715 x^3)
+/// ```
+pub fn gelu<T: Real>(x: &[T]) -> Vec<T> {
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * gelu_gate(x).0,
+    )
+}
+
+/// The gradient of [`gelu`].
+pub fn gelu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
+    let one = T::from_f64(1.0);
+    zip(
+        x,
+        dy,
+        #[inline(always)]
+        |x, dy| {
+            let (s, slope) = gelu_gate(x);
+            dy * s * (one + x * (one - s) * slope)
+        },
+    )
+}
+
+/// `sigmoid(2 u)`, and the derivative of `2 u`.
+#[inline(always)]
+fn gelu_gate<T: Real>(x: T) -> (T, T) {
+    const LINEAR: f64 = 2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+    const CUBIC: f64 = LINEAR * 0.044715;
+    let square = x * x;
+    let s = (x * (T::from_f64(LINEAR) + square * T::from_f64(CUBIC))).sigmoid();
+    let slope = T::from_f64(LINEAR) + square * T::from_f64(3.0 * CUBIC);
+    (s, slope)
+}
+
 fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) -> Vec<T> {
     assert_eq!(a.len(), b.len(), "sizes do not fit");
     let simd = Choice::get().simd;

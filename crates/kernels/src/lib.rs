@@ -27,7 +27,9 @@ pub use crate::{
     conv::{
         ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
     },
-    elementwise::{add, add_scaled, mul, relu, relu_gradient, scale, silu, silu_gradient},
+    elementwise::{
+        add, add_scaled, gelu, gelu_gradient, mul, relu, relu_gradient, scale, silu, silu_gradient,
+    },
     error::Error,
     filter::{FilterShape, filter_down, filter_up},
     measure::measure_flops,
@@ -36,6 +38,7 @@ pub use crate::{
     pool::{PoolKind, PoolShape, pool, pool_gradient},
     real::Real,
     resample::{pool_2x, pool_2x_gradient, upsample_2x},
+    token::{TokenShape, add_gated, add_gated_gradient, token_norm, token_norm_gradient},
 };
 
 mod attention;
@@ -54,4 +57,5 @@ mod real;
 mod resample;
 mod shared_mut;
 mod simd;
+mod token;
 mod workspace;

@@ -5,6 +5,7 @@ use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_diffusion::{
     ComputeMode, Network, PRECOND_KEY, Precond, Preconditioned, PredictionType, Trainable,
 };
+use sdft_dit::{Dit, DitConfig, TrainableDit};
 use sdft_edm::{DhariwalConfig, EdmConfig, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
 use sdft_nn::{Cost, ParamSource, ParamSpec, Params};
 use sdft_unet2d::{TrainableUnet2d, Unet2d, Unet2dConfig};
@@ -28,6 +29,8 @@ pub enum Architecture {
     Unet2d(Unet2dConfig),
     /// NVlabs/edm's networks.
     Edm(EdmConfig),
+    /// DiT, the diffusion transformer of facebookresearch/DiT and diffusers.
+    Dit(DitConfig),
 }
 
 /// The field of ADM's preconditioning, and its only value.
@@ -59,6 +62,12 @@ impl From<EdmConfig> for Architecture {
     }
 }
 
+impl From<DitConfig> for Architecture {
+    fn from(config: DitConfig) -> Self {
+        Self::Dit(config)
+    }
+}
+
 /// A field that keeps a network from being built or trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("model.{field}: {problem}")]
@@ -87,6 +96,15 @@ impl From<sdft_unet2d::ConfigError> for ArchitectureError {
     }
 }
 
+impl From<sdft_dit::ConfigError> for ArchitectureError {
+    fn from(error: sdft_dit::ConfigError) -> Self {
+        Self {
+            problem: format!("expected {}, found {}", error.expected, error.found),
+            field: error.field,
+        }
+    }
+}
+
 impl From<sdft_edm::ConfigError> for ArchitectureError {
     fn from(error: sdft_edm::ConfigError) -> Self {
         Self {
@@ -100,14 +118,15 @@ impl Architecture {
     /// The key that names the architecture among the fields of its configuration.
     pub const TAG: &'static str = "architecture";
     /// The names of all architectures.
-    pub const NAMES: [&'static str; 3] = ["adm", "unet2d", "edm"];
+    pub const NAMES: [&'static str; 4] = ["adm", "unet2d", "edm", "dit"];
 
-    /// The name of the architecture: `adm`, `unet2d` or `edm`.
+    /// The name of the architecture: `adm`, `unet2d`, `edm` or `dit`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Adm(_) | Self::AdmEdm(_) => "adm",
             Self::Unet2d(_) => "unet2d",
             Self::Edm(_) => "edm",
+            Self::Dit(_) => "dit",
         }
     }
 
@@ -121,6 +140,7 @@ impl Architecture {
                 ModelConfig::SongUNet(_) => "SongUNet (EDM)",
                 ModelConfig::DhariwalUNet(_) => "DhariwalUNet (EDM)",
             },
+            Self::Dit(_) => "DiT",
         }
     }
 
@@ -128,14 +148,14 @@ impl Architecture {
     pub fn adm(&self) -> Option<&AdmConfig> {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => Some(config),
-            Self::Unet2d(_) | Self::Edm(_) => None,
+            Self::Unet2d(_) | Self::Edm(_) | Self::Dit(_) => None,
         }
     }
 
     /// The preconditioning of an EDM network, which is called with noise levels instead of steps.
     pub fn precond(&self) -> Option<Precond> {
         match self {
-            Self::Adm(_) | Self::Unet2d(_) => None,
+            Self::Adm(_) | Self::Unet2d(_) | Self::Dit(_) => None,
             Self::AdmEdm(_) => Some(Precond::CONSISTENCY_ADM),
             Self::Edm(config) => Some(config.precond),
         }
@@ -147,6 +167,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => serde_json::to_value(config),
             Self::Unet2d(config) => serde_json::to_value(config),
             Self::Edm(config) => serde_json::to_value(config),
+            Self::Dit(config) => serde_json::to_value(config),
         };
         let mut fields = match value {
             Ok(Value::Object(fields)) => fields,
@@ -168,6 +189,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => Unet::specs(config),
             Self::Unet2d(config) => Unet2d::specs(config),
             Self::Edm(config) => EdmNet::specs(config),
+            Self::Dit(config) => Dit::specs(config),
         }
     }
 
@@ -211,6 +233,11 @@ impl Architecture {
             Self::Edm(config) => {
                 Box::new(EdmNet::load(source, config)?.with_compute_dtype(compute_dtype))
             }
+            Self::Dit(config) => Box::new(
+                Dit::load(source, config)?
+                    .with_prediction_type(prediction_type)
+                    .with_compute_dtype(compute_dtype),
+            ),
         })
     }
 
@@ -236,6 +263,9 @@ impl Architecture {
                 Box::new(TrainableUnet2d::new(params, config, prediction_type, mode)?)
             }
             Self::Edm(config) => Box::new(TrainableEdm::new(params, config, mode)?),
+            Self::Dit(config) => {
+                Box::new(TrainableDit::new(params, config, prediction_type, mode)?)
+            }
         })
     }
 
@@ -262,6 +292,7 @@ impl Architecture {
             }
             Self::Unet2d(config) => Ok(config.validate()?),
             Self::Edm(config) => Ok(config.validate()?),
+            Self::Dit(config) => Ok(config.validate()?),
         }
     }
 
@@ -275,6 +306,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => Ok(config.check_trainable()?),
             Self::Unet2d(config) => Ok(config.check_trainable()?),
             Self::Edm(config) => Ok(config.check_trainable()?),
+            Self::Dit(config) => Ok(config.check_trainable()?),
         }
     }
 
@@ -293,6 +325,7 @@ impl Architecture {
                 config.img_resolution,
                 config.img_resolution,
             ],
+            Self::Dit(config) => [config.in_channels, config.sample_size, config.sample_size],
         }
     }
 
@@ -313,6 +346,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.out_channels,
             Self::Unet2d(config) => config.out_channels,
             Self::Edm(config) => config.img_channels,
+            Self::Dit(config) => config.out_channels,
         }
     }
 
@@ -321,12 +355,14 @@ impl Architecture {
         self.out_channels() == 2 * self.in_channels()
     }
 
-    /// Number of classes of a class-conditional network, 0 for none. A null class that is a row of the network's table counts.
+    /// Number of classes of a class-conditional network, 0 for none. A null class that is a row of the network's table counts, but not
+    /// that of a DiT, which always has one.
     pub fn n_classes(&self) -> usize {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => config.num_classes,
             Self::Unet2d(config) => config.n_classes(),
             Self::Edm(config) => config.label_dim,
+            Self::Dit(config) => config.num_embeds_ada_norm,
         }
     }
 
@@ -337,6 +373,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.dropout = probability,
             Self::Unet2d(config) => config.dropout = probability,
             Self::Edm(config) => config.model.set_dropout(probability),
+            Self::Dit(config) => config.dropout = probability,
         }
         self
     }
@@ -344,7 +381,7 @@ impl Architecture {
     /// Number of augmentation labels that the network takes, 0 for none.
     pub fn augment_dim(&self) -> usize {
         match self {
-            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) => 0,
+            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) | Self::Dit(_) => 0,
             Self::Edm(config) => config.model.augment_dim(),
         }
     }
@@ -354,6 +391,7 @@ impl Architecture {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => config.dropout,
             Self::Unet2d(config) => config.dropout,
+            Self::Dit(config) => config.dropout,
             Self::Edm(EdmConfig {
                 model: ModelConfig::SongUNet(SongUnetConfig { dropout, .. }),
                 ..
@@ -379,6 +417,8 @@ impl Architecture {
                 // Source: NVlabs/edm `GroupNorm`.
                 (channels / 4).clamp(1, 32)
             }
+            // A DiT has no group norm: the largest usual number that divides its width, which is a multiple of 4.
+            Self::Dit(config) => 1 << config.width().trailing_zeros().min(5),
         }
     }
 
@@ -388,6 +428,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.cost(sides),
             Self::Unet2d(config) => config.cost(sides),
             Self::Edm(config) => config.cost(sides),
+            Self::Dit(config) => config.cost(sides),
         }
     }
 
@@ -404,6 +445,7 @@ impl Architecture {
             }
             Self::Unet2d(config) => config.metadata(),
             Self::Edm(config) => config.metadata(),
+            Self::Dit(config) => config.metadata(),
         }
     }
 
@@ -428,6 +470,9 @@ impl Architecture {
                 .map(Self::Unet2d)
                 .map_err(serde_json::Error::custom),
             Some("edm") => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
+            Some("dit") => DitConfig::from_json(&fields)
+                .map(Self::Dit)
+                .map_err(serde_json::Error::custom),
             _ => Err(invalid(Self::TAG, &Self::NAMES.join(", "), name)),
         }
     }

@@ -8,7 +8,11 @@ use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::{ASSUMED_KEY, Resolved};
 use crate::save::network_metadata;
-use crate::{LoadOptions, NetworkFile, load_network, notes, save_network};
+use crate::stage::Stated;
+use crate::{
+    LoadOptions, LoadedAutoencoder, NetworkFile, load_network, notes, save_autoencoder,
+    save_network,
+};
 use candle_core::{DType, Tensor};
 use sdft_adm::Origin;
 use sdft_checkpoint::{ReadOptions, sha256_weights, write_safetensors};
@@ -51,16 +55,23 @@ pub fn convert_file(
     }
     let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
     let mut notes = opened.notes(&state.summary);
-    let mut all = match opened.resolve(state.metadata(), options) {
+    let mut found = None;
+    let stated = Stated::of(&opened, state.metadata(), &state.summary)?;
+    let autoencoder = stated.load(&opened, options)?;
+    let record = autoencoder.as_ref().map(|stage| &stage.record);
+    let config = record.map(|record| &record.config);
+    let mut all = match opened.resolve(state.metadata(), config, options) {
         Ok(resolved) if resolved.pool.is_none() && opened.misfit(&resolved).is_none() => {
             opened.refuse_to_guess(&resolved)?;
             notes.extend(notes::assumed(&resolved, false));
             let mut metadata = network_metadata(&NetworkFile {
                 image: Some(&resolved.image),
+                autoencoder: record,
                 classes: resolved.classes.as_ref(),
                 ..NetworkFile::new(&resolved.architecture, &resolved.process)
             })?;
             metadata.extend(assumed(&resolved));
+            found = Some(resolved);
             metadata
         }
         Ok(_) => {
@@ -73,7 +84,7 @@ pub fn convert_file(
             BTreeMap::new()
         }
     };
-    let resolved = !all.is_empty();
+    let resolved = found.is_some();
     for (key, value) in state.metadata() {
         // A field that was assumed before may be known now.
         if !(resolved && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
@@ -82,16 +93,31 @@ pub fn convert_file(
     }
     let made = provenance(input, opened.sha256(), options);
     all.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
-    let entries = match resolved {
-        true => opened.layout.named(state.into_map()),
-        false => state.into_map(),
-    };
+    let entries = opened.tensors(found.as_ref(), state.into_map())?;
     if dtype == Some(DType::F16) {
         check_range(output, &entries)?;
     }
     let entries = entries.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(output, entries, &all, dtype)?;
+    if let Some(autoencoder) = autoencoder.as_deref().filter(|_| resolved) {
+        notes.extend(keep_autoencoder(output, autoencoder)?);
+    }
     Ok(notes)
+}
+
+/// Writes the autoencoder of a network's file next to it, unless it is there.
+fn keep_autoencoder(
+    output: &Path,
+    autoencoder: &LoadedAutoencoder,
+) -> Result<Option<String>, ModelError> {
+    let LoadedAutoencoder { record, params, .. } = autoencoder;
+    let path = sdft_files::parent_of(output).join(record.file_name());
+    if path.exists() {
+        return Ok(None);
+    }
+    save_autoencoder(&path, &record.config, params, &BTreeMap::new(), None)?;
+    let note = format!("its autoencoder is {}; keep them together", path.display());
+    Ok(Some(note))
 }
 
 /// Writes a network with its adapters merged.
@@ -115,7 +141,11 @@ fn convert_adapted(
         ..model.file()
     };
     save_network(output, &network, &model.params, dtype)?;
-    Ok(model.notes)
+    let mut notes = model.notes;
+    if let Some(autoencoder) = &model.autoencoder {
+        notes.extend(keep_autoencoder(output, autoencoder)?);
+    }
+    Ok(notes)
 }
 
 /// Converts the network in any readable file to a folder that diffusers' `DDPMPipeline.from_pretrained` loads. Returns notes for the user.
@@ -134,7 +164,13 @@ pub fn convert_to_diffusers(
         provenance: &provenance,
         ..model.file()
     };
-    let mut notes = write_diffusers(folder, &network, &model.params, dtype)?;
+    let mut notes = write_diffusers(
+        folder,
+        &network,
+        &model.params,
+        model.autoencoder.as_deref(),
+        dtype,
+    )?;
     notes.splice(0..0, model.notes);
     Ok(notes)
 }

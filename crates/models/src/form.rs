@@ -2,6 +2,7 @@
 
 use crate::error::ModelError;
 use crate::{Architecture, Classes};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_edm::ModelConfig;
 use sdft_imaging::{Depth, ImageSpec};
 
@@ -12,7 +13,8 @@ pub(crate) const MOST_SIDE: usize = 1 << 14;
 const MOST_NAMES: usize = 1 << 16;
 
 impl Architecture {
-    /// Height and width of an image must be multiples of this number, because the network halves them at each level.
+    /// Height and width of an image must be multiples of this number, because the network halves them at each level, or cuts them into
+    /// patches.
     ///
     /// EDM's networks whose filter has an odd number of taps need one pixel more; [`Self::check_size`] checks that.
     pub fn multiple(&self) -> usize {
@@ -25,13 +27,14 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => [config.factor(), 0],
             Self::Unet2d(config) => [config.factor(), 0],
             Self::Edm(config) => config.valid_sides(),
+            Self::Dit(config) => [config.patch_size, 0],
         }
     }
 
     /// Fails unless the network runs at this height and width. Nothing else depends on the size that it was made for.
     ///
     /// # Errors
-    /// Sides that the network cannot halve at each level, with the nearest size that fits.
+    /// Sides that the network cannot halve at each level or cut into patches, with the nearest size that fits.
     pub fn check_size(&self, [height, width]: [usize; 2]) -> Result<(), ModelError> {
         let multiple = self.valid_sides();
         let fits = |side: usize| {
@@ -47,7 +50,34 @@ impl Architecture {
         }
     }
 
-    /// Height and width of the images that the network was made for.
+    /// As [`Self::check_size`], for the images of a network in the latents of an autoencoder.
+    ///
+    /// # Errors
+    /// As [`Self::check_size`].
+    pub fn check_image_size(
+        &self,
+        [height, width]: [usize; 2],
+        autoencoder: Option<&AutoencoderConfig>,
+    ) -> Result<(), ModelError> {
+        let Some(config) = autoencoder else {
+            return self.check_size([height, width]);
+        };
+        let factor = config.factor();
+        let [multiple, rest] = self.valid_sides();
+        let fits = |side: usize| {
+            side.is_multiple_of(factor) && self.check_size([side / factor; 2]).is_ok()
+        };
+        match fits(height) && fits(width) {
+            true => Ok(()),
+            false => Err(ModelError::Size {
+                height,
+                width,
+                multiple: [multiple * factor, rest * factor],
+            }),
+        }
+    }
+
+    /// Height and width of the images that the network was made for, or of its latents.
     pub fn sides(&self) -> [usize; 2] {
         let [_, height, width] = self.image_shape();
         [height, width]
@@ -60,7 +90,7 @@ impl Architecture {
     }
 
     /// The classes of a network whose file does not name them: numbers. EDM networks that were trained with `label_dropout` have a null
-    /// class. `None` for unconditional networks, and where there are more than 65536 classes.
+    /// class, and so has every DiT. `None` for unconditional networks, and where there are more than 65536 classes.
     pub fn classes(&self) -> Option<Classes> {
         let has_null = match self {
             Self::Edm(config) => match &config.model {
@@ -68,6 +98,7 @@ impl Architecture {
                 ModelConfig::DhariwalUNet(model) => model.label_dropout > 0.0,
             },
             Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) => false,
+            Self::Dit(_) => true,
         };
         let n = self.n_classes();
         (1..=MOST_NAMES)
@@ -86,12 +117,16 @@ impl Architecture {
             Self::Unet2d(config) => {
                 (config.in_channels, config.out_channels) = (channels, outputs);
             }
+            Self::Dit(config) => {
+                (config.in_channels, config.out_channels) = (channels, outputs);
+            }
             Self::Edm(config) => config.img_channels = channels,
         }
         self
     }
 
-    /// The same architecture for these classes; `None` is an unconditional network. The null class of an EDM network takes no row.
+    /// The same architecture for these classes; `None` is an unconditional network. The null class of an EDM network takes no row, and
+    /// that of a DiT is always there.
     #[must_use]
     pub fn with_classes(mut self, classes: Option<&Classes>) -> Self {
         let (names, labels) = classes.map_or((0, 0), |c| (c.names.len(), c.n_labels()));
@@ -99,6 +134,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.num_classes = labels,
             Self::Unet2d(config) => config.num_class_embeds = (labels > 0).then_some(labels),
             Self::Edm(config) => config.label_dim = names,
+            Self::Dit(config) => config.num_embeds_ada_norm = names,
         }
         self
     }
@@ -109,16 +145,19 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.time_adapter_rank,
             Self::Unet2d(config) => config.time_adapter_rank,
             Self::Edm(config) => config.time_adapter_rank,
+            Self::Dit(_) => None,
         }
     }
 
-    /// The same architecture with time-aware adapters of this rank; those that it has are kept.
+    /// The same architecture with time-aware adapters of this rank; those that it has are kept. A DiT has none: all its layers are
+    /// modulated by time.
     #[must_use]
     pub fn with_time_adapter(mut self, rank: usize) -> Self {
         let field = match &mut self {
             Self::Adm(config) | Self::AdmEdm(config) => &mut config.time_adapter_rank,
             Self::Unet2d(config) => &mut config.time_adapter_rank,
             Self::Edm(config) => &mut config.time_adapter_rank,
+            Self::Dit(_) => return self,
         };
         field.get_or_insert(rank);
         self
@@ -128,6 +167,7 @@ impl Architecture {
     pub(crate) fn classes_problem(&self, classes: &Classes) -> Option<String> {
         let (expected, found) = match self {
             Self::Edm(config) => (config.label_dim, classes.names.len()),
+            Self::Dit(config) => (config.num_embeds_ada_norm, classes.names.len()),
             _ => (self.n_classes(), classes.n_labels()),
         };
         classes.problem().or_else(|| {
@@ -137,11 +177,18 @@ impl Architecture {
     }
 
     /// A message about a form of images that does not fit this network.
-    pub(crate) fn image_problem(&self, image: &ImageSpec) -> Option<String> {
-        let channels = self.in_channels();
+    pub(crate) fn image_problem(
+        &self,
+        image: &ImageSpec,
+        autoencoder: Option<&AutoencoderConfig>,
+    ) -> Option<String> {
+        let (channels, whose) = match autoencoder {
+            None => (self.in_channels(), "network"),
+            Some(config) => (config.decoded_channels(), "autoencoder"),
+        };
         if image.channels != channels {
             return Some(format!(
-                "channels: expected {channels}, as the network has, found {}",
+                "channels: expected {channels}, as the {whose} has, found {}",
                 image.channels
             ));
         }
@@ -151,7 +198,7 @@ impl Architecture {
                 "range: expected a number and a larger one, found [{low}, {high}]"
             ));
         }
-        let fits = self.check_size([image.height, image.width]);
+        let fits = self.check_image_size([image.height, image.width], autoencoder);
         fits.err().map(|error| error.to_string())
     }
 }

@@ -19,6 +19,7 @@ impl Architecture {
                 });
             }
             Self::Edm(config) => config.img_resolution = side,
+            Self::Dit(config) => config.sample_size = side,
         }
         self
     }

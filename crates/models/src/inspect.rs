@@ -7,6 +7,7 @@ use crate::known::SMALLEST_KNOWN;
 use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::Resolved;
+use crate::stage::Stated;
 use crate::{LoadOptions, notes};
 use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{NonFinite, Summary, sha256_weights};
@@ -52,12 +53,15 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         false => None,
     };
     let opened = Opened::file(path, shapes, sha256)?;
-    let resolved = opened.resolve(&summary.metadata, options);
+    let stated = Stated::of(&opened, &summary.metadata, &summary)?;
+    let config = stated.config(options);
+    let resolved = opened.resolve(&summary.metadata, config, options);
     let misfit = resolved
         .as_ref()
         .ok()
         .and_then(|found| opened.misfit(found));
     let mut notes = opened.notes(&summary);
+    notes.extend(notes::latents(&stated));
     if let Ok(resolved) = &resolved {
         notes.extend(notes::assumed(resolved, false));
     }

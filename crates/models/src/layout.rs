@@ -1,7 +1,9 @@
 //! The families of names that tensors have, and the names that the networks here give them.
 
+use candle_core::Tensor;
 use sdft_adm::{Encoder, Inferred, Unet, infer};
 use sdft_checkpoint::Wanted;
+use sdft_dit::{OfficialNames, POSITIONS};
 use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
 
@@ -16,17 +18,26 @@ pub(crate) enum Layout {
     Unet2d,
     /// NVlabs/edm's.
     Edm,
+    /// A DiT's, of diffusers or of the official code.
+    Dit,
 }
 
-/// The embedding of time, under its name in each layout.
-pub(crate) const MARKS: &[&str] = &[ADM_MARK, UNET2D_MARK, EDM_MARK];
+/// The embedding of time, or of patches, under its name in each layout.
+pub(crate) const MARKS: &[&str] = &[
+    ADM_MARK,
+    UNET2D_MARK,
+    EDM_MARK,
+    DIT_MARK,
+    OfficialNames::MARK,
+];
 const ADM_MARK: &str = "time_embed.0.weight";
 const UNET2D_MARK: &str = "time_embedding.linear_1.weight";
 const EDM_MARK: &str = "map_layer0.weight";
+const DIT_MARK: &str = "pos_embed.proj.weight";
 /// The prefix of every name in NVlabs/edm's files.
 pub(crate) const EDM_PREFIX: &str = "model.";
 
-/// A U-Net.
+/// A network that makes images.
 pub(crate) const UNET: Wanted = Wanted {
     marks: MARKS,
     fits: |shapes| fits(shapes, Some(false)),
@@ -50,13 +61,15 @@ impl Layout {
             Self::Unet2d
         } else if has(EDM_MARK) || has(&format!("{EDM_PREFIX}{EDM_MARK}")) {
             Self::Edm
+        } else if has(DIT_MARK) || has(OfficialNames::MARK) {
+            Self::Dit
         } else {
             Self::Adm
         }
     }
 
     /// The entries under the names that the network here gives them.
-    pub(crate) fn named<T>(self, entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    pub(crate) fn named<T: Rows>(self, entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
         match self {
             Self::Adm => official(entries),
             Self::Unet2d => renamed(entries, |name| sdft_unet2d::modern_name(&name)),
@@ -64,6 +77,7 @@ impl Layout {
                 true => name,
                 false => format!("{EDM_PREFIX}{name}"),
             }),
+            Self::Dit => dit(entries),
         }
     }
 }
@@ -86,6 +100,13 @@ fn fits(shapes: &Shapes, encoder: Option<bool>) -> bool {
             encoder != Some(true) && parts.iter().all(|name| shapes.contains_key(*name))
         }
         Layout::Edm => encoder != Some(true),
+        Layout::Dit => {
+            let parts = [
+                "transformer_blocks.0.norm1.linear.weight",
+                "proj_out_2.weight",
+            ];
+            encoder != Some(true) && parts.iter().all(|name| shapes.contains_key(*name))
+        }
     }
 }
 
@@ -108,6 +129,61 @@ fn official<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
         Some(leaf) => format!("out.{leaf}"),
         None => name,
     })
+}
+
+/// What has rows: a tensor, or its shape.
+pub(crate) trait Rows: Sized {
+    /// One third of the rows, or `None` if they do not split.
+    fn third(&self, i: usize) -> Option<Self>;
+}
+
+impl Rows for Vec<usize> {
+    fn third(&self, _: usize) -> Option<Self> {
+        let mut shape = self.clone();
+        let rows = shape.first_mut()?;
+        rows.is_multiple_of(3).then(|| *rows /= 3)?;
+        Some(shape)
+    }
+}
+
+impl Rows for Tensor {
+    fn third(&self, i: usize) -> Option<Self> {
+        let rows = *self.dims().first()?;
+        let third = (rows.is_multiple_of(3)).then_some(rows / 3)?;
+        self.narrow(0, i * third, third).ok()?.contiguous().ok()
+    }
+}
+
+/// The entries under the names of diffusers' DiT.
+fn dit<T: Rows>(entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    if !entries.contains_key(OfficialNames::MARK) {
+        return entries;
+    }
+    let mut out = BTreeMap::new();
+    for (name, entry) in entries {
+        match OfficialNames::of(&name) {
+            OfficialNames::One(new) => {
+                out.insert(new, entry);
+            }
+            OfficialNames::Qkv(names) => {
+                let thirds = [0, 1, 2].map(|i| entry.third(i));
+                if thirds.iter().all(Option::is_some) {
+                    out.extend(names.into_iter().zip(thirds.into_iter().flatten()));
+                } else {
+                    out.insert(name, entry);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Takes the positions of a DiT, which are constants, out of the entries of an official file.
+pub(crate) fn take_positions<T>(layout: Layout, entries: &mut BTreeMap<String, T>) -> Option<T> {
+    match layout {
+        Layout::Dit => entries.remove(POSITIONS),
+        Layout::Adm | Layout::Unet2d | Layout::Edm => None,
+    }
 }
 
 /// The entries under other names. Of two that get the same name, the second keeps its own, and is reported as unexpected.

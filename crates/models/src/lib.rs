@@ -40,7 +40,7 @@ pub use crate::{
     inspect::{Inspected, inspect_file, scan_file},
     load::{
         LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_network, load_network_bytes,
-        network_sha256, read_params_bytes,
+        network_sha256, read_params_bytes, state_shape,
     },
     resolve::Resolved,
     save::{NetworkFile, encoder_metadata, form_metadata, network_metadata, save_network},
@@ -66,3 +66,4 @@ mod opened;
 mod resolve;
 mod save;
 mod scheduler;
+mod stage;

@@ -3,10 +3,12 @@
 use crate::autoencoder::is_autoencoder;
 use crate::error::ModelError;
 use crate::folder::Siblings;
-use crate::layout::{EDM_PREFIX, Layout, Shapes};
+use crate::layout::{EDM_PREFIX, Layout, Shapes, take_positions};
 use crate::resolve::{Resolved, Seen, resolve};
-use crate::{LoadOptions, notes};
+use crate::{Architecture, LoadOptions, notes};
+use candle_core::Tensor;
 use sdft_adm::Encoder;
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{Summary, removed_prefix};
 use sdft_diffusion::KIND_KEY;
 use sdft_files::sha256_bytes;
@@ -21,6 +23,8 @@ pub(crate) struct Opened {
     pub(crate) layout: Layout,
     /// Names and shapes as the networks here have them.
     pub(crate) shapes: Shapes,
+    /// The shape of a DiT's positions, which are constants.
+    positions: Option<Vec<usize>>,
     pub(crate) siblings: Siblings,
     /// The hash of the weights, if it was computed.
     weights_sha256: Option<String>,
@@ -37,7 +41,7 @@ impl Opened {
         weights_sha256: Option<String>,
     ) -> Result<Self, ModelError> {
         let siblings = match Layout::of(&shapes) {
-            Layout::Unet2d => Siblings::of(path)?,
+            Layout::Unet2d | Layout::Dit => Siblings::of(path)?,
             Layout::Adm | Layout::Edm => Siblings::default(),
         };
         Ok(Self {
@@ -49,10 +53,12 @@ impl Opened {
     /// Bytes in memory, which have no files next to them.
     pub(crate) fn bytes(path: &Path, shapes: Shapes, weights_sha256: Option<String>) -> Self {
         let layout = Layout::of(&shapes);
+        let mut shapes = layout.named(shapes);
         Self {
             path: path.to_owned(),
             layout,
-            shapes: layout.named(shapes),
+            positions: take_positions(layout, &mut shapes),
+            shapes,
             siblings: Siblings::default(),
             weights_sha256,
         }
@@ -65,6 +71,7 @@ impl Opened {
     pub(crate) fn resolve(
         &self,
         metadata: &BTreeMap<String, String>,
+        autoencoder: Option<&AutoencoderConfig>,
         options: &LoadOptions,
     ) -> Result<Resolved, ModelError> {
         if metadata
@@ -84,11 +91,50 @@ impl Opened {
             path: &self.path,
             layout: self.layout,
             shapes: &self.shapes,
+            positions: self.positions.as_deref(),
             metadata,
             sha256: self.weights_sha256.as_deref(),
             siblings: &self.siblings,
+            autoencoder,
         };
         resolve(&seen, options)
+    }
+
+    /// The tensors of the file under the names that the network here gives them.
+    ///
+    /// # Errors
+    /// Positions of a DiT that are not sines and cosines.
+    pub(crate) fn tensors(
+        &self,
+        resolved: Option<&Resolved>,
+        entries: BTreeMap<String, Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        let Some(resolved) = resolved else {
+            return Ok(entries);
+        };
+        let mut tensors = self.layout.named(entries);
+        if let (Some(found), Architecture::Dit(config)) = (
+            take_positions(self.layout, &mut tensors),
+            &resolved.architecture,
+        ) {
+            let grid = config.sample_size / config.patch_size;
+            let expected = sdft_dit::positions(config.width(), grid, [grid; 2])?;
+            let found = found.to_dtype(candle_core::DType::F32)?;
+            let same = found.dims() == [1, grid * grid, config.width()]
+                && (found.squeeze(0)?.t()? - expected)?
+                    .abs()?
+                    .max_all()?
+                    .to_scalar::<f32>()?
+                    < 1e-2;
+            if !same {
+                return Err(self.problem(format!(
+                    "{}: expected the sines and cosines of {grid}x{grid} positions, found other numbers: they were trained, which this \
+                     network does not do",
+                    sdft_dit::POSITIONS
+                )));
+            }
+        }
+        Ok(tensors)
     }
 
     /// The tensors that do not fit the network; `None` if all fit.
@@ -123,7 +169,6 @@ impl Opened {
             let expected = removed_prefix(EDM_PREFIX);
             all.retain(|note| *note != expected);
         }
-        all.extend(notes::latents(summary));
         all.extend(notes::diffusers(&self.siblings));
         all
     }

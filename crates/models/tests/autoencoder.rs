@@ -62,12 +62,12 @@ fn assert_is_kl(loaded: &LoadedAutoencoder) {
 fn folders_of_new_and_old_names_give_diffusers_numbers() {
     let kl = load("kl", &AutoencoderOptions::default());
     assert_is_kl(&kl);
-    assert_eq!(kl.config.shift_factor(), 0.25);
+    assert_eq!(kl.record.config.shift_factor(), 0.25);
     assert!(kl.notes[0].contains("config.json"), "{:?}", kl.notes);
     let old = load("kl_old", &AutoencoderOptions::default());
     assert_is_kl(&old);
-    assert_eq!(old.config.shift_factor(), 0.0);
-    assert_ne!(old.sha256, kl.sha256);
+    assert_eq!(old.record.config.shift_factor(), 0.0);
+    assert_ne!(old.record.sha256, kl.record.sha256);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_codebook_quantises_and_an_old_config_without_a_factor_does_not_scale() {
     );
     let decoded = autoencoder.decode(&expected("vq.latents")).unwrap();
     assert!(max_abs_diff(&decoded, &expected("vq.decoded")) < 2e-5);
-    assert_eq!(vq.config.scaling_factor(), 1.0);
+    assert_eq!(vq.record.config.scaling_factor(), 1.0);
     let note = vq.notes.iter().find(|note| note.contains("scaling_factor"));
     assert!(
         note.is_some_and(|note| note.contains("1 is taken")),
@@ -96,7 +96,7 @@ fn a_codebook_quantises_and_an_old_config_without_a_factor_does_not_scale() {
         vq.notes
     );
     let scaled = load("vq", &given(json!({ "scaling_factor": 0.2 })));
-    assert_eq!(scaled.config.scaling_factor(), 0.2);
+    assert_eq!(scaled.record.config.scaling_factor(), 0.2);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_file_of_compvis_is_inferred_and_asks_for_its_scaling_factor() {
     let loaded = load("compvis.ckpt", &hidden());
     assert_is_kl(&loaded);
     assert_eq!(
-        loaded.config,
+        loaded.record.config,
         load("kl", &AutoencoderOptions::default()).config_with_size(&loaded)
     );
     let notes = loaded.notes.join("\n");
@@ -130,7 +130,7 @@ trait WithSize {
 
 impl WithSize for LoadedAutoencoder {
     fn config_with_size(&self, other: &LoadedAutoencoder) -> AutoencoderConfig {
-        match (self.config.clone(), &other.config) {
+        match (self.record.config.clone(), &other.record.config) {
             (AutoencoderConfig::Kl(mut config), AutoencoderConfig::Kl(other)) => {
                 config.sample_size = other.sample_size;
                 config.into()
@@ -172,13 +172,13 @@ fn a_saved_autoencoder_is_read_again_from_a_file_and_from_memory() {
     let path = dir.path().join("ours.safetensors");
     let kl = load("kl", &AutoencoderOptions::default());
     let provenance = BTreeMap::from([("run".to_owned(), "r".to_owned())]);
-    save_autoencoder(&path, &kl.config, &kl.params, &provenance, None).unwrap();
+    save_autoencoder(&path, &kl.record.config, &kl.params, &provenance, None).unwrap();
     let again = load_autoencoder(&path, &AutoencoderOptions::default()).unwrap();
-    assert_eq!(again.config, kl.config);
+    assert_eq!(again.record.config, kl.record.config);
     assert_is_kl(&again);
     let bytes = std::fs::read(&path).unwrap();
     let from_memory = load_autoencoder_bytes("ours", &bytes, &AutoencoderOptions::default());
-    assert_eq!(from_memory.unwrap().sha256, again.sha256);
+    assert_eq!(from_memory.unwrap().record.sha256, again.record.sha256);
     let text = error(&path, &given(json!({ "scaling_factor": 0.3 })));
     assert!(
         text.contains("scaling_factor") && text.contains("0.3"),

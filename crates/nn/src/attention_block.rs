@@ -2,13 +2,11 @@
 
 use crate::layers::{GroupNorm, Linear, Pointwise};
 use crate::params::{Init, Scope};
+use crate::qkv::Qkv;
 use crate::time_adapter::TimeAdapter;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{
-    add, affine, attention, flatten_space, join_rows, pointwise, recompute, silu, unflatten_space,
-};
+use sdft_autograd::{add, affine, attention, flatten_space, recompute, silu, unflatten_space};
 use sdft_kernels::{Activation, AttentionOrder};
-use std::sync::OnceLock;
 
 /// The initial weights of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,29 +66,16 @@ pub struct AttentionBlock {
 enum Projection {
     /// By one layer.
     Joint(Pointwise),
-    /// By three layers, computed as one product. It is kept if the weights are frozen.
-    Split([Linear; 3], OnceLock<[Tensor; 2]>),
+    /// By three layers.
+    Split(Qkv),
 }
 
 impl Projection {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (layers, kept) = match self {
-            Self::Joint(layer) => return layer.forward(x),
-            Self::Split(layers, kept) => (layers, kept),
-        };
-        if let Some([weight, bias]) = kept.get() {
-            return pointwise(x, weight, bias);
+        match self {
+            Self::Joint(layer) => layer.forward(x),
+            Self::Split(layers) => layers.forward(x),
         }
-        let [q, k, v] = layers.each_ref().map(Linear::parameters);
-        let weight = join_rows(&[q[0], k[0], v[0]])?;
-        let bias = join_rows(&[q[1], k[1], v[1]])?;
-        let y = pointwise(x, &weight, &bias)?;
-        let mut parameters = [q, k, v].into_iter().flatten();
-        if parameters.all(|parameter| !parameter.track_op()) {
-            // Another thread may have been first, with the same values.
-            let _ = kept.set([weight, bias]);
-        }
-        Ok(y)
     }
 }
 
@@ -147,7 +132,7 @@ impl AttentionBlock {
             ["to_q", "to_k", "to_v"].map(|name| Linear::load(&scope.pp(name), channels, inner));
         Ok(Self {
             norm: norm.map(|norm| norm.with_eps(config.eps)),
-            projection: Projection::Split([q?, k?, v?], OnceLock::new()),
+            projection: Projection::Split(Qkv::new([q?, k?, v?])),
             adapter: None,
             proj_out: Linear::load(&scope.pp("to_out.0"), inner, channels)?.into(),
             heads,

@@ -86,6 +86,20 @@ impl Tally {
         self.keep(channels + 4 * inner, channels, pixels);
     }
 
+    /// Adds a block of a DiT: attention and a dense layer four times as wide, both modulated by an embedding of the same width; queries,
+    /// keys and values have a bias if `has_bias`.
+    pub fn transformer(&mut self, channels: usize, has_bias: bool, tokens: f64) {
+        self.flops += (2 * channels * 3 * channels) as f64 * tokens;
+        self.parameters += 3 * channels * (channels + usize::from(has_bias));
+        self.flops += 4.0 * channels as f64 * tokens * tokens;
+        self.conv(channels, channels, 1, tokens);
+        self.conv(channels, 4 * channels, 1, tokens);
+        self.conv(4 * channels, channels, 1, tokens);
+        self.conv(channels, 6 * channels, 1, 1.0);
+        // Norm, queries, keys, values, attention, projection and sum; norm, both sides of GELU, the last layer; the sum.
+        self.keep(17 * channels, channels, tokens);
+    }
+
     /// Adds the [`TimeAdapter`] of an attention block whose heads have `inner` channels together.
     pub fn time_adapter(&mut self, inner: usize, emb: usize, rank: usize, pixels: f64) {
         let rank = TimeAdapter::width(inner, rank);

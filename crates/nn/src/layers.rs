@@ -122,6 +122,32 @@ impl Linear {
         })
     }
 
+    /// The same layer with other initial weights, and a bias that starts at zero.
+    ///
+    /// # Errors
+    /// Those of [`crate::ParamSource::get`].
+    pub fn load_with(scope: &Scope<'_>, n_in: usize, n_out: usize, weights: Init) -> Result<Self> {
+        Ok(Self {
+            weight: scope.get("weight", &[n_out, n_in], weights)?,
+            bias: scope.get("bias", &[n_out], Init::Constant(0.0))?,
+        })
+    }
+
+    /// The same layer without a bias.
+    ///
+    /// # Errors
+    /// Those of [`crate::ParamSource::get`].
+    pub fn load_unbiased(
+        scope: &Scope<'_>,
+        n_in: usize,
+        n_out: usize,
+        weights: Init,
+    ) -> Result<Self> {
+        let weight = scope.get("weight", &[n_out, n_in], weights)?;
+        let bias = Tensor::zeros(n_out, weight.dtype(), weight.device())?;
+        Ok(Self { weight, bias })
+    }
+
     /// `[B, n_in]` to `[B, n_out]`.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ pub use crate::{
     layers::{Conv2d, GroupNorm, Linear, Nonlinearity, Pointwise},
     mismatch::Mismatch,
     params::{Init, ParamSource, ParamSpec, Params, Scope, Taps, specs_of},
+    qkv::Qkv,
     res_block::{Convention, ResBlock, ResBlockConfig, Resample},
     resize::Resize,
     sequence::{Layer, Sequence},
@@ -45,6 +46,7 @@ mod embedding;
 mod layers;
 mod mismatch;
 mod params;
+mod qkv;
 mod res_block;
 mod resize;
 mod sequence;

@@ -57,6 +57,11 @@ impl Taps {
 }
 
 impl Init {
+    /// Xavier's (Glorot's): uniform within `sqrt(6 / (fan_in + fan_out))`.
+    pub fn xavier(fan_in: usize, fan_out: usize) -> Self {
+        Self::Uniform((6.0 / (fan_in + fan_out).max(1) as f64).sqrt())
+    }
+
     /// PyTorch's default for convolutions and dense layers: uniform within `1 / sqrt(fan_in)`.
     pub fn fan_in(fan_in: usize) -> Self {
         Self::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())

@@ -5,9 +5,9 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, add_scaled, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
-    embedding, heads_apart, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
-    silu, upsample_nearest_2x,
+    add, add_gated, add_scaled, attention, average_pool_2x, backward, concat, conv2d,
+    conv2d_padded, embedding, gelu, heads_apart, linear, norm_act, pool, relu,
+    resample_filter_down, resample_filter_up, silu, token_norm, unpatchify, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -96,6 +96,26 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
             Box::new(move |t| attention(&t[0], heads, order)),
         );
     }
+    for (c, n) in [(24, 35), (72, 256), (5, 3)] {
+        put(
+            format!("token norm {c} x {n}"),
+            &[&[2, c, n]],
+            &[&[2, 6 * c]],
+            Box::new(|t| token_norm(&t[0], &t[1], 3, 1e-6)),
+        );
+        put(
+            format!("add gated {c} x {n}"),
+            &[&[2, c, n], &[2, c, n]],
+            &[&[2, 6 * c]],
+            Box::new(|t| add_gated(&t[0], &t[1], &t[2], 5)),
+        );
+    }
+    put(
+        "unpatchify".to_owned(),
+        &[&[2, 12, 6]],
+        &[],
+        Box::new(|t| unpatchify(&t[0], 2, [3, 2])),
+    );
     let map: &[usize] = &[2, 24, 6, 10];
     put(
         "upsample".into(),
@@ -138,6 +158,7 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
     }
     put("relu".into(), &[map], &[], Box::new(|t| relu(&t[0])));
     put("silu".into(), &[odd], &[], Box::new(|t| silu(&t[0])));
+    put("gelu".into(), &[odd], &[], Box::new(|t| gelu(&t[0])));
     put(
         "add".into(),
         &[map, map],

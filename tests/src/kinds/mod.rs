@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 mod asyrp;
 mod diffusion;
+mod dit;
 mod edm;
 mod features;
 mod images;
@@ -40,6 +41,7 @@ pub const BUILT: &[&str] = &[
     "unet.classifier_guidance",
     "unet2d.forward_backward",
     "unet2d.pipeline",
+    "dit.forward_backward",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -109,6 +111,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.classifier_guidance" => unet::classifier_guidance(case),
         "unet2d.forward_backward" => unet2d::forward_backward(case),
         "unet2d.pipeline" => unet2d::pipeline(case),
+        "dit.forward_backward" => dit::forward_backward(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),

@@ -4,7 +4,9 @@ use super::op::{Op, apply, compute};
 use crate::tape::{self, GradMode};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor, backend::BackendStorage};
+use candle_core::{
+    CpuStorage, DType, Layout, Result, Shape, Tensor, backend::BackendStorage, bail,
+};
 
 /// `x` in the layout of the operations: contiguous on the CPU, feature maps with channels last on a GPU.
 pub(crate) fn dense(x: &Tensor) -> Result<Tensor> {
@@ -142,6 +144,41 @@ pub fn flatten_space(x: &Tensor) -> Result<Tensor> {
 /// Another number of dimensions, or positions that are not `h w`.
 pub fn unflatten_space(x: &Tensor, h: usize, w: usize) -> Result<Tensor> {
     view(&dense(x)?, move |x| unflat(x, h, w), |dy| flat(&dense(dy)?))
+}
+
+/// The image of tokens that are patches: the channels of a token are the rows and columns of its patch, then the image's channels.
+/// Contiguous on every device, as candle's own operations expect it.
+///
+/// Source: DiT `unpatchify`.
+///
+/// # Shapes
+/// - `x`: `[B, patch patch C, h w]` · returns: `[B, C, h patch, w patch]`
+///
+/// # Errors
+/// Channels or tokens that do not fit.
+pub fn unpatchify(x: &Tensor, patch: usize, [h, w]: [usize; 2]) -> Result<Tensor> {
+    let (batch, rows, n) = x.dims3()?;
+    let area = patch * patch;
+    if area == 0 || !rows.is_multiple_of(area) || n != h * w {
+        bail!(
+            "unpatchify: {:?} does not hold {h}x{w} patches of {patch}x{patch} pixels",
+            x.shape()
+        );
+    }
+    let c = rows / area;
+    view(
+        &dense(x)?,
+        move |x| {
+            let patches = x.contiguous()?.reshape((batch, patch, patch, c, h, w))?;
+            let pixels = patches.permute((0, 3, 4, 1, 5, 2))?.contiguous()?;
+            pixels.reshape((batch, c, h * patch, w * patch))
+        },
+        move |dy| {
+            let pixels = dy.contiguous()?.reshape((batch, c, h, patch, w, patch))?;
+            let patches = pixels.permute((0, 3, 5, 1, 2, 4))?.contiguous()?;
+            dense(&patches.reshape((batch, rows, n))?)
+        },
+    )
 }
 
 /// Parameters joined along their first dimension, in PyTorch's order on every device; each gets its rows of the gradient.

@@ -87,6 +87,18 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     apply(Curve::Relu, [&dense(x)?])
 }
 
+/// GELU by its approximation with tanh, PyTorch's `gelu(approximate="tanh")`.
+///
+/// # Shapes
+/// - returns the shape of `x`
+///
+/// # Errors
+/// A type that is not floating-point.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    check_dtypes("gelu", x, &[])?;
+    apply(Curve::Gelu, [&dense(x)?])
+}
+
 /// Two tensors, element by element.
 #[derive(Clone, Copy)]
 enum Pair {
@@ -94,6 +106,7 @@ enum Pair {
     Mask,
     SiluGradient,
     ReluGradient,
+    GeluGradient,
 }
 
 impl Op<2> for Pair {
@@ -103,6 +116,7 @@ impl Op<2> for Pair {
             Self::Mask => "mask",
             Self::SiluGradient => "silu gradient",
             Self::ReluGradient => "relu gradient",
+            Self::GeluGradient => "gelu gradient",
         }
     }
 
@@ -115,6 +129,7 @@ impl Op<2> for Pair {
                 Self::Mask => sdft_kernels::mul(a, b),
                 Self::SiluGradient => sdft_kernels::silu_gradient(a, b),
                 Self::ReluGradient => sdft_kernels::relu_gradient(a, b),
+                Self::GeluGradient => sdft_kernels::gelu_gradient(a, b),
             };
             Ok((T::to_cpu_storage_owned(y), shape))
         })
@@ -127,6 +142,7 @@ impl Op<2> for Pair {
             Self::Mask => "mul",
             Self::SiluGradient => "silu_grad",
             Self::ReluGradient => "relu_grad",
+            Self::GeluGradient => "gelu_grad",
         };
         sdft_cuda::pairwise(kernel, a, b)
     }
@@ -208,6 +224,7 @@ impl Op<1> for Scale {
 enum Curve {
     Silu,
     Relu,
+    Gelu,
 }
 
 impl Op<1> for Curve {
@@ -215,6 +232,7 @@ impl Op<1> for Curve {
         match self {
             Self::Silu => "silu",
             Self::Relu => "relu",
+            Self::Gelu => "gelu",
         }
     }
 
@@ -225,6 +243,7 @@ impl Op<1> for Curve {
             let y = match self {
                 Self::Silu => sdft_kernels::silu(x),
                 Self::Relu => sdft_kernels::relu(x),
+                Self::Gelu => sdft_kernels::gelu(x),
             };
             Ok((T::to_cpu_storage_owned(y), shape))
         })
@@ -244,6 +263,7 @@ impl Op<1> for Curve {
         let op = match self {
             Self::Silu => Pair::SiluGradient,
             Self::Relu => Pair::ReluGradient,
+            Self::Gelu => Pair::GeluGradient,
         };
         Ok([Some(compute(&op, [x, &dense(dy)?])?)])
     }

@@ -18,15 +18,16 @@ mod op;
 mod pool;
 mod resample;
 mod separable;
+mod token;
 
 pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
     conv2d::{conv2d, conv2d_padded, linear, pointwise},
-    dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space},
+    dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space, unpatchify},
     dropout::dropout,
-    elementwise::{add, add_scaled, affine, relu, silu},
+    elementwise::{add, add_scaled, affine, gelu, relu, silu},
     embedding::embedding,
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
@@ -34,6 +35,7 @@ pub use {
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},
     separable::separable,
+    token::{add_gated, token_norm},
 };
 
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Tensor, WithDType, bail};

@@ -110,6 +110,11 @@ DEVICE float sigmoid(float u) { return __fdividef(1.0f, 1.0f + __expf(-u)); }
 DEVICE float silu(float u) { return u * sigmoid(u); }
 DEVICE float silu_slope(float u) { const float s = sigmoid(u); return s * (1.0f + u * (1.0f - s)); }
 
+// x * gelu_gate(x) is GELU by its approximation with tanh: sqrt(2 / pi) (x + 0.044715 x^3), twice, through the sigmoid
+DEVICE float gelu_gate(float x) { return sigmoid(x * (1.5957691216f + 0.0713548163f * x * x)); }
+DEVICE float gelu(float x) { return x * gelu_gate(x); }
+DEVICE float gelu_slope(float x) { const float s = gelu_gate(x); return s * (1.0f + x * (1.0f - s) * (1.5957691216f + 0.2140644488f * x * x)); }
+
 // 256 threads over rows of `left` units: up to 256 in a row, and as many rows as fit. Threads with row >= rows idle.
 struct Span { int units, rows, unit, row; };
 DEVICE Span span(int left) {

@@ -71,6 +71,16 @@ FOR_EACH_TYPE(SILU)
     KERNEL silu_grad_##t(const T* x, const T* dy, T* dx, long long n) { map(x, dy, dx, n, [](float v, float g) { return g * silu_slope(v); }); }
 FOR_EACH_TYPE(SILU_GRAD)
 
+// y [n] = GELU(x)
+#define GELU(T, t) \
+    KERNEL gelu_##t(const T* x, T* y, long long n) { map(x, y, n, [](float v) { return gelu(v); }); }
+FOR_EACH_TYPE(GELU)
+
+// dx [n] = dy [n] * GELU'(x)
+#define GELU_GRAD(T, t) \
+    KERNEL gelu_grad_##t(const T* x, const T* dy, T* dx, long long n) { map(x, dy, dx, n, [](float v, float g) { return g * gelu_slope(v); }); }
+FOR_EACH_TYPE(GELU_GRAD)
+
 // y [n] = max(x, 0); the comparison is false for NaN, which therefore stays NaN
 #define RELU(T, t) \
     KERNEL relu_##t(const T* x, T* y, long long n) { map(x, y, n, [](float v) { return v <= 0.0f ? 0.0f : v; }); }

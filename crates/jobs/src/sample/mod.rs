@@ -137,10 +137,18 @@ pub fn sample_to_folder(
         Some(_) => TimeUnit::Sigma,
         None => TimeUnit::Steps,
     };
-    let guide = Guide::load(of_guide, &model, &form, &runtime, time, context)?;
+    let guide = Guide::load(
+        of_guide,
+        &model,
+        model.state_shape(&form),
+        &runtime,
+        time,
+        context,
+    )?;
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
+        autoencoder_sha256: model.autoencoder_sha256(),
         image_size: form.height.max(form.width),
         seed: options.seed,
         sampler,

@@ -1,6 +1,6 @@
 //! Other classes: the table that turns a label into an embedding.
 
-use super::{Adapted, Frozen};
+use super::{Adapted, Frozen, label_table};
 use crate::error::ModelError;
 use crate::{Architecture, Classes};
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -24,6 +24,13 @@ pub(super) fn fitted(
 ) -> std::result::Result<Adapted, ModelError> {
     if let Some(problem) = target.and_then(Classes::problem) {
         return Err(ModelError::Adapt { problem });
+    }
+    if let Architecture::Dit(config) = &source.architecture {
+        let config = config.clone();
+        return match source.classes == target {
+            true => Ok(unchanged(source)),
+            false => Ok(label_table::fitted(source, &config, target)?),
+        };
     }
     let unnamed = source.classes.is_none() && source.architecture.n_classes() > 0;
     let Some(head) = Head::of(&source.architecture).filter(|_| !unnamed) else {
@@ -246,6 +253,8 @@ impl Head {
                 ModelConfig::SongUNet(_) => Self::Song,
                 ModelConfig::DhariwalUNet(_) => Self::Dhariwal,
             }),
+            // Its tables are changed by `label_table`.
+            Architecture::Dit(_) => None,
         }
     }
 

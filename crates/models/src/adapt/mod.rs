@@ -6,6 +6,7 @@ use sdft_nn::Params;
 
 mod channels;
 mod classes;
+mod label_table;
 
 /// The images and classes that a network is fitted to.
 #[derive(Clone, Debug, PartialEq)]

@@ -36,8 +36,6 @@ pub(crate) struct Found {
     pub(crate) notes: Vec<String>,
     /// What the user must give; `None` if nothing is missing.
     pub(crate) ask: Option<String>,
-    /// The `config.json` that was read, as text.
-    pub(crate) settings: Option<String>,
     /// A likely cause of tensors that do not fit.
     pub(crate) hint: Option<String>,
     /// Tensors that do not fit; `None` if all fit.
@@ -171,7 +169,6 @@ impl Seen<'_> {
         }
         Ok(Found {
             notes,
-            settings: Some(Value::Object(fields).to_string()),
             hint: Some(format!(
                 "likely cause: {} is that of another network; it must be the one that was written with these weights",
                 path.display()
@@ -250,7 +247,6 @@ impl Found {
             config,
             notes: Vec::new(),
             ask: None,
-            settings: None,
             hint: None,
             misfit: None,
         }

@@ -4,16 +4,16 @@ pub(crate) use found::{Found, is_autoencoder};
 
 use crate::error::ModelError;
 use crate::folder::autoencoder_weights;
+use crate::load::sha256_of;
 use candle_core::{DType, Tensor};
 use names::{AUTOENCODER, named};
-use sdft_autoencoder::{Autoencoder, AutoencoderConfig};
-use sdft_checkpoint::{Prefer, ReadOptions, StateDict, sha256_weights, write_safetensors};
+use sdft_autoencoder::{Autoencoder, AutoencoderConfig, AutoencoderRecord};
+use sdft_checkpoint::{Prefer, ReadOptions, StateDict, write_safetensors};
 use sdft_diffusion::PROVENANCE_PREFIX;
-use sdft_files::sha256_bytes;
 use sdft_nn::Params;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod found;
 mod names;
@@ -43,12 +43,12 @@ impl AutoencoderOptions {
 /// An autoencoder's parameters and configuration.
 #[derive(Clone, Debug)]
 pub struct LoadedAutoencoder {
-    /// The architecture.
-    pub config: AutoencoderConfig,
+    /// Its architecture, and the hash of both.
+    pub record: AutoencoderRecord,
     /// The weights, f32 on the CPU.
     pub params: Params,
-    /// SHA-256 of the weights, and of the `config.json` that was read with them.
-    pub sha256: String,
+    /// The file that it was read from, or the name of an embedded one.
+    pub path: PathBuf,
     /// Notes for the user about how it was read.
     pub notes: Vec<String>,
 }
@@ -59,7 +59,7 @@ impl LoadedAutoencoder {
     /// # Errors
     /// A configuration that cannot be built.
     pub fn autoencoder(&self) -> candle_core::Result<Autoencoder> {
-        Autoencoder::load(&self.params, &self.config)
+        Autoencoder::load(&self.params, &self.record.config)
     }
 }
 
@@ -75,7 +75,7 @@ pub fn load_autoencoder(
     let path = &autoencoder_weights(path)?;
     let state = sdft_checkpoint::read(path, &options.read())?;
     let found = Found::file(path, state.shapes(), state.metadata(), &options.given)?;
-    assemble(path, found, state, sha256_weights(path)?)
+    assemble(path, found, state)
 }
 
 /// Reads an autoencoder from bytes in memory; messages call them `name`.
@@ -90,15 +90,10 @@ pub fn load_autoencoder_bytes(
     let state = sdft_checkpoint::read_bytes(name, bytes, &options.read())?;
     let path = Path::new(name);
     let found = Found::bytes(path, state.shapes(), state.metadata(), &options.given)?;
-    assemble(path, found, state, sha256_bytes(bytes))
+    assemble(path, found, state)
 }
 
-fn assemble(
-    path: &Path,
-    found: Found,
-    state: StateDict,
-    weights_sha256: String,
-) -> Result<LoadedAutoencoder, ModelError> {
+fn assemble(path: &Path, found: Found, state: StateDict) -> Result<LoadedAutoencoder, ModelError> {
     found.refuse_to_guess(path)?;
     let mut notes = state.notes();
     notes.extend(found.notes);
@@ -109,14 +104,14 @@ fn assemble(
         mismatch: Box::new(mismatch),
         hints: found.hint.unwrap_or_default(),
     })?;
-    let sha256 = match found.settings {
-        None => weights_sha256,
-        Some(settings) => sha256_bytes(format!("{weights_sha256}\n{settings}").as_bytes()),
-    };
+    let fields = Value::Object(found.config.fields());
     Ok(LoadedAutoencoder {
-        config: found.config,
+        record: AutoencoderRecord {
+            sha256: sha256_of(fields.to_string(), &params, path)?,
+            config: found.config,
+        },
         params,
-        sha256,
+        path: path.to_owned(),
         notes,
     })
 }

@@ -4,6 +4,7 @@
 use candle_core::{DType, Tensor};
 use sdft_adm::AdmConfig;
 use sdft_diffusion::{EdmProcess, Precond, PredictionType, Process};
+use sdft_dit::DitConfig;
 use sdft_edm::{
     DecoderType, DhariwalConfig, EdmConfig, EmbeddingType, EncoderType, ModelConfig, SongUnetConfig,
 };
@@ -13,7 +14,8 @@ use sdft_testing::{nonzero_params, tiny_config};
 use sdft_unet2d::{DownBlock, ResampleType, Unet2dConfig, UpBlock};
 
 /// ADM with and without a learned variance, with EDM's preconditioning and with plain resampling; `UNet2DModel`; `SongUNet` as DDPM++,
-/// as NCSN++ and with both branches; `DhariwalUNet`. All take images of 8x8 pixels, and halve them once.
+/// as NCSN++ and with both branches; `DhariwalUNet`; DiT as diffusers has it and with one embedder. All take images of 8x8 pixels, and halve
+/// them once or cut them into patches of two.
 pub(crate) fn all() -> Vec<Architecture> {
     let adm = tiny_config();
     let fixed = AdmConfig {
@@ -71,6 +73,23 @@ pub(crate) fn all() -> Vec<Architecture> {
         augment_dim: 9,
         ..DhariwalConfig::default()
     };
+    let dit = DitConfig {
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        in_channels: 3,
+        out_channels: 3,
+        num_layers: 2,
+        sample_size: 8,
+        num_embeds_ada_norm: 0,
+        ..DitConfig::default()
+    };
+    let shared = DitConfig {
+        out_channels: 6,
+        shared_embedder: true,
+        freq_shift: 0.0,
+        norm_eps: 1e-6,
+        ..dit.clone()
+    };
     let edm = |model, precond| {
         Architecture::Edm(EdmConfig {
             img_resolution: 8,
@@ -90,6 +109,8 @@ pub(crate) fn all() -> Vec<Architecture> {
         edm(ModelConfig::SongUNet(ncsnpp), Precond::VE),
         edm(ModelConfig::SongUNet(branches), Precond::VP),
         edm(ModelConfig::DhariwalUNet(dhariwal), Precond::EDM),
+        dit.into(),
+        shared.into(),
     ]
 }
 
@@ -124,6 +145,7 @@ pub(crate) fn loaded(architecture: Architecture) -> LoadedModel {
     LoadedModel {
         process: process(&architecture),
         image: architecture.image(),
+        autoencoder: None,
         classes: architecture.classes(),
         params: params(&architecture),
         origins: Default::default(),
