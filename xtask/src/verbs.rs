@@ -1,7 +1,7 @@
 //! The verbs, their help, and suggestions for typing errors.
 
 /// Verbs of the program `sdft`, which are forwarded.
-const FORWARDED: [(&str, &str); 12] = [
+const FORWARDED: [(&str, &str); 13] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
@@ -11,6 +11,10 @@ const FORWARDED: [(&str, &str); 12] = [
     (
         "train-classifier",
         "train the classifier of noised images that EGSDE needs",
+    ),
+    (
+        "train-autoencoder",
+        "train the autoencoder of latent diffusion models",
     ),
     (
         "edit",

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use sdft_adm::{Encoder, EncoderConfig, is_removed_by_norm};
 use sdft_autoencoder::AutoencoderFile;
 use sdft_autograd::backward;
-use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
+use sdft_data::{Augment, Batch, Batches, ImageSource, Joined, held_out};
 use sdft_diffusion::{AUTOENCODER_KEY, Diffusion};
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
@@ -94,7 +94,8 @@ pub fn train_classifier(
     if share == 0.0 {
         progress.note("no images are held out, so no accuracy is measured");
     }
-    let [(kept_source, held_source), (kept_target, held_target)] = counts.map(|n| split(n, share));
+    let [(kept_source, held_source), (kept_target, held_target)] =
+        counts.map(|n| held_out(n, share));
     let held_out = if share > 0.0 {
         let indices = [held_source.as_slice(), held_target.as_slice()];
         Some(HeldOut::new(
@@ -145,15 +146,6 @@ pub fn train_classifier(
         stop,
     };
     drive(&mut task, setup, progress)
-}
-
-/// The indices of `n` images to train on, and of those held out: a `share` of them, spread evenly, and at least one if `share` is not 0.
-fn split(n: usize, share: f64) -> (Vec<usize>, Vec<usize>) {
-    // The i-th image is held out where i times the share passes a whole number.
-    let passes = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
-    let few = share > 0.0 && !(0..n).any(passes);
-    let held = |i: usize| passes(i) || (few && i + 1 == n);
-    (0..n).partition(|&i| !held(i))
 }
 
 struct Classifying<'a> {
@@ -347,22 +339,5 @@ impl Task for Classifying<'_> {
             )?)
         })?;
         Ok(Finished { model, shown })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn held_out_images_are_spread_and_belong_to_one_part_only() {
-        assert_eq!(split(20, 0.1).1, [9, 19]);
-        assert_eq!(split(5, 0.1), (vec![0, 1, 2, 3], vec![4]));
-        assert_eq!(split(5, 0.5).1, [1, 3]);
-        assert_eq!(split(7, 0.0).1, Vec::<usize>::new());
-        let (kept, held) = split(93, 0.3);
-        let mut all = [kept, held].concat();
-        all.sort_unstable();
-        assert!(all.into_iter().eq(0..93));
     }
 }

@@ -1,12 +1,13 @@
 //! Tests that no number in a plan crashes the program: every numeric key gets values at and beyond its limits, with limited memory.
 
 use crate::args::{Cli, Verb};
-use crate::{classifier, edit, is_usage, train};
+use crate::{autoencoder, classifier, edit, is_usage, train};
 use anyhow::Result;
 use clap::Parser;
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::{DirectionPlan, TuningPlan};
-use sdft_jobs::{CLASSIFIERS, DIRECTIONS, TRAINING, TrainPlan as Plan};
+use sdft_first_stage::AutoencoderPlan;
+use sdft_jobs::{AUTOENCODERS, CLASSIFIERS, DIRECTIONS, TRAINING, TrainPlan as Plan};
 use sdft_settings::{Presets, layers, plan};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
@@ -71,6 +72,11 @@ fn sweep() {
         &["train-classifier", "--config", "digits-classifier"],
         &TINY,
     );
+    tried += sweep_kind::<AutoencoderPlan>(
+        &AUTOENCODERS,
+        &["train-autoencoder", "--config", "autoencoder-digits"],
+        &[],
+    );
     tried += sweep_kind::<DirectionPlan>(
         &DIRECTIONS,
         &["edit", "train", "--config", "digits-3-to-2"],
@@ -134,6 +140,7 @@ fn call(args: &[&str]) -> Result<ExitCode> {
     match Cli::try_parse_from(args)?.verb {
         Verb::Train(args) => train::train(&args),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
+        Verb::TrainAutoencoder(args) => autoencoder::train_autoencoder(&args),
         Verb::Edit(args) => edit::edit(&args),
         other => panic!("{other:?}"),
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
 mod args;
+mod autoencoder;
 #[cfg(test)]
 mod bounds;
 mod classifier;
@@ -60,7 +61,10 @@ fn main() -> ExitCode {
         cli.verb,
         Verb::Train(_) | Verb::Reproduce(_) | Verb::Compare(_)
     ));
-    let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
+    let training = matches!(
+        cli.verb,
+        Verb::Train(_) | Verb::TrainClassifier(_) | Verb::TrainAutoencoder(_)
+    );
     if let Err(problem) = sdft_kernels::check_kernel_environment() {
         console::error(&usage(problem.to_string()));
         return ExitCode::from(2);
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
+        Verb::TrainAutoencoder(args) => autoencoder::train_autoencoder(&args),
         Verb::Translate(args) => translate::translate(&args),
         Verb::Edit(args) => device::on_the_cpu("edit").and_then(|()| edit::edit(&args)),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),

@@ -1,8 +1,8 @@
 //! The arguments that may be names, and the list of missing files for the program that downloads them.
 
 use crate::args::{
-    ClassifierArgs, Cli, CompareArgs, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs,
-    TrainArgs, Verb,
+    AutoencoderArgs, ClassifierArgs, Cli, CompareArgs, EvaluateArgs, Experiment, MissingArgs,
+    ReproduceArgs, TrainArgs, Verb,
 };
 use crate::console;
 use crate::data::args::{DataVerb, SelectArgs};
@@ -26,6 +26,7 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
     match verb {
         Verb::Train(args) => of_train(args, names),
         Verb::TrainClassifier(args) => of_classifier(args, names),
+        Verb::TrainAutoencoder(args) => of_autoencoder(args, names),
         Verb::Sample(args) => {
             weights(names, "--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
@@ -243,6 +244,33 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         names.images(option, &mut folder, size)?;
         put(&mut args.run.set, key, &before, folder);
     }
+    Ok(())
+}
+
+fn of_autoencoder(args: &mut AutoencoderArgs, names: &mut Names) -> Result<()> {
+    if let Some(run) = &args.run.resume {
+        return match &mut args.data {
+            Some(folder) => names.images("--data", folder, size_of_run(run)),
+            None => Ok(()),
+        };
+    }
+    if args.run.list {
+        return Ok(());
+    }
+    let table = args.options().settings()?;
+    let data = text_at(&table, "data.path");
+    let mut folder = data.clone();
+    names.images("--data", &mut folder, given_size(&table).unwrap_or(SIZE))?;
+    let given = table
+        .get("loss")
+        .and_then(|loss| loss.get("perceptual_files"));
+    match text_at(&table, "loss.perceptual").as_str() {
+        _ if given.is_some() => {}
+        "" | "lpips-vgg" => names.network("lpips-vgg", &[]),
+        "lpips-alex" => names.network("lpips-alex", &[]),
+        _ => {}
+    }
+    put(&mut args.run.set, "data.path", &data, folder);
     Ok(())
 }
 

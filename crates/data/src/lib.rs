@@ -41,6 +41,7 @@ mod entries;
 mod error;
 mod examination;
 mod folder;
+mod held_out;
 mod inventory;
 mod joined;
 mod latents;
@@ -65,6 +66,7 @@ pub use emoji::{
 };
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
+pub use held_out::held_out;
 pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
 pub use latents::{LatentFile, Moments, WithLatents};

@@ -35,7 +35,7 @@ pub use crate::{
     inputs::{
         DINOV2_SIDE, InceptionResize, clip_input, dinov2_input, inception_input, inception_plane,
     },
-    lpips::{Lpips, LpipsDistance, LpipsNet},
+    lpips::{Lpips, LpipsDistance, LpipsNet, feature_distance},
     weights::Network,
 };
 

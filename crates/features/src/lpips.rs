@@ -233,6 +233,22 @@ impl Lpips {
     }
 }
 
+/// LPIPS without learned weights, on the feature maps of any network: the sum over the maps of the mean over pixels of
+/// `|a/|a| - b/|b||²`, for each pair, `[B]`. Differentiable.
+///
+/// # Shapes
+/// - `a`, `b`: lists of `[B, C_i, H_i, W_i]`, of the same shapes
+///
+/// # Errors
+/// Different shapes.
+pub fn feature_distance(a: &[Tensor], b: &[Tensor]) -> Result<Tensor> {
+    let layers = a.iter().zip(b).map(|(a, b)| {
+        let difference = (unit(a)? - unit(b)?)?.sqr()?.sum(1)?;
+        difference.flatten_from(1)?.mean(1)
+    });
+    Tensor::stack(&layers.collect::<Result<Vec<_>>>()?, 1)?.sum(1)
+}
+
 /// Each pixel's features as a unit vector.
 fn unit(map: &Tensor) -> Result<Tensor> {
     map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + EPS)?)

@@ -55,10 +55,11 @@ pub use sample::{
 };
 pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
-    CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
-    EditStep, METHODS, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan,
-    Training, TuningJob, follow, join_group, method_of_run, runs_at_once, train_classifier_preset,
-    train_direction_in, train_direction_preset, train_preset, train_table,
+    AUTOENCODERS, AutoencoderJob, AutoencoderTrainOptions, CLASSIFIERS, ClassifierJob,
+    ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions, EditStep, METHODS, ModelPlan,
+    Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training, TuningJob, follow,
+    join_group, method_of_run, runs_at_once, train_classifier_preset, train_direction_in,
+    train_direction_preset, train_preset, train_table,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

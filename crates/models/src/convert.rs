@@ -1,5 +1,6 @@
 //! Converts any readable file to `.safetensors`, or to a folder of diffusers.
 
+use crate::autoencoder::{converted, is_autoencoder};
 use crate::error::ModelError;
 use crate::export::write_diffusers;
 use crate::folder::weights_of;
@@ -41,6 +42,17 @@ pub fn convert_file(
             ..options.read(EITHER)
         },
     )?;
+    if is_autoencoder(&state.shapes(), state.metadata()) {
+        let (entries, mut metadata, notes) = converted(input, state, &options.given)?;
+        let made = provenance(input, sha256_weights(input)?, options);
+        metadata.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
+        if dtype == Some(DType::F16) {
+            check_range(output, &entries)?;
+        }
+        let entries = entries.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        write_safetensors(output, entries, &metadata, dtype)?;
+        return Ok(notes);
+    }
     let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
     let mut notes = opened.notes(&state.summary);
     let mut found = None;

@@ -29,8 +29,8 @@ pub use crate::{
     adapt::{Adapted, Frozen, Target, adapt},
     architecture::{Architecture, ArchitectureError},
     autoencoder::{
-        AutoencoderOptions, LoadedAutoencoder, load_autoencoder, load_autoencoder_bytes,
-        save_autoencoder,
+        AutoencoderOptions, LoadedAutoencoder, autoencoder_metadata, load_autoencoder,
+        load_autoencoder_bytes, save_autoencoder,
     },
     classes::Classes,
     convert::{convert_file, convert_to_diffusers},

@@ -58,7 +58,7 @@
 //! | you want | module |
 //! |---|---|
 //! | what a command of the program `sdft` does, as one call | [`jobs`], with plans from [`settings`] and folders of images by [`gallery`] |
-//! | to train a network | [`train`] and [`diffusion::Trainable`]; [`classifier`] and [`directions`] for the networks of EGSDE, Asyrp and DiffusionCLIP |
+//! | to train a network | [`train`] and [`diffusion::Trainable`]; [`classifier`] and [`directions`] for the networks of EGSDE, Asyrp and DiffusionCLIP, [`first_stage`] for autoencoders |
 //! | to train an adapter (LoRA, DiffFit, time-aware), or some weights only | [`adapters`] |
 //! | the parts of training | [`losses`] (the paper's equations), [`optim`], [`data`], [`parallel`] |
 //! | the diffusion process | [`schedule`] (numbers), [`diffusion`] (tensors and [`Denoiser`](diffusion::Denoiser)) |
@@ -84,10 +84,10 @@ pub use {
     sdft_classifier as classifier, sdft_cuda as cuda, sdft_data as data,
     sdft_diffusion as diffusion, sdft_diffusionclip as diffusionclip,
     sdft_directions as directions, sdft_dit as dit, sdft_eval as eval, sdft_features as features,
-    sdft_gallery as gallery, sdft_imaging as imaging, sdft_jobs as jobs, sdft_kernels as kernels,
-    sdft_losses as losses, sdft_metrics as metrics, sdft_models as models, sdft_nn as nn,
-    sdft_noise as noise, sdft_optim as optim, sdft_parallel as parallel, sdft_randn as randn,
-    sdft_runtime as runtime, sdft_samplers as samplers, sdft_schedule as schedule,
-    sdft_settings as settings, sdft_train as train, sdft_translators as translators,
-    sdft_unet2d as unet2d,
+    sdft_first_stage as first_stage, sdft_gallery as gallery, sdft_imaging as imaging,
+    sdft_jobs as jobs, sdft_kernels as kernels, sdft_losses as losses, sdft_metrics as metrics,
+    sdft_models as models, sdft_nn as nn, sdft_noise as noise, sdft_optim as optim,
+    sdft_parallel as parallel, sdft_randn as randn, sdft_runtime as runtime,
+    sdft_samplers as samplers, sdft_schedule as schedule, sdft_settings as settings,
+    sdft_train as train, sdft_translators as translators, sdft_unet2d as unet2d,
 };

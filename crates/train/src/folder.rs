@@ -304,10 +304,11 @@ fn difference(there: &toml::Value, now: &toml::Value) -> Option<String> {
 }
 
 /// A key that only the plans of one command have, and the command.
-const VERBS: [(&str, &str); 3] = [
+const VERBS: [(&str, &str); 4] = [
     ("method", "train"),
     ("init", "train-classifier"),
     ("walk", "edit train"),
+    ("loss.kl_weight", "train-autoencoder"),
 ];
 
 /// The command whose runs have such a plan.
@@ -317,7 +318,13 @@ fn verb_of(text: &str) -> Option<&'static str> {
     if !plan.contains_key("loop") {
         return None;
     }
-    let (_, verb) = VERBS.iter().find(|(key, _)| plan.contains_key(*key))?;
+    let has = |key: &str| match key.split_once('.') {
+        None => plan.contains_key(key),
+        Some((section, key)) => plan
+            .get(section)
+            .is_some_and(|inner| inner.get(key).is_some()),
+    };
+    let (_, verb) = VERBS.iter().find(|(key, _)| has(key))?;
     Some(verb)
 }
 
@@ -472,13 +479,18 @@ mod tests {
         for (name, plan) in [
             ("cats", "init = \"\"\n[loop]"),
             ("turn", "[loop]\n[walk]\nt_0 = 999"),
+            ("first", "[loop]\n[loss]\nkl_weight = 1e-6"),
         ] {
             let path = runs.join(name);
             fs::create_dir_all(path.join("checkpoints")).unwrap();
             fs::write(path.join("plan.toml"), plan).unwrap();
         }
         let error = |path: &Path| RunFolder::open::<Plan>(path).unwrap_err().to_string();
-        for (name, verb) in [("cats", "train-classifier"), ("turn", "edit train")] {
+        for (name, verb) in [
+            ("cats", "train-classifier"),
+            ("turn", "edit train"),
+            ("first", "train-autoencoder"),
+        ] {
             let said = error(&runs.join(name));
             let hint = format!("cargo xtask {verb} --resume ");
             assert!(said.contains(&hint) && said.contains(name), "{said}");

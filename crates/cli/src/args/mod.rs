@@ -13,7 +13,7 @@ pub(crate) use files::{
     ConvertArgs, DtypeArg, FormatArg, InspectArgs, JudgeArgs, JudgedSet, MissingArgs, PreferArg,
 };
 pub(crate) use images::{ModelArgs, SampleArgs, TranslateArgs};
-pub(crate) use training::{ClassifierArgs, RunArgs, TrainArgs};
+pub(crate) use training::{AutoencoderArgs, ClassifierArgs, RunArgs, TrainArgs};
 
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
@@ -22,7 +22,7 @@ use evaluate::EVALUATE_HELP;
 use images::TRANSLATE_HELP;
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
-use training::CLASSIFIER_HELP;
+use training::{AUTOENCODER_HELP, CLASSIFIER_HELP};
 
 /// The heading of the options of every command, which are last in its help.
 pub(crate) const GLOBAL: &str = "Global options";
@@ -77,6 +77,9 @@ pub(crate) enum Verb {
     /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
     #[command(after_long_help = CLASSIFIER_HELP)]
     TrainClassifier(ClassifierArgs),
+    /// Train the autoencoder of latent diffusion models; without arguments, the embedded example's.
+    #[command(after_long_help = AUTOENCODER_HELP)]
+    TrainAutoencoder(AutoencoderArgs),
     /// Translate images into a model's domain; without arguments, the embedded example.
     #[command(after_long_help = TRANSLATE_HELP)]
     Translate(TranslateArgs),

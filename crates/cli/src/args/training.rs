@@ -2,7 +2,7 @@
 
 use super::{at_least_one, whole};
 use clap::{Args, ValueEnum};
-use sdft_jobs::{ClassifierOptions, RunOptions, TrainOptions};
+use sdft_jobs::{AutoencoderTrainOptions, ClassifierOptions, RunOptions, TrainOptions};
 use sdft_train::{Method, Size};
 use std::path::PathBuf;
 
@@ -12,6 +12,15 @@ Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper 
 Examples:
   cargo xtask train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
   cargo xtask train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
+
+pub(super) const AUTOENCODER_HELP: &str = "\
+The autoencoder is diffusers' AutoencoderKL. The loss is the absolute error, a perceptual distance and the KL divergence, as in latent
+diffusion, without a discriminator. --set loss.perceptual=lpips-vgg, lpips-alex, judge (embedded images only) or none.
+The finished file has the scaling factor of its latents; reconstruction.json has the PSNR of held-out images.
+
+Examples:
+  cargo xtask train-autoencoder
+  cargo xtask train-autoencoder --data photos --size 256 --steps 50000 --set loop.micro_batch=4 --dry-run";
 
 /// The arguments of every command that trains.
 #[derive(Debug, Args)]
@@ -154,6 +163,29 @@ impl ClassifierArgs {
             target: self.target.clone(),
             model: self.model.clone(),
             init: self.init.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AutoencoderArgs {
+    /// The images: a folder, `emoji` or `digits`. With --resume, where the same images are now.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// Height and width of the images, as 256 or 192x256.
+    #[arg(long, value_name = "SIZE", conflicts_with = "resume")]
+    pub(crate) size: Option<Size>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl AutoencoderArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> AutoencoderTrainOptions {
+        AutoencoderTrainOptions {
+            run: self.run.options(),
+            data: self.data.clone(),
+            size: self.size,
         }
     }
 }

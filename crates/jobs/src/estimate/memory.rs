@@ -9,6 +9,7 @@ use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::{TuningPlan, UpdateEach};
 use sdft_files::human_size;
+use sdft_first_stage::AutoencoderPlan;
 use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
 // Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `Architecture::cost`.
@@ -27,6 +28,10 @@ const MARGIN: f64 = 1.25;
 const LESS: &str = "--set loop.micro_batch=N sends fewer images through the network at once with the same result (except for loss.pairwise), --set \
                     loop.recompute=true keeps less of each; smaller are loop.batch, output.samples, eval.samples, model.image_size \
                     and model.model_channels";
+/// The same for an autoencoder.
+const LESS_OF_AUTOENCODER: &str = "--set loop.micro_batch=N sends fewer images through the network at once with the same result, --set \
+                                   loop.recompute=true keeps less of each; smaller are loop.batch, output.samples, data.size and \
+                                   model.block_out_channels";
 /// The same for the tuning of a model.
 const LESS_OF_TUNING: &str = "--set loop.recompute=true keeps less of each image, --set adapter.kind=lora trains fewer weights, and \
                               loop.update=\"generation\" needs no copy of them; smaller is loop.batch";
@@ -151,6 +156,30 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
         image: image([net.in_channels, height, width]),
     }
     .needed(micro, batch, LESS))
+}
+
+/// The memory that the training of an autoencoder needs, without the network of the perceptual term.
+pub(crate) fn memory_of_autoencoder(plan: &AutoencoderPlan) -> Needed {
+    let [height, width] = plan.size().sides();
+    let cost = plan.config().cost([height, width]);
+    let maps = size_of_maps(&plan.steps);
+    let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
+    let (micro, batch) = (super::trial::micro_batch(&plan.steps), plan.steps.batch);
+    let weights = 4.0 * cost.parameters as f64;
+    Parts {
+        variables: weights,
+        changed: weights,
+        copies: 0.0,
+        moments: moments(&plan.optim),
+        snapshot: 0.0,
+        splits: micro < batch,
+        trained: TRAINED * if plan.steps.recompute { inside } else { all },
+        source: 0.0,
+        sampled: FROZEN * all,
+        shown: 2 * plan.output.samples,
+        image: image([plan.model.in_channels, height, width]),
+    }
+    .needed(micro, batch, LESS_OF_AUTOENCODER)
 }
 
 /// The memory that tuning a model needs, in this process, which has opened its images, the original model and the networks of its goal.

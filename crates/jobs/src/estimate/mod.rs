@@ -1,12 +1,14 @@
 //! The cost of a run on this machine: time by a trial pass of its own network, memory and disk from its plan.
 
+mod autoencoder;
 mod direction;
 mod memory;
 mod trial;
 mod tuning;
 
+pub(crate) use autoencoder::{autoencoder_disk, estimate_autoencoder};
 pub(crate) use direction::{DirectionTrial, estimate_direction};
-pub(crate) use memory::{memory_of, memory_of_classifier, memory_of_tuning};
+pub(crate) use memory::{memory_of, memory_of_autoencoder, memory_of_classifier, memory_of_tuning};
 pub(crate) use trial::{classifier_disk, disk, estimate, estimate_classifier};
 pub(crate) use tuning::{TuningTrial, estimate_tuning, tuning_disk};
 

@@ -20,7 +20,7 @@ use std::time::Instant;
 const TRIAL_FLOPS: f64 = 2e10;
 
 /// Seconds that a trial pass of a classifier may take.
-const PATIENCE: f64 = 10.0;
+pub(super) const PATIENCE: f64 = 10.0;
 
 /// The cost of training a diffusion model on so many images.
 pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Result<Estimate> {
@@ -138,12 +138,12 @@ pub(super) fn disk_of(parameters: usize, trained: Option<usize>, keep: usize) ->
 }
 
 /// Weights, average and two moments.
-fn checkpoint_bytes(parameters: usize) -> u64 {
+pub(super) fn checkpoint_bytes(parameters: usize) -> u64 {
     4 * 4 * parameters as u64
 }
 
 /// Checkpoints and the finished model. The newest checkpoint is written before the oldest is removed.
-fn run_bytes(checkpoint: u64, keep: usize) -> u64 {
+pub(super) fn run_bytes(checkpoint: u64, keep: usize) -> u64 {
     let checkpoints = (keep as u64 + 1).saturating_mul(checkpoint);
     checkpoints.saturating_add(checkpoint / 4)
 }

@@ -1,5 +1,6 @@
-//! Training runs: diffusion models, classifiers and edits.
+//! Training runs: diffusion models, autoencoders, classifiers and edits.
 
+mod autoencoder;
 mod classifier;
 mod direction;
 mod edit_options;
@@ -14,6 +15,7 @@ mod run_name;
 mod settings;
 mod tuning;
 
+pub use autoencoder::{AutoencoderJob, AutoencoderTrainOptions};
 pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
 pub use direction::{DirectionJob, train_direction_in, train_direction_preset};
 pub use edit_options::{DirectionOptions, EditStep, method_of_run};
@@ -25,7 +27,7 @@ pub(crate) use networks::{
 };
 pub use options::RunOptions;
 pub(crate) use options::make_absolute;
-pub use presets::{CLASSIFIERS, DIRECTIONS, METHODS, TRAINING};
+pub use presets::{AUTOENCODERS, CLASSIFIERS, DIRECTIONS, METHODS, TRAINING};
 pub use run::{Run, Training};
 pub use settings::TrainOptions;
 pub use tuning::TuningJob;

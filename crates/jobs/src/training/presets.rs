@@ -65,6 +65,10 @@ pub const METHODS: [&str; 9] = [
 pub const CLASSIFIERS: Presets =
     Presets(&[preset!("digits-classifier"), preset!("emoji-classifier")]);
 
+/// Presets of `train-autoencoder`.
+pub const AUTOENCODERS: Presets =
+    Presets(&[preset!("autoencoder-digits"), preset!("autoencoder-emoji")]);
+
 /// Presets of `edit train`.
 pub const DIRECTIONS: Presets = Presets(&[
     preset!("smiling", "edit/smiling"),
@@ -179,7 +183,9 @@ mod tests {
     use crate::training::networks::validate;
     use sdft_classifier::ClassifierPlan;
     use sdft_directions::{DirectionPlan, TuningPlan};
+    use sdft_first_stage::AutoencoderPlan;
     use sdft_settings::{layers, put};
+    use sdft_train::RunPlan as _;
 
     #[test]
     fn every_preset_is_a_valid_configuration() {
@@ -198,6 +204,19 @@ mod tests {
             assert!(own || plan.name == name, "{name}");
             assert_eq!(plan.warnings(), Vec::<String>::new(), "{name}");
             validate(&plan).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+
+    #[test]
+    fn every_preset_of_an_autoencoder_is_a_valid_configuration() {
+        for name in AUTOENCODERS.names() {
+            let table = layers::<AutoencoderPlan>(&AUTOENCODERS, &[name]).unwrap();
+            let (plan, dropped) = resolve::<AutoencoderPlan>(table).unwrap();
+            assert_eq!((plan.name.as_str(), dropped.len()), (name, 0));
+            plan.validate().unwrap();
+            // In f16 the file is small enough to be embedded.
+            let parameters = plan.config().cost(plan.size().sides()).parameters;
+            assert!(parameters < 300_000, "{name}: {parameters}");
         }
     }
 

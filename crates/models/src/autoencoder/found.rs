@@ -1,7 +1,7 @@
 //! The configuration of a file of an autoencoder: its metadata, the `config.json` next to it, or names and shapes.
 
 use super::names::{IGNORED, MARK, named_shapes};
-use crate::error::{ModelError, brief};
+use crate::error::{ModelError, brief, cut};
 use crate::folder::{CONFIG, Settings, settings};
 use crate::layout::{MARKS, Shapes};
 use crate::resolve::Fields;
@@ -13,6 +13,9 @@ use sdft_nn::Mismatch;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// The longest message about a field.
+const MOST: usize = 600;
 
 /// The field that no tensor shows.
 const SCALING: &str = "scaling_factor";
@@ -231,6 +234,14 @@ impl Seen<'_> {
 }
 
 impl Found {
+    /// Fails if settings must be given.
+    pub(crate) fn refuse_to_guess(&self, path: &Path) -> Result<(), ModelError> {
+        match &self.ask {
+            None => Ok(()),
+            Some(ask) => Err(at(path, ask)),
+        }
+    }
+
     fn of(config: AutoencoderConfig) -> Self {
         Self {
             config,
@@ -245,6 +256,6 @@ impl Found {
 fn at(path: &Path, problem: impl std::fmt::Display) -> ModelError {
     ModelError::Problem {
         path: path.to_owned(),
-        problem: brief(problem),
+        problem: cut(problem, MOST),
     }
 }

@@ -5,7 +5,7 @@ pub(crate) use found::{Found, is_autoencoder};
 use crate::error::ModelError;
 use crate::folder::autoencoder_weights;
 use crate::load::sha256_of;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use names::{AUTOENCODER, named};
 use sdft_autoencoder::{Autoencoder, AutoencoderConfig, AutoencoderRecord};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, write_safetensors};
@@ -94,21 +94,10 @@ pub fn load_autoencoder_bytes(
 }
 
 fn assemble(path: &Path, found: Found, state: StateDict) -> Result<LoadedAutoencoder, ModelError> {
-    if let Some(ask) = found.ask {
-        return Err(ModelError::Problem {
-            path: path.to_owned(),
-            problem: ask,
-        });
-    }
+    found.refuse_to_guess(path)?;
     let mut notes = state.notes();
     notes.extend(found.notes);
-    let tensors = named(state.into_map());
-    let tensors = tensors.into_iter().map(|(name, tensor)| {
-        // Attention layers of older files and of CompVis' are convolutions.
-        let shape = names::shape(&name, tensor.dims());
-        Ok((name, tensor.reshape(shape)?))
-    });
-    let tensors = tensors.collect::<candle_core::Result<_>>()?;
+    let tensors = tensors(state)?.into_iter().collect();
     let specs = Autoencoder::specs(&found.config)?;
     let params = Params::fit(&specs, tensors).map_err(|mismatch| ModelError::Misfit {
         path: path.to_owned(),
@@ -127,6 +116,49 @@ fn assemble(path: &Path, found: Found, state: StateDict) -> Result<LoadedAutoenc
     })
 }
 
+/// The tensors of a file, with the names and shapes that the network has.
+fn tensors(state: StateDict) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    let tensors = named(state.into_map()).into_iter().map(|(name, tensor)| {
+        // Attention layers of older files and of CompVis' are convolutions.
+        let shape = names::shape(&name, tensor.dims());
+        Ok((name, tensor.reshape(shape)?))
+    });
+    tensors.collect()
+}
+
+/// What the file of an autoencoder becomes: its tensors, metadata and notes for the user.
+pub(crate) fn converted(
+    path: &Path,
+    state: StateDict,
+    given: &Map<String, Value>,
+) -> Result<
+    (
+        BTreeMap<String, Tensor>,
+        BTreeMap<String, String>,
+        Vec<String>,
+    ),
+    ModelError,
+> {
+    let found = Found::file(path, state.shapes(), state.metadata(), given)?;
+    found.refuse_to_guess(path)?;
+    if let Some(mismatch) = found.misfit {
+        return Err(ModelError::Misfit {
+            path: path.to_owned(),
+            mismatch: Box::new(mismatch),
+            hints: found.hint.unwrap_or_default(),
+        });
+    }
+    let mut metadata = found.config.metadata();
+    let kept = state.metadata().iter();
+    metadata.extend(
+        kept.filter(|(key, _)| key.starts_with(PROVENANCE_PREFIX))
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
+    let mut notes = state.notes();
+    notes.extend(found.notes);
+    Ok((tensors(state)?, metadata, notes))
+}
+
 /// Writes an autoencoder with its configuration and provenance; in f32 if `dtype` is `None`.
 ///
 /// # Errors
@@ -138,11 +170,18 @@ pub fn save_autoencoder(
     provenance: &BTreeMap<String, String>,
     dtype: Option<DType>,
 ) -> Result<(), ModelError> {
-    let mut metadata = config.metadata();
-    let provenance = provenance.iter();
-    metadata.extend(
-        provenance.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())),
-    );
+    let metadata = autoencoder_metadata(config, provenance);
     write_safetensors(path, params.iter(), &metadata, dtype)?;
     Ok(())
+}
+
+/// The metadata of an autoencoder's file.
+pub fn autoencoder_metadata(
+    config: &AutoencoderConfig,
+    provenance: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut metadata = config.metadata();
+    let facts = provenance.iter();
+    metadata.extend(facts.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())));
+    metadata
 }

@@ -194,7 +194,7 @@ impl DataPlan {
     ///
     /// # Errors
     /// The [`PlanError`] of the first key that does not.
-    pub(super) fn check(&self) -> Result<(), PlanError> {
+    pub fn check(&self) -> Result<(), PlanError> {
         let wrong = |key: &str, problem: String| Err(error(&format!("data.{key}"), problem));
         if self.path.is_empty() {
             return wrong(

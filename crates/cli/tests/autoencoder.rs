@@ -1,0 +1,104 @@
+//! Training the autoencoder of latent diffusion models.
+
+mod common;
+
+use common::{assert_same, essence, workspace};
+
+const AUTOENCODER: [&str; 13] = [
+    "train-autoencoder",
+    "--steps",
+    "8",
+    "--batch=6",
+    "--config=autoencoder-digits",
+    "--name=first",
+    "--set=model.block_out_channels=[8,8]",
+    "--set=model.layers_per_block=1",
+    "--set=data.per_class=6",
+    "--set=optim.schedule=constant",
+    "--set=output.log_every=2",
+    "--set=output.checkpoint_every=3",
+    "--set=output.samples=4",
+];
+
+#[test]
+fn an_autoencoder_that_is_resumed_equals_one_that_was_not() {
+    let whole = workspace();
+    whole.run(&AUTOENCODER).ok();
+    let parts = workspace();
+    let mut four = AUTOENCODER;
+    four[2] = "4";
+    parts.run(&[&four[..], &["--threads", "1"]].concat()).ok();
+    let resume = [
+        "train-autoencoder",
+        "--resume",
+        "runs/first",
+        "--steps",
+        "8",
+    ];
+    let resumed = parts.run(&resume).ok();
+    assert!(resumed.err.contains("continuing from"), "{resumed:?}");
+    let root = parts.path("runs/first");
+    assert_same(&essence(&whole.path("runs/first")), &essence(&root));
+    let report = std::fs::read_to_string(root.join("reconstruction.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(
+        (&report["images"], &report["held_out"]),
+        (&3.into(), &true.into())
+    );
+    assert!(report["psnr"].as_f64().unwrap() > 0.0, "{report}");
+    let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
+    for term in ["loss", "l1", "perceptual", "kl", "eval.psnr"] {
+        assert!(log.contains(&format!("\"{term}\"")), "{term}: {log}");
+    }
+    assert!(root.join("samples/step-000008.png").is_file());
+    // The finished file is an autoencoder with its own scaling factor, also as f16.
+    parts
+        .run(&[
+            "convert",
+            "runs/first/final.safetensors",
+            "half.safetensors",
+            "--dtype",
+            "f16",
+        ])
+        .ok();
+    for file in ["runs/first/final.safetensors", "half.safetensors"] {
+        let shown = parts.run(&["inspect", file, "--json"]).ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
+        assert_eq!(shown["architecture"], "autoencoder", "{shown}");
+        assert!(shown["misfit"].is_null(), "{shown}");
+        let factor = shown["model"]["scaling_factor"]["value"].as_f64().unwrap();
+        assert_eq!(factor, report["scaling_factor"].as_f64().unwrap());
+    }
+    // Each command refuses runs and files of the other kind.
+    parts
+        .run(&["train", "--resume", "runs/first"])
+        .fails(1, &["train-autoencoder"]);
+    parts
+        .run(&["sample", "--model", "runs/first/final.safetensors"])
+        .fails(1, &["expected a diffusion model, found an autoencoder"]);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_by_key() {
+    let place = workspace();
+    let cases: [(&[&str], &[&str]); 4] = [
+        (
+            &["--set", "loss.kl=1"],
+            &["no key loss.kl", "loss.kl_weight"],
+        ),
+        (&["--size", "15x16"], &["data.size", "multiples of 2"]),
+        (
+            &["--data", "none", "--set", "loss.perceptual=judge"],
+            &["loss.perceptual"],
+        ),
+        (
+            &["--set", "model.norm_num_groups=16"],
+            &["model.norm_num_groups"],
+        ),
+    ];
+    for (args, words) in cases {
+        place
+            .run(&[&["train-autoencoder"], args].concat())
+            .fails(2, words);
+    }
+}

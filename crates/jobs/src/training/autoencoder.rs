@@ -1,0 +1,205 @@
+//! Training the autoencoder of latent diffusion models.
+
+use super::options::{RunOptions, make_absolute, moved, note_changed_rate};
+use super::presets::{AUTOENCODERS, plan as plan_of};
+use super::run::{Run, Training};
+use crate::context::Context;
+use crate::data::{Form, fingerprint, open_data, same_images};
+use crate::error::{Result, usage};
+use crate::estimate::{Estimate, autoencoder_disk, estimate_autoencoder, memory_of_autoencoder};
+use crate::evaluate::read_lpips;
+use crate::judge::{load_emoji_judge, load_judge};
+use crate::weights::{Files, Weights};
+use sdft_data::ImageSource;
+use sdft_features::{LpipsNet, Network};
+use sdft_first_stage::{
+    AutoencoderPlan, AutoencoderSetup, Perceptual, PerceptualNet, train_autoencoder,
+};
+use sdft_settings::{layers, put};
+use sdft_train::{Ending, RunFolder, RunPlan, Size};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Table;
+
+/// A run that trains an autoencoder.
+pub type AutoencoderJob = Run<AutoencoderTraining>;
+
+/// The opened images of an [`AutoencoderJob`].
+pub struct AutoencoderTraining {
+    images: Arc<dyn ImageSource>,
+    perceptual: Perceptual,
+}
+
+/// The preset if neither presets nor images are named.
+const EXAMPLE: &str = "autoencoder-digits";
+
+/// The keys that can change when a run is resumed.
+const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
+
+/// Options of a run that trains an autoencoder; the defaults train that of the embedded digits.
+#[derive(Clone, Debug, Default)]
+pub struct AutoencoderTrainOptions {
+    /// Options of every run.
+    pub run: RunOptions,
+    /// The images: a folder, or the name of embedded ones.
+    pub data: Option<String>,
+    /// Height and width of the images.
+    pub size: Option<Size>,
+}
+
+impl AutoencoderTrainOptions {
+    /// The table of settings: presets and files, then options, then assignments.
+    ///
+    /// # Errors
+    /// [`Error::Settings`](crate::Error::Settings) for an unknown preset or key, or an invalid value.
+    pub fn settings(&self) -> Result<Table> {
+        let configs = match self.run.config.is_empty() && self.data.is_none() {
+            true => vec![EXAMPLE.to_owned()],
+            false => self.run.config.clone(),
+        };
+        let mut table = layers::<AutoencoderPlan>(&AUTOENCODERS, &configs)?;
+        if let Some(data) = &self.data {
+            put(&mut table, "data.path", data.as_str());
+        }
+        if let Some(size) = self.size {
+            put(&mut table, "data.size", size.to_string());
+        }
+        self.run.apply::<AutoencoderPlan>(&mut table)?;
+        Ok(table)
+    }
+}
+
+impl AutoencoderJob {
+    /// A new run with these options.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that do not fit together
+    /// - images or weights that cannot be read
+    pub fn new(options: &AutoencoderTrainOptions, context: &mut Context<'_>) -> Result<Self> {
+        let mut plan: AutoencoderPlan = plan_of(options.settings()?, context)?;
+        make_absolute(&mut plan.data.path);
+        plan.loss
+            .perceptual_files
+            .iter_mut()
+            .for_each(make_absolute);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
+        plan.validate().map_err(|e| usage(e.to_string()))?;
+        let images = open_images(&plan, context)?;
+        plan.data.fingerprint = fingerprint(&*images)?;
+        plan.data.resolve(&*images, plan.size().sides());
+        let perceptual = open_perceptual(&mut plan)?;
+        let run = Self::new_run(plan, AutoencoderTraining { images, perceptual });
+        Ok(run.in_folder_of(&options.run.out, options.run.name.is_some()))
+    }
+
+    /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `data` is the new
+    /// path of moved images.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
+    /// - a folder without a run, or one that another process uses
+    /// - images or weights that are missing, or images that have changed
+    pub fn resume(
+        folder: &Path,
+        options: &AutoencoderTrainOptions,
+        context: &mut Context<'_>,
+    ) -> Result<Self> {
+        let (folder, stored) = RunFolder::open::<AutoencoderPlan>(folder)?;
+        let steps = stored.steps.steps;
+        let mut plan = options.run.change(stored, &ALLOWED, context)?;
+        moved(&mut plan.data.path, options.data.as_deref());
+        plan.steps.precision = context.precision_or(plan.steps.precision);
+        if plan.steps.steps != steps {
+            note_changed_rate(plan.optim.schedule, context);
+        }
+        let (path, expected) = (plan.data.path.clone(), plan.data.fingerprint.clone());
+        let images = same_images(&path, &expected, "--data", || open_images(&plan, context))?;
+        let perceptual = open_perceptual(&mut plan)?;
+        let inputs = AutoencoderTraining { images, perceptual };
+        Ok(Self::resumed(plan, inputs, folder))
+    }
+}
+
+impl Training for AutoencoderTraining {
+    type Plan = AutoencoderPlan;
+
+    fn name(plan: &mut AutoencoderPlan) -> &mut String {
+        &mut plan.name
+    }
+
+    fn check(&self, plan: &AutoencoderPlan, context: &mut Context<'_>) -> Result<()> {
+        memory_of_autoencoder(plan).check(&context.device)
+    }
+
+    fn estimate(&self, plan: &AutoencoderPlan, context: &mut Context<'_>) -> Result<Estimate> {
+        estimate_autoencoder(plan, self.images.len(), &context.device)
+    }
+
+    fn disk(&self, plan: &AutoencoderPlan) -> Result<(u64, u64)> {
+        let all = autoencoder_disk(plan);
+        Ok((all, all))
+    }
+
+    fn train(
+        self,
+        plan: AutoencoderPlan,
+        folder: RunFolder,
+        context: &mut Context<'_>,
+    ) -> Result<Ending> {
+        let config = plan.config();
+        context.progress.note(&format!(
+            "{}: {} images of {}, {factor}x{factor} pixels to {} latent channels, {} steps of {}; writes {}",
+            plan.name,
+            self.images.len(),
+            self.images.spec(),
+            config.latent_channels(),
+            plan.steps.steps,
+            plan.steps.batch,
+            folder.root().display(),
+            factor = config.factor(),
+        ));
+        let setup = AutoencoderSetup {
+            plan,
+            folder,
+            source: self.images,
+            perceptual: self.perceptual,
+            device: context.device.clone(),
+        };
+        Ok(train_autoencoder(setup, context.stop, context.progress)?)
+    }
+}
+
+fn open_images(plan: &AutoencoderPlan, context: &mut Context<'_>) -> Result<Arc<dyn ImageSource>> {
+    let form = Form {
+        size: plan.size().sides(),
+        channels: Some(plan.model.in_channels),
+        ..Form::default()
+    };
+    open_data(&plan.data, &form, context)
+}
+
+/// The network of the perceptual term. Its files go into the plan.
+fn open_perceptual(plan: &mut AutoencoderPlan) -> Result<Perceptual> {
+    let net = match plan.loss.perceptual {
+        _ if plan.loss.perceptual_weight == 0.0 => return Ok(Perceptual::None),
+        PerceptualNet::None => return Ok(Perceptual::None),
+        PerceptualNet::Judge => {
+            let judge = match plan.data.is_emoji() {
+                true => load_emoji_judge()?,
+                false => load_judge()?.as_ref().clone(),
+            };
+            return Ok(Perceptual::Judge(Box::new(judge)));
+        }
+        PerceptualNet::LpipsVgg => LpipsNet::Vgg,
+        PerceptualNet::LpipsAlex => LpipsNet::Alex,
+    };
+    if plan.loss.perceptual_files.is_empty() {
+        let otherwise = "train without it: --set loss.perceptual=none";
+        let found = Weights::default().of(Network::Lpips(net), otherwise)?;
+        let files = found.weights.iter().map(|path| path.display().to_string());
+        plan.loss.perceptual_files = files.collect();
+    }
+    let files = plan.loss.perceptual_files.iter().map(PathBuf::from);
+    let (lpips, _) = read_lpips(net, &Files::of(files.collect()))?;
+    Ok(Perceptual::Lpips(Box::new(lpips)))
+}
