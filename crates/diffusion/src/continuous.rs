@@ -1,8 +1,11 @@
-//! EDM's continuous process, and how training draws noise levels from either kind of process.
+//! Continuous processes, and how training draws noise levels from either kind of process.
 
-use crate::{Diffusion, Level, Precond};
-use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler};
+use crate::{Diffusion, FlowProcess, Level, Precond, TimeUnit};
+use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler, Weighting};
+use serde::de::{Deserializer, Error as _};
+use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The continuous process of an EDM network: `x = x0 + sigma eps`, with any `sigma` in a range.
 ///
@@ -99,6 +102,135 @@ impl EdmProcess {
         .into_iter()
         .find(|&(_, _, _, inside)| !inside)
         .map(|(field, range, value, _)| (field, range, value))
+    }
+}
+
+/// A continuous process: of EDM's networks, or a flow.
+///
+/// As a section of a file it is the fields of the process, and `kind = "flow"` for a flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Continuous {
+    /// EDM's, whose networks are called with `sigma`.
+    Edm(EdmProcess),
+    /// Flow matching, whose networks are called with `tau`.
+    Flow(FlowProcess),
+}
+
+/// The field that names the kind of process, and its only value.
+const KIND: &str = "kind";
+const FLOW: &str = "flow";
+
+impl Continuous {
+    /// The process of a network with this preconditioning.
+    pub fn of(precond: &Precond) -> Self {
+        match precond {
+            Precond::Flow { .. } => Self::Flow(FlowProcess::default()),
+            _ => Self::Edm(EdmProcess::of(precond)),
+        }
+    }
+
+    /// Whether networks with this preconditioning are trained on this kind of process.
+    pub fn fits(&self, precond: &Precond) -> bool {
+        matches!(self, Self::Flow(_)) == matches!(precond, Precond::Flow { .. })
+    }
+
+    /// The time that networks are called with.
+    pub fn time_unit(&self) -> TimeUnit {
+        match self {
+            Self::Edm(_) => TimeUnit::Sigma,
+            Self::Flow(_) => TimeUnit::Tau,
+        }
+    }
+
+    /// The usual weight of the base loss.
+    pub fn usual_base(&self) -> Weighting {
+        match self {
+            Self::Edm(EdmProcess { sigma_data, .. }) => Weighting::Edm {
+                sigma_data: *sigma_data,
+            },
+            Self::Flow(_) => Weighting::Flow,
+        }
+    }
+
+    /// EDM's process, if it is one.
+    pub fn edm(&self) -> Option<&EdmProcess> {
+        match self {
+            Self::Edm(process) => Some(process),
+            Self::Flow(_) => None,
+        }
+    }
+
+    /// The smallest and largest `sigma` of samplers that choose their levels by `sigma`.
+    pub fn sigma_range(&self) -> (f64, f64) {
+        match self {
+            Self::Edm(process) => (process.sigma_min, process.sigma_max),
+            Self::Flow(_) => FlowProcess::SIGMAS,
+        }
+    }
+
+    /// The first field that is outside its range, with the range and the value.
+    pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
+        match self {
+            Self::Edm(process) => process.outside(),
+            Self::Flow(process) => process.outside(),
+        }
+    }
+}
+
+impl From<EdmProcess> for Continuous {
+    fn from(process: EdmProcess) -> Self {
+        Self::Edm(process)
+    }
+}
+
+impl From<FlowProcess> for Continuous {
+    fn from(process: FlowProcess) -> Self {
+        Self::Flow(process)
+    }
+}
+
+impl NoiseLevels for Continuous {
+    fn draw(&self, uniforms: &[f64]) -> Vec<LevelDraw> {
+        match self {
+            Self::Edm(process) => process.draw(uniforms),
+            Self::Flow(process) => process.draw(uniforms),
+        }
+    }
+}
+
+impl Serialize for Continuous {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // In the order of its fields, which hashes of older versions cover.
+            Self::Edm(process) => process.serialize(serializer),
+            Self::Flow(process) => {
+                let mut fields = Map::from_iter([(KIND.to_owned(), FLOW.into())]);
+                if let Value::Object(own) =
+                    serde_json::to_value(process).map_err(S::Error::custom)?
+                {
+                    fields.extend(own);
+                }
+                fields.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Continuous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        let process = match fields.remove(KIND) {
+            None => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
+            Some(kind) if kind == FLOW => {
+                serde_json::from_value(Value::Object(fields)).map(Self::Flow)
+            }
+            Some(other) => {
+                return Err(D::Error::custom(format!(
+                    "{KIND}: expected \"{FLOW}\" or no such field, found {other}"
+                )));
+            }
+        };
+        process.map_err(D::Error::custom)
     }
 }
 
@@ -200,7 +332,7 @@ impl NoiseLevels for EdmProcess {
 /// The number below which a share `u` of a standard normal distribution lies; `u` is kept 2^-54 away from 0 and 1.
 ///
 /// Source: Wichura 1988, algorithm AS 241 (PPND16), accurate to about 1e-16.
-fn normal_quantile(u: f64) -> f64 {
+pub(crate) fn normal_quantile(u: f64) -> f64 {
     let u = u.clamp(f64::EPSILON / 4.0, 1.0 - f64::EPSILON / 2.0);
     let q = u - 0.5;
     if q.abs() <= 0.425 {
@@ -314,6 +446,35 @@ mod tests {
         for u in [0.0, 1.0] {
             assert!(normal_quantile(u).is_finite(), "{u}");
         }
+    }
+
+    #[test]
+    fn a_process_comes_back_from_its_text_and_texts_without_a_kind_are_edm_s() {
+        let flow = Continuous::from(FlowProcess {
+            logit_std: 2.0,
+            ..FlowProcess::default()
+        });
+        let edm = Continuous::from(EdmProcess::default());
+        for process in [flow, edm] {
+            let text = serde_json::to_string(&process).unwrap();
+            assert_eq!(serde_json::from_str::<Continuous>(&text).unwrap(), process);
+            assert_eq!(text.contains("kind"), process == flow, "{text}");
+        }
+        let old = serde_json::to_string(&EdmProcess::default()).unwrap();
+        assert_eq!(serde_json::to_string(&edm).unwrap(), old);
+        for wrong in [
+            r#"{"kind":"flows"}"#,
+            r#"{"kind":"flow","p_mean":1}"#,
+            r#"{"logit_mean":1}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<Continuous>(wrong).is_err(),
+                "{wrong}"
+            );
+        }
+        let sit = Precond::SIT;
+        assert!(Continuous::of(&sit).fits(&sit) && !edm.fits(&sit));
+        assert!(edm.fits(&Precond::VE) && !flow.fits(&Precond::VE));
     }
 
     #[test]

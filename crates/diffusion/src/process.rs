@@ -1,6 +1,6 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, EdmProcess, PredictionType, Sampling, TimeUnit, Variance};
+use crate::{Continuous, Diffusion, PredictionType, Sampling, TimeUnit, Variance};
 use sdft_schedule::{
     BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, Weighting,
     rescale_zero_terminal_snr,
@@ -39,10 +39,10 @@ pub struct Process {
     /// How diffusers' schedulers sample, with tables in single precision; `None` samples as guided-diffusion does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
-    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// The continuous process that the network was trained on (EDM's, or a flow); the fields above are then the discrete view that steps are counted
     /// in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub continuous: Option<EdmProcess>,
+    pub continuous: Option<Continuous>,
 }
 
 /// Why a process cannot be used.
@@ -123,17 +123,19 @@ impl Process {
         })
     }
 
-    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, EDM's for EDM's, and that of the velocity
+    /// for a flow.
     pub fn usual_base(&self) -> Weighting {
         match self.continuous {
             None => Weighting::P2 { k: 1.0, gamma: 1.0 },
-            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+            Some(continuous) => continuous.usual_base(),
         }
     }
 
-    fn time_unit(&self) -> TimeUnit {
+    /// The time that the network is called with.
+    pub fn time_unit(&self) -> TimeUnit {
         match (self.continuous, self.rescale_timesteps) {
-            (Some(_), _) => TimeUnit::Sigma,
+            (Some(continuous), _) => continuous.time_unit(),
             (None, true) => TimeUnit::Thousandths,
             (None, false) => TimeUnit::Steps,
         }
@@ -172,7 +174,7 @@ impl Process {
             return Err(ProcessError { field, problem });
         }
         let needs = |field, expected: &str| {
-            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            let problem = format!("expected {expected}, as process.continuous needs it");
             Err(ProcessError { field, problem })
         };
         if self.rescale_timesteps {
@@ -274,6 +276,7 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{EdmProcess, FlowProcess};
 
     #[test]
     fn old_texts_stay_valid_and_unchanged() {
@@ -416,6 +419,45 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_is_called_with_its_own_time_and_steps_are_its_discrete_view() {
+        let process = Process {
+            prediction_type: PredictionType::Sample,
+            continuous: Some(FlowProcess::default().into()),
+            ..Process::default()
+        };
+        assert_eq!(process.check(), Ok(()));
+        assert_eq!(process.usual_base(), Weighting::Flow);
+        let text = serde_json::to_string(&process).unwrap();
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), process);
+        let diffusion = process.diffusion(false, &Respacing::All).unwrap();
+        let level = diffusion.levels(&[700]).unwrap()[0];
+        let sigma = level.sigma();
+        assert!((f64::from(level.t) - sigma / (1.0 + sigma)).abs() < 1e-6);
+        let near = diffusion.level_near(sigma);
+        assert!((near.alpha_bar - level.alpha_bar).abs() < 1e-12);
+        // Pure noise is a level.
+        let noise = diffusion.level_at_tau(1.0);
+        assert_eq!((noise.alpha_bar, noise.t, noise.tau()), (0.0, 1.0, 1.0));
+        assert_eq!(diffusion.levels_at(&[1.0]).unwrap(), [noise]);
+        // A discrete process has its last step instead.
+        let last = Process::default()
+            .diffusion(false, &Respacing::All)
+            .unwrap();
+        assert_eq!(last.level_at_tau(1.0).step, Some(999));
+        let wrong = Process {
+            continuous: Some(
+                FlowProcess {
+                    logit_std: 0.0,
+                    ..FlowProcess::default()
+                }
+                .into(),
+            ),
+            ..process
+        };
+        assert_eq!(wrong.check().unwrap_err().field, "continuous.logit_std");
+    }
+
+    #[test]
     fn a_continuous_process_goes_with_networks_that_predict_the_image() {
         let edm = |change: fn(&mut Process, &mut EdmProcess)| {
             let mut process = Process {
@@ -424,7 +466,7 @@ mod tests {
             };
             let mut continuous = EdmProcess::default();
             change(&mut process, &mut continuous);
-            process.continuous = Some(continuous);
+            process.continuous = Some(continuous.into());
             process
         };
         let plain = edm(|_, _| {});
