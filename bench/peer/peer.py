@@ -1,7 +1,8 @@
 """The PyTorch side of `cargo xtask bench --peer`.
 
 Reads one job as a line of JSON, prepares it, and runs it once for each line "go"; every answer is a line of JSON.
-Needs only PyTorch, and OpenVINO and ONNX Runtime for jobs of these. `network.py` is the U-Net, `transformer.py` the DiT, `training.py` the loss and the step.
+Needs only PyTorch, OpenVINO and ONNX Runtime for jobs of these, and diffusers for its autoencoder. `network.py` is the U-Net,
+`transformer.py` the DiT, `training.py` the loss and the step.
 """
 
 import json
@@ -157,6 +158,31 @@ class BlockWork:
         return (lambda: [digest(gradient)]), result
 
 
+class Vae:
+    """diffusers' AutoencoderKL."""
+
+    def __init__(self, job):
+        # A file next to this one has the name of the library.
+        here = sys.path.pop(0)
+        from diffusers import AutoencoderKL
+
+        sys.path.insert(0, here)
+        case = job["case"]
+        net = AutoencoderKL.from_config(case["config"]).eval()
+        fill(net)
+        side = case["side"] // 2 ** (len(case["config"]["block_out_channels"]) - 1)
+        if case["part"] == "encode":
+            self.call, self.x = lambda x: net.encode(x).latent_dist.mean, formula((1, 3, case["side"], case["side"]), 1)
+        else:
+            self.call, self.x = lambda z: net.decode(z).sample, formula((1, 4, side, side), 1)
+
+    def __call__(self):
+        with torch.no_grad():
+            started = clocks()
+            y = self.call(self.x)
+            return (lambda: [digest(y)]), spent(started)
+
+
 class Optimizer:
     def __init__(self, job):
         n = job["case"]["elements"]
@@ -272,6 +298,8 @@ def make(job):
         return Network(job)
     if kind in ("residual", "attention block"):
         return BlockWork(job)
+    if kind == "vae":
+        return Vae(job)
     if kind == "optimizer":
         return Optimizer(job)
     return Kernel(job)

@@ -2,6 +2,7 @@
 
 use sdft_adapters::AdapterKind;
 use sdft_adm::AdmConfig;
+use sdft_autoencoder::{AutoencoderConfig, AutoencoderKlConfig, DownBlock, UpBlock};
 use sdft_dit::DitConfig;
 use sdft_models::Architecture;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,13 @@ pub(crate) enum Work {
         side: usize,
         heads: usize,
     },
+    /// Stable Diffusion's autoencoder.
+    Vae {
+        part: VaePart,
+        /// Of the image.
+        side: usize,
+        config: Box<AutoencoderConfig>,
+    },
     /// AdamW and the moving average.
     Optimizer { elements: usize },
     Network {
@@ -58,6 +66,14 @@ pub(crate) enum Work {
         /// `p2` or `constant`.
         weighting: String,
     },
+}
+
+/// A half of an autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VaePart {
+    Encode,
+    Decode,
 }
 
 /// The part of the work that is timed.
@@ -182,6 +198,10 @@ impl Case {
             Work::AttentionBlock {
                 batch, c_in, side, ..
             } => format!("attention block {batch}x{c_in}@{side}"),
+            Work::Vae { part, side, .. } => match part {
+                VaePart::Encode => format!("vae-encode-{side}"),
+                VaePart::Decode => format!("vae-decode-{side}"),
+            },
             Work::Optimizer { elements } => {
                 format!("adamw+ema {:.1}M", *elements as f64 / 1e6)
             }
@@ -193,7 +213,7 @@ impl Case {
             } => format!("{label}@{} batch {batch}", config.image_size()),
         };
         match self.pass {
-            _ if matches!(self.work, Work::Optimizer { .. }) => what,
+            _ if matches!(self.work, Work::Optimizer { .. } | Work::Vae { .. }) => what,
             pass => format!("{what} {}", pass.name()),
         }
     }
@@ -250,13 +270,16 @@ impl Case {
             Work::Network { batch, config, .. } => {
                 config.cost(config.sides()).forward_flops * *batch as f64
             }
-            Work::Norm { .. } | Work::Optimizer { .. } => return None,
+            Work::Norm { .. } | Work::Vae { .. } | Work::Optimizer { .. } => return None,
         };
         Some(passes * forward)
     }
 
     /// Approximate memory use in bytes.
     pub(crate) fn bytes(&self) -> f64 {
+        if matches!(self.work, Work::Vae { .. }) {
+            return 2e9;
+        }
         let Work::Network { batch, config, .. } = &self.work else {
             return 1e9;
         };
@@ -314,6 +337,18 @@ fn dit() -> DitConfig {
         freq_shift: 0.0,
         ..DitConfig::default()
     }
+}
+
+/// Stable Diffusion's autoencoder.
+fn stable_diffusion() -> AutoencoderConfig {
+    AutoencoderKlConfig {
+        down_block_types: vec![DownBlock::Plain; 4],
+        up_block_types: vec![UpBlock::Plain; 4],
+        block_out_channels: vec![128, 256, 512, 512],
+        layers_per_block: 2,
+        ..AutoencoderKlConfig::default()
+    }
+    .into()
 }
 
 /// All cases, small operations first.
@@ -414,6 +449,14 @@ pub(crate) fn cases() -> Vec<Case> {
         },
         &[Forward, Both],
     );
+    for (part, side) in [
+        (VaePart::Encode, 256),
+        (VaePart::Decode, 256),
+        (VaePart::Decode, 512),
+    ] {
+        let config = Box::new(stable_diffusion());
+        add(Work::Vae { part, side, config }, &[Forward]);
+    }
     for batch in [8, 64] {
         add(
             Work::Network {

@@ -160,7 +160,9 @@ impl Peer {
             return of(&["eager", "compile"], precision);
         }
         match case.work {
-            Work::Attention { .. } | Work::Optimizer { .. } => of(&["eager"], precision),
+            Work::Attention { .. } | Work::Vae { .. } | Work::Optimizer { .. } => {
+                of(&["eager"], precision)
+            }
             Work::Network { .. } => {
                 let mut names = vec!["eager", "channels_last"];
                 let mut half = vec!["channels_last"];

@@ -1,12 +1,13 @@
 //! Each kind of work as a closure that does it once.
 
-use crate::cases::{Case, Pass, Work};
+use crate::cases::{Case, Pass, VaePart, Work};
 use crate::clock::{Spent, Started};
 use crate::inputs::{SEED, block_weights, formula, network_weights};
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
+use sdft_autoencoder::{Autoencoder, AutoencoderConfig};
 use sdft_autograd::{attention, backward, conv2d_padded, norm_act, upsample_nearest_2x};
 use sdft_cuda::{allow_tf32, synchronize};
 use sdft_diffusion::{ComputeMode, Network, PredictionType, Trainable};
@@ -37,6 +38,7 @@ pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Res
     allow_tf32(precision == Precision::Tf32);
     match &case.work {
         Work::Residual { .. } | Work::AttentionBlock { .. } => block(case),
+        Work::Vae { part, side, config } => vae(*part, *side, config),
         Work::Optimizer { elements } => optimizer(*elements),
         Work::Network {
             batch,
@@ -196,7 +198,7 @@ fn block(case: &Case) -> Result<Run> {
             let block = ResBlock::load(&Scope::root(&params), &config)?;
             let emb = formula(&[batch, emb], 2)?;
             (
-                Box::new(move |x| block.forward(x, &emb, None)),
+                Box::new(move |x| block.forward(x, Some(&emb), None)),
                 [batch, c_in, side, side],
             )
         }
@@ -234,6 +236,25 @@ fn block(case: &Case) -> Result<Run> {
         let spent = started.spent();
         let of_x = gradients_of(&gradients, std::slice::from_ref(x.as_tensor()))?;
         Ok((digests(wanted, &of_x)?, spent))
+    }))
+}
+
+fn vae(part: VaePart, side: usize, config: &AutoencoderConfig) -> Result<Run> {
+    let params = block_weights(&Autoencoder::specs(config)?)?;
+    let autoencoder = Autoencoder::load(&params, config)?;
+    let latent = side / config.factor();
+    let input = match part {
+        VaePart::Encode => formula(&[1, config.image_channels(), side, side], 1)?,
+        VaePart::Decode => formula(&[1, config.latent_channels(), latent, latent], 1)?,
+    };
+    Ok(Box::new(move |wanted| {
+        let started = Started::now();
+        let y = match part {
+            VaePart::Encode => autoencoder.encode(&input)?.mean,
+            VaePart::Decode => autoencoder.decode(&input)?,
+        };
+        let spent = started.spent();
+        Ok((digests(wanted, [&y])?, spent))
     }))
 }
 

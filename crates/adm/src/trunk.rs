@@ -233,13 +233,13 @@ impl Trunk {
         let x = to_dtype(x, self.maps)?;
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
-            let out = block.forward(skips.last().unwrap_or(&x), emb, key, self.recomputed)?;
+            let out = block.forward(skips.last().unwrap_or(&x), Some(emb), key, self.recomputed)?;
             skips.push(out);
         }
         let deepest = skips.last().unwrap_or(&x);
         let h = self
             .middle_block
-            .forward(deepest, emb, key, self.recomputed)?;
+            .forward(deepest, Some(emb), key, self.recomputed)?;
         Ok((h, skips))
     }
 

@@ -149,7 +149,7 @@ impl Unet {
         let mut h = to_dtype(h, self.trunk.maps)?;
         for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
             let x = concat(&h, skip)?;
-            h = block.forward(&x, emb, key, self.trunk.recomputed)?;
+            h = block.forward(&x, Some(emb), key, self.trunk.recomputed)?;
         }
         let out = self
             .conv_out

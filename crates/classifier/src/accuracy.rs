@@ -4,7 +4,7 @@ use candle_core::{D, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
-use sdft_noise::Purpose;
+use sdft_noise::{Draw, Purpose};
 use sdft_randn::randn;
 use sdft_train::Result;
 use serde::Serialize;
@@ -63,6 +63,7 @@ impl HeldOut {
     pub(crate) fn new(
         sources: [&dyn ImageSource; 2],
         indices: [&[usize]; 2],
+        seed: u64,
         device: &Device,
     ) -> Result<Self> {
         let read = |source: &dyn ImageSource, indices: &[usize]| -> Result<Tensor> {
@@ -70,10 +71,11 @@ impl HeldOut {
             let mut data = Vec::new();
             let mut n = 0;
             for &i in indices.iter().step_by(stride) {
-                data.extend(source.spec().to_unit_range(&source.image(i)?));
+                let draw = Draw::new(seed, Purpose::Latent, u64::MAX, i as u64);
+                data.extend(source.values(i, &draw)?);
                 n += 1;
             }
-            let [c, h, w] = source.spec().shape();
+            let [c, h, w] = source.shape();
             Ok(Tensor::from_vec(data, (n, c, h, w), device)?)
         };
         Ok(Self {

@@ -1,6 +1,7 @@
 //! Everything that decides a classifier's training, as it is in `plan.toml`.
 
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
+use sdft_autoencoder::{AutoencoderConfig, AutoencoderFile};
 use sdft_diffusion::Process;
 use sdft_imaging::Depth;
 use sdft_train::{
@@ -147,6 +148,9 @@ pub struct ClassifierPlan {
     pub init: String,
     /// SHA-256 of that file, set when it is read.
     pub init_sha256: String,
+    /// The autoencoder whose latents are classified; absent for a classifier of images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<AutoencoderFile>,
     /// The architecture.
     pub model: ClassifierModel,
     /// The diffusion process whose noised images are classified.
@@ -194,6 +198,7 @@ impl Default for ClassifierPlan {
             seed: 0,
             init: String::new(),
             init_sha256: String::new(),
+            autoencoder: None,
             model: ClassifierModel::default(),
             process: Process::default(),
             data: ClassifierData::default(),
@@ -215,10 +220,38 @@ impl Default for ClassifierPlan {
 }
 
 impl ClassifierPlan {
-    /// Height and width of the images.
+    /// Height and width of the network's input: images or latents.
     pub fn size(&self) -> Size {
         let side = self.model.net.image_size;
-        self.data.size.unwrap_or(Size::new(side, side))
+        let of_images = |size: Size| {
+            let factor = self.factor();
+            Size::new(size.height / factor, size.width / factor)
+        };
+        self.data.size.map_or(Size::new(side, side), of_images)
+    }
+
+    /// Height and width of the images.
+    pub fn image_size(&self) -> Size {
+        let (size, factor) = (self.size(), self.factor());
+        Size::new(size.height * factor, size.width * factor)
+    }
+
+    /// Channels of the images.
+    pub fn image_channels(&self) -> usize {
+        match self.autoencoder_config() {
+            Some(config) => config.decoded_channels(),
+            None => self.model.net.in_channels,
+        }
+    }
+
+    fn autoencoder_config(&self) -> Option<&AutoencoderConfig> {
+        self.autoencoder.as_ref()?.config.as_ref()
+    }
+
+    /// Pixels of a side for one value of the network's input.
+    fn factor(&self) -> usize {
+        self.autoencoder_config()
+            .map_or(1, AutoencoderConfig::factor)
     }
 
     /// The intervals of the loop.
@@ -300,6 +333,15 @@ impl RunPlan for ClassifierPlan {
                 "model.pool",
                 format!(
                     "the attention pool takes images of {square}, found {size}; expected another pool"
+                ),
+            );
+        }
+        if self.autoencoder.is_some() && self.data.shift > 0 {
+            return wrong(
+                "data.shift",
+                format!(
+                    "the latents of an image are computed once; expected 0, found {}",
+                    self.data.shift
                 ),
             );
         }

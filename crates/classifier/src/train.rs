@@ -4,9 +4,10 @@ use crate::accuracy::{Accuracy, HeldOut};
 use crate::plan::ClassifierPlan;
 use candle_core::{Device, Tensor};
 use sdft_adm::{Encoder, EncoderConfig, is_removed_by_norm};
+use sdft_autoencoder::AutoencoderFile;
 use sdft_autograd::backward;
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
-use sdft_diffusion::Diffusion;
+use sdft_diffusion::{AUTOENCODER_KEY, Diffusion};
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
@@ -96,7 +97,12 @@ pub fn train_classifier(
     let [(kept_source, held_source), (kept_target, held_target)] = counts.map(|n| split(n, share));
     let held_out = if share > 0.0 {
         let indices = [held_source.as_slice(), held_target.as_slice()];
-        Some(HeldOut::new([&*source, &*target], indices, &device)?)
+        Some(HeldOut::new(
+            [&*source, &*target],
+            indices,
+            plan.seed,
+            &device,
+        )?)
     } else {
         None
     };
@@ -305,11 +311,13 @@ impl Task for Classifying<'_> {
             ("seed", plan.seed.to_string()),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
         ]);
-        model_metadata(
-            self.config.net.metadata("classifier"),
-            &plan.process,
-            &facts,
-        )
+        let mut network = self.config.net.metadata("classifier");
+        if let Some(record) = plan.autoencoder.as_ref().and_then(AutoencoderFile::record) {
+            let record = serde_json::to_string(&record)
+                .map_err(|e| TrainError::Evaluation(e.to_string()))?;
+            network.insert(AUTOENCODER_KEY.to_owned(), record);
+        }
+        model_metadata(network, &plan.process, &facts)
     }
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {

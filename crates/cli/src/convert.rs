@@ -3,7 +3,7 @@
 use crate::args::{ConvertArgs, DtypeArg, FormatArg, PreferArg};
 use crate::console;
 use crate::model::model_path;
-use crate::sample::load_options;
+use crate::sample::{autoencoder, load_options};
 use anyhow::Result;
 use candle_core::DType;
 use sdft_adapters::{Adapter, write_peft};
@@ -39,6 +39,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
     }
     let mut options = load_options(&args.set, args.key.as_ref(), None)?;
     options.adapters.clone_from(&args.adapter);
+    options.autoencoder = autoencoder(args.autoencoder.as_deref())?;
     options.prefer = match args.prefer {
         PreferArg::Ema => Prefer::Ema,
         PreferArg::Raw => Prefer::Raw,
@@ -63,6 +64,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
 fn convert_to_peft(args: &ConvertArgs) -> Result<()> {
     let given = [
         ("--adapter", !args.adapter.is_empty()),
+        ("--autoencoder", args.autoencoder.is_some()),
         ("--dtype", args.dtype.is_some()),
         ("--key", args.key.is_some()),
         ("--set", !args.set.is_empty()),

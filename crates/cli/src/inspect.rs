@@ -4,6 +4,7 @@ use crate::args::InspectArgs;
 use crate::console::{line, size};
 use crate::model::model_path;
 use anyhow::Result;
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::NonFinite;
 use sdft_models::{Inspected, LoadOptions, Resolved, inspect_file, scan_file};
 use serde_json::{Map, Value, json};
@@ -48,8 +49,15 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         types.join(", "),
         summary.n_parameters
     ))?;
-    match &found.resolved {
-        Ok(resolved) => {
+    match (&found.autoencoder, &found.resolved) {
+        (Some((config, ask)), _) => {
+            line(format_args!("{}:", autoencoder(config)))?;
+            print(&fields(config.fields(), |_| None))?;
+            if let Some(ask) = ask {
+                line(format_args!("unknown: {ask}"))?;
+            }
+        }
+        (None, Ok(resolved)) => {
             line(format_args!("{}:", kind(resolved)))?;
             print(&fields_of_architecture(resolved))?;
             match &resolved.ask {
@@ -59,11 +67,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
                     print(&fields_of_process(resolved))?;
                 }
             }
-            if let Some(misfit) = &found.misfit {
-                line(format_args!("does not fit this architecture:\n{misfit}"))?;
-            }
         }
-        Err(problem) => line(format_args!("architecture not recognised: {problem}"))?,
+        (None, Err(problem)) => line(format_args!("architecture not recognised: {problem}"))?,
+    }
+    if let Some(misfit) = &found.misfit {
+        line(format_args!("does not fit this architecture:\n{misfit}"))?;
     }
     finite(&scan_file(&file, &options)?)?;
     for (key, value) in &summary.metadata {
@@ -88,6 +96,16 @@ fn kind(resolved: &Resolved) -> String {
         Some(pool) => format!("ADM classifier, {pool:?} pool"),
         None => resolved.architecture.title().to_owned(),
     }
+}
+
+/// The kind of an autoencoder, in words.
+fn autoencoder(config: &AutoencoderConfig) -> String {
+    let (class, channels, factor) = (
+        config.class_name(),
+        config.latent_channels(),
+        config.factor(),
+    );
+    format!("autoencoder ({class}), {factor}x{factor} pixels to {channels} latent channels")
 }
 
 /// A field with its value and how the value is known.
@@ -178,16 +196,24 @@ fn as_json(file: &Path, found: &Inspected, odd: &[NonFinite], with_tensors: bool
         "not_finite": odd.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "metadata": summary.metadata,
     });
-    match &found.resolved {
-        Ok(resolved) => {
+    match (&found.autoencoder, &found.resolved) {
+        (Some((config, ask)), _) => {
+            all["kind"] = autoencoder(config).into();
+            all["architecture"] = AutoencoderConfig::KIND.into();
+            all["model"] = section(fields(config.fields(), |_| None));
+            all["missing"] = json!(ask);
+        }
+        (None, Ok(resolved)) => {
             all["kind"] = kind(resolved).into();
             all["architecture"] = resolved.architecture.name().into();
             all["model"] = section(fields_of_architecture(resolved));
             all["process"] = section(fields_of_process(resolved));
             all["missing"] = json!(resolved.ask);
-            all["misfit"] = json!(found.misfit.as_ref().map(ToString::to_string));
         }
-        Err(problem) => all["problem"] = problem.to_string().into(),
+        (None, Err(problem)) => all["problem"] = problem.to_string().into(),
+    }
+    if found.autoencoder.is_some() || found.resolved.is_ok() {
+        all["misfit"] = json!(found.misfit.as_ref().map(ToString::to_string));
     }
     if with_tensors {
         let tensors = summary.tensors.iter().map(

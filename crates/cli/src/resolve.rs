@@ -28,10 +28,12 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::TrainClassifier(args) => of_classifier(args, names),
         Verb::Sample(args) => {
             weights(names, "--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             weights(names, "--guide", &mut args.guide.guide)
         }
         Verb::Translate(args) => {
             weights(names, "--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             weights(names, "--source-model", &mut args.source_model)?;
             weights(names, "--guide", &mut args.guide.guide)?;
             weights(names, "--classifier", &mut args.classifier)?;
@@ -40,7 +42,10 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         }
         Verb::Edit(args) => of_edit(args, names),
         Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
-        Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
+        Verb::Convert(args) => {
+            weights(names, "--autoencoder", &mut args.autoencoder)?;
+            weights_path(names, "convert", Some(&mut args.input))
+        }
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
         Verb::Compare(args) => of_compare(args, names),
@@ -117,7 +122,8 @@ fn side(model: Option<&str>) -> Option<usize> {
     }
     let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
-    Some(found.resolved.ok()?.architecture.image_size())
+    let image = found.resolved.ok()?.image;
+    Some(image.height.max(image.width))
 }
 
 /// The text at a dotted key.
@@ -171,6 +177,9 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
     names.weights("--source", &mut file)?;
+    let stage = text_at(&table, AUTOENCODER);
+    let mut stage_file = stage.clone();
+    names.weights("--autoencoder", &mut stage_file)?;
     let size = given_size(&table)
         .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
     names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
@@ -192,8 +201,12 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     }
     put(&mut args.run.set, "source", &source, file);
     put(&mut args.run.set, "data.path", &data, folder);
+    put(&mut args.run.set, AUTOENCODER, &stage, stage_file);
     Ok(())
 }
+
+/// The key of the autoencoder in a plan.
+const AUTOENCODER: &str = "model.autoencoder.path";
 
 fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
     if let Some(run) = &args.run.resume {

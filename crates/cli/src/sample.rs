@@ -7,10 +7,12 @@ use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_jobs::TrainPlan;
 use sdft_jobs::{EMOJI_SOURCE, SampleOptions, newest_run, sample_to_folder};
+use sdft_models::LoadedAutoencoder;
 use sdft_models::{Architecture, LoadOptions};
 use sdft_runtime::usage;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
     let newest = || newest_run(Path::new("runs")).map(|run| run.display().to_string());
@@ -57,9 +59,15 @@ impl ModelArgs {
     pub(crate) fn options(&self) -> Result<LoadOptions> {
         Ok(LoadOptions {
             adapters: self.adapter.clone(),
+            autoencoder: autoencoder(self.autoencoder.as_deref())?,
             ..load_options(&self.set, self.key.as_ref(), self.image_size)?
         })
     }
+}
+
+/// The autoencoder of `--autoencoder`.
+pub(crate) fn autoencoder(name: Option<&str>) -> Result<Option<Arc<LoadedAutoencoder>>> {
+    Ok(name.map(sdft_jobs::load_autoencoder).transpose()?)
 }
 
 /// Options for reading a model, from `--set model.FIELD=VALUE`, `--key` and `--image-size`.

@@ -103,6 +103,9 @@ impl Batches {
                 found: augment.edm.to_string(),
             });
         }
+        if source.latent_shape().is_some() {
+            check_latents(&augment)?;
+        }
         Ok(Self {
             source,
             order,
@@ -136,19 +139,19 @@ impl Batches {
     /// Fails if an image cannot be read any more; the error names it.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let first = self.first_sample(step);
-        let spec = *self.source.spec();
+        let [c, h, w] = self.source.shape();
+        let len = c * h * w;
         let indices: Vec<usize> = (0..self.batch as u64)
             .map(|i| self.order.index(first.wrapping_add(i)))
             .collect();
-        let mut data = vec![0.0; self.batch * spec.len()];
+        let mut data = vec![0.0; self.batch * len];
         let besides = data
-            .par_chunks_mut(spec.len())
+            .par_chunks_mut(len)
             .zip(&indices)
             .enumerate()
             .with_min_len(GRAIN)
             .map(|(i, (out, &index))| self.sample(index, first.wrapping_add(i as u64), out))
             .collect::<Result<Vec<Besides>>>()?;
-        let [c, h, w] = spec.shape();
         let has_masks = besides.iter().any(|sample| sample.mask.is_some());
         let mask = has_masks.then(|| {
             let masks = besides.iter().flat_map(|sample| match &sample.mask {
@@ -176,6 +179,14 @@ impl Batches {
     /// Writes image `index`, augmented as sample `g` of the run, to `out`.
     fn sample(&self, index: usize, g: u64, out: &mut [f32]) -> Result<Besides> {
         let address = |purpose| Draw::new(self.seed, purpose, 0, g);
+        if self.source.latent_shape().is_some() {
+            let (mirrored, draw) = (self.is_flipped(g), address(Purpose::Latent));
+            let mask = self.source.draw_latents(index, mirrored, &draw, out)?;
+            return Ok(Besides {
+                mask,
+                augment: None,
+            });
+        }
         let place = address(Purpose::Crop);
         let place = Place {
             x: place.uniform(0),
@@ -187,7 +198,7 @@ impl Batches {
         } = self.source.item(index, place)?;
         self.check(index, &image, mask.as_ref())?;
         let augment = self.augment;
-        if augment.flip && address(Purpose::Flip).below(0, 2) == 1 {
+        if self.is_flipped(g) {
             image = image.flip_horizontal();
             mask = mask.map(|mask| mask.flip_horizontal());
         }
@@ -200,10 +211,7 @@ impl Batches {
         }
         let spec = self.source.spec();
         let mut pixels = spec.to_unit_range(&image);
-        let mut mask = mask.map(|mask| match mask.samples {
-            Samples::U8(values) => values.iter().map(|&v| f32::from(v) / 255.0).collect(),
-            _ => Vec::new(),
-        });
+        let mut mask = mask.map(shares);
         let plan = AugmentPlan {
             flip_vertical: augment.flip_vertical,
             scale: augment.scale,
@@ -219,6 +227,11 @@ impl Batches {
         );
         out.copy_from_slice(&pixels);
         Ok(Besides { mask, augment })
+    }
+
+    /// Whether sample `g` of the run is mirrored left to right.
+    fn is_flipped(&self, g: u64) -> bool {
+        self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, g).below(0, 2) == 1
     }
 
     /// Checks that an image and its mask have the source's form.
@@ -240,6 +253,38 @@ impl Batches {
         }
         Ok(())
     }
+}
+
+/// A mask as shares of 1.
+pub(crate) fn shares(mask: Image) -> Vec<f32> {
+    match mask.samples {
+        Samples::U8(values) => values.iter().map(|&v| f32::from(v) / 255.0).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Fails if images are augmented in a way that was not there when their latents were computed.
+fn check_latents(augment: &Augment) -> Result<()> {
+    let refuse = |option, expected: &str, found: String| {
+        Err(DataError::Option {
+            option,
+            expected: format!("{expected}, because latents are computed once for each image"),
+            found,
+        })
+    };
+    if augment.shift > 0 {
+        return refuse("shift", "0", augment.shift.to_string());
+    }
+    if augment.flip_vertical {
+        return refuse("flip_vertical", "false", "true".to_owned());
+    }
+    if augment.scale != 0.0 {
+        return refuse("scale", "0", augment.scale.to_string());
+    }
+    if augment.edm != 0.0 {
+        return refuse("augment", "0", augment.edm.to_string());
+    }
+    Ok(())
 }
 
 /// What a sample has besides its pixels.

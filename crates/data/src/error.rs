@@ -114,6 +114,14 @@ pub enum DataError {
         /// The forms and what to do.
         problem: String,
     },
+    /// The latents of the images cannot be read or written.
+    #[error("latents {}: {source}", path.display())]
+    Latents {
+        /// Their file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// Some images have no class or no mask.
     #[error("{what} {n} image{} ({hint}):{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
     Incomplete {

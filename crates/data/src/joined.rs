@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use sdft_imaging::ImageSpec;
+use sdft_noise::Draw;
 
 use crate::{DataError, ImageSource, Item, Place, Result};
 
@@ -18,9 +19,11 @@ impl Joined {
     /// # Errors
     /// Fails if there are no sources, or their forms or classes differ.
     pub fn new(parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>) -> Result<Self> {
-        let mut specs = parts.iter().map(|(source, _)| *source.spec());
+        let mut specs = parts
+            .iter()
+            .map(|(source, _)| (*source.spec(), source.latent_shape()));
         let spec = specs.next();
-        let Some(spec) = spec.filter(|spec| specs.all(|other| other == *spec)) else {
+        let Some((spec, _)) = spec.filter(|spec| specs.all(|other| other == *spec)) else {
             return Err(DataError::Option {
                 option: "sources",
                 expected: "one or more of the same form of images".to_owned(),
@@ -84,6 +87,29 @@ impl ImageSource for Joined {
     fn item(&self, index: usize, place: Place) -> Result<Item> {
         match self.find(index) {
             Some((part, inside)) => self.parts[part].0.item(inside, place),
+            None => Err(DataError::Index {
+                index,
+                len: self.len(),
+            }),
+        }
+    }
+
+    fn latent_shape(&self) -> Option<[usize; 3]> {
+        self.parts[0].0.latent_shape()
+    }
+
+    fn draw_latents(
+        &self,
+        index: usize,
+        mirrored: bool,
+        draw: &Draw,
+        out: &mut [f32],
+    ) -> Result<Option<Vec<f32>>> {
+        match self.find(index) {
+            Some((part, inside)) => {
+                let source = &self.parts[part].0;
+                source.draw_latents(inside, mirrored, draw, out)
+            }
             None => Err(DataError::Index {
                 index,
                 len: self.len(),

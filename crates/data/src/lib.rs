@@ -9,6 +9,8 @@
 //! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  crop, flip, shift, zoom, ..  of (seed, g)
 //! ```
 //!
+//! A source [`WithLatents`] gives batches of latents instead: an autoencoder computed them once, and they are on disk.
+//!
 //! A folder of a million images takes about 200 MB, most of it for the names in its report.
 //!
 //! ```
@@ -41,6 +43,7 @@ mod examination;
 mod folder;
 mod inventory;
 mod joined;
+mod latents;
 mod masks;
 mod options;
 mod order;
@@ -64,6 +67,7 @@ pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
+pub use latents::{LatentFile, Moments, WithLatents};
 pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;
 pub use prefetch::Prefetcher;

@@ -2,7 +2,9 @@
 
 use sdft_imaging::{Image, ImageSpec, Rgb8};
 
-use crate::Result;
+use sdft_noise::Draw;
+
+use crate::{DataError, Result};
 
 /// A numbered list of images of one form. Reading an image twice returns the same samples.
 pub trait ImageSource: Send + Sync {
@@ -48,6 +50,48 @@ pub trait ImageSource: Send + Sync {
     /// The names of the classes; none for images without classes.
     fn classes(&self) -> &[String] {
         &[]
+    }
+
+    /// The shape of the images' latents, `[C, H, W]`, if batches consist of these.
+    fn latent_shape(&self) -> Option<[usize; 3]> {
+        None
+    }
+
+    /// Draws the latents of image `index`, or of its mirror image, with the normal numbers of `draw`. Returns how much each counts in the
+    /// loss, `[H, W]`; `None` if all count.
+    ///
+    /// # Errors
+    /// Fails if `index` is not below [`len`](Self::len), or the latents cannot be read any more.
+    fn draw_latents(
+        &self,
+        index: usize,
+        mirrored: bool,
+        draw: &Draw,
+        out: &mut [f32],
+    ) -> Result<Option<Vec<f32>>> {
+        let (_, _, _) = (mirrored, draw, out);
+        Err(DataError::Index {
+            index,
+            len: self.len(),
+        })
+    }
+
+    /// The shape of an image in a batch, `[C, H, W]`: that of its latents, if there are any.
+    fn shape(&self) -> [usize; 3] {
+        self.latent_shape().unwrap_or_else(|| self.spec().shape())
+    }
+
+    /// Image `index` as batches have it without augmentation, `[C, H, W]` flattened; latents are drawn with the numbers of `draw`.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`item`](Self::item).
+    fn values(&self, index: usize, draw: &Draw) -> Result<Vec<f32>> {
+        let Some([c, h, w]) = self.latent_shape() else {
+            return Ok(self.spec().to_unit_range(&self.image(index)?));
+        };
+        let mut out = vec![0.0; c * h * w];
+        self.draw_latents(index, false, draw, &mut out)?;
+        Ok(out)
     }
 
     /// The name of an image: its path relative to the folder with `/` separators, or `digits/0123` or `emoji/1f600`; empty if `index` is out of range.

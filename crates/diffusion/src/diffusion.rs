@@ -44,6 +44,8 @@ pub struct Diffusion {
     pub time: TimeUnit,
     /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
     pub continuous: Option<Continuous>,
+    /// Whether the states have no range; see [`Process::unbounded`](crate::Process::unbounded).
+    pub unbounded: bool,
     /// How diffusers' schedulers sample; `None` samples as guided-diffusion does.
     pub sampling: Option<Sampling>,
 }
@@ -75,7 +77,8 @@ pub struct Reverse {
 /// Whether a predicted clean image is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clip {
-    /// Clamped as [`Diffusion::sampling`] specifies, otherwise to [-1, 1], the default of every sampling script.
+    /// Clamped as [`Diffusion::sampling`] specifies, otherwise to [-1, 1], the default of every sampling script, unless the states are
+    /// [unbounded](Diffusion::unbounded).
     Yes,
     /// Left as predicted, for inversion and for the variational term.
     No,
@@ -89,6 +92,7 @@ impl Diffusion {
             variance,
             time: TimeUnit::Steps,
             continuous: None,
+            unbounded: false,
             sampling: None,
         }
     }

@@ -37,8 +37,8 @@ pub use crate::{
     process::{Process, ProcessError},
     sampling::Sampling,
     trainable::{
-        CLASSES_KEY, ComputeMode, Condition, IMAGE_KEY, KIND_KEY, MODEL_KEY, PROCESS_KEY,
-        PROVENANCE_PREFIX, Trainable, file_metadata, named_vars,
+        AUTOENCODER_KEY, CLASSES_KEY, ComputeMode, Condition, IMAGE_KEY, KIND_KEY, MODEL_KEY,
+        PROCESS_KEY, PROVENANCE_PREFIX, Trainable, file_metadata, named_vars,
     },
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };

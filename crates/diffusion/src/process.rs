@@ -36,6 +36,9 @@ pub struct Process {
     /// The betas are rescaled so that the last step is pure noise (Lin et al. 2023).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rescale_betas_zero_snr: bool,
+    /// The states have no range, because they are latents: samplers never clamp them. Only where `sampling` does not say so itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unbounded: bool,
     /// How diffusers' schedulers sample, with tables in single precision; `None` samples as guided-diffusion does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
@@ -68,6 +71,7 @@ impl Default for Process {
             beta_end: None,
             trained_betas: Vec::new(),
             rescale_betas_zero_snr: false,
+            unbounded: false,
             sampling: None,
             continuous: None,
         }
@@ -102,6 +106,7 @@ impl Process {
             variance,
             time: self.time_unit(),
             continuous: self.continuous,
+            unbounded: self.unbounded,
             sampling: self.sampling,
         })
     }
@@ -119,6 +124,7 @@ impl Process {
             variance: Variance::FixedSmall,
             time: self.time_unit(),
             continuous: self.continuous,
+            unbounded: self.unbounded,
             sampling: None,
         })
     }

@@ -176,6 +176,7 @@ impl Diffusion {
     pub fn clamped(&self, x0: Tensor, clip: Clip) -> Result<Tensor> {
         match (clip, &self.sampling) {
             (Clip::No, _) => Ok(x0),
+            (Clip::Yes, None) if self.unbounded => Ok(x0),
             (Clip::Yes, None) => x0.clamp(-1.0, 1.0),
             (Clip::Yes, Some(sampling)) => sampling.clamp(&x0),
         }

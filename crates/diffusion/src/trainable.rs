@@ -16,6 +16,8 @@ pub const MODEL_KEY: &str = "sdft.model";
 pub const IMAGE_KEY: &str = "sdft.image";
 /// The key of the names of the classes in the metadata of a network's file.
 pub const CLASSES_KEY: &str = "sdft.classes";
+/// The key of the autoencoder in whose latents a network works, in the metadata of its file.
+pub const AUTOENCODER_KEY: &str = "sdft.autoencoder";
 /// The key of the diffusion process in the metadata of a network's file.
 pub const PROCESS_KEY: &str = "sdft.process";
 /// The prefix of the keys of a file's provenance.

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use sdft_asyrp::InversionCache;
+use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
 use sdft_diffusion::Denoiser;
 use sdft_imaging::write_png;
@@ -18,6 +19,8 @@ pub(crate) struct Inverted<'a> {
     /// The steps of an inversion.
     pub(crate) steps: Vec<usize>,
     pub(crate) data: &'a dyn ImageSource,
+    /// The way between the images and the states of the model.
+    pub(crate) space: Space,
     pub(crate) latents: InversionCache,
     pub(crate) device: &'a Device,
     /// Set when the user stops the run.
@@ -39,7 +42,7 @@ impl Inverted<'_> {
         Ok(())
     }
 
-    /// The latents of images, `[B, C, H, W]`.
+    /// The latents of states, `[B, C, H, W]`.
     pub(crate) fn latent(&self, x0: &Tensor) -> candle_core::Result<Tensor> {
         self.latents
             .latents(self.net, &self.schedule, x0, &self.steps, &mut |_| {
@@ -77,10 +80,10 @@ impl Inverted<'_> {
         for i in 0..n {
             let picture = self.data.image(i)?;
             let x0 = to_tensor(std::slice::from_ref(&picture), spec)?.to_device(self.device)?;
-            let latent = self.latent(&x0)?;
+            let latent = self.latent(&self.space.encode(&x0)?)?;
             rows[0].push(spec.screen(&picture));
             for row in 0..2 {
-                let out = generate(i, row, &latent)?;
+                let out = self.space.decode(&generate(i, row, &latent)?)?;
                 let drawn = to_screens(&out, spec).map_err(|error| match error {
                     TrainError::Image { source, .. } => TrainError::Image {
                         number: i + 1,

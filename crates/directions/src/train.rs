@@ -9,6 +9,7 @@ use sdft_asyrp::{
     direction_metadata, edit, sequence, strength_at, training_sequence, training_steps,
     write_direction,
 };
+use sdft_autoencoder::Space;
 use sdft_autograd::{backward, no_grad};
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
@@ -37,6 +38,8 @@ pub struct DirectionSetup {
     pub goal: Goal,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// The way between the images and the states of the model.
+    pub space: Space,
     /// Their inversions, as far as they are cached.
     pub latents: InversionCache,
     /// The device of the model and of the images.
@@ -59,6 +62,7 @@ pub fn train_direction(
         net,
         goal,
         data,
+        space,
         latents,
         device,
     } = setup;
@@ -77,6 +81,7 @@ pub fn train_direction(
             schedule: plan.process.published()?.schedule,
             steps: sequence(walk.inversion, walk.t_0),
             data: &*data,
+            space,
             latents,
             device: &device,
             stop,
@@ -117,8 +122,9 @@ struct Directing<'a> {
 impl Directing<'_> {
     /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
-        let latent = self.images.latent(x0)?;
-        let reference = self.goal.reference(x0)?;
+        let x0 = self.images.space.encode(x0)?;
+        let latent = self.images.latent(&x0)?;
+        let reference = self.goal.reference(&x0)?;
         // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
@@ -230,7 +236,7 @@ impl Directing<'_> {
 
 impl Task for Directing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
-        let x0 = images.narrow(0, 0, 1)?;
+        let x0 = self.images.space.encode(&images.narrow(0, 0, 1)?)?;
         let reference = self.goal.reference(&x0)?;
         let groups = self.plan.model.norm_groups();
         let mix = Mix::of(vec![Direction {

@@ -4,6 +4,7 @@ use crate::inverted::{Inverted, STOPPED};
 use crate::tuning_plan::{TuningPlan, UpdateEach};
 use candle_core::{DType, Device, Tensor};
 use sdft_asyrp::{Goal, GoalLoss, InversionCache, Reference, sequence};
+use sdft_autoencoder::Space;
 use sdft_autograd::backward;
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::{Denoiser, Trainable};
@@ -37,6 +38,8 @@ pub struct TuningSetup {
     pub goal: Goal,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// The way between the images and the states of the model.
+    pub space: Space,
     /// Their inversions, as far as they are cached.
     pub latents: InversionCache,
     /// The device of both networks and of the images.
@@ -62,6 +65,7 @@ pub fn tune_model(
         mut metadata,
         goal,
         data,
+        space,
         latents,
         device,
     } = setup;
@@ -84,6 +88,7 @@ pub fn tune_model(
             schedule: plan.process.published()?.schedule,
             steps: sequence(walk.inversion, walk.t_0),
             data: &*data,
+            space,
             latents,
             device: &device,
             stop,
@@ -277,7 +282,7 @@ impl Tuning<'_> {
 
 impl Task for Tuning<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
-        let x0 = images.narrow(0, 0, 1)?;
+        let x0 = self.images.space.encode(&images.narrow(0, 0, 1)?)?;
         let reference = self.goal.reference(&x0)?;
         // One step from the image itself covers every path that a gradient can take.
         let last = &self.steps[self.steps.len() - 1..];
@@ -324,9 +329,10 @@ impl Task for Tuning<'_> {
             UpdateEach::Generation => None,
             UpdateEach::Step => Some(self.updater.snapshot()?),
         };
-        let latent = self.images.latent(x0);
+        let x0 = self.images.space.encode(x0)?;
+        let latent = self.images.latent(&x0);
         let stepped = latent.map_err(TrainError::from).and_then(|latent| {
-            let reference = self.goal.reference(x0)?;
+            let reference = self.goal.reference(&x0)?;
             match self.plan.pace.update {
                 UpdateEach::Generation => self.by_generation(epoch, &latent, &reference),
                 UpdateEach::Step => self.by_steps(epoch, &latent, &reference),

@@ -8,7 +8,8 @@ use sdft_asyrp::{
     Direction, EditPlan, Goal, InversionCache, Mix, edit, invert, read_direction, sequence,
     strength_at,
 };
-use sdft_data::{Digits, DigitsSource, Style};
+use sdft_autoencoder::Space;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::score_kept;
 use sdft_imaging::ImageSpec;
@@ -59,6 +60,7 @@ fn train(
         folder,
         net: model.network().unwrap(),
         goal,
+        space: Space::images(*data.spec()),
         data: Arc::new(data),
         latents: InversionCache::in_memory(),
         device: Device::Cpu,

@@ -6,7 +6,8 @@ use candle_core::Device;
 use common::{broken, goal, judge, model, numbers, seen, stopping, threes, weights};
 use sdft_adapters::{AdapterConfig, AdapterKind, Base};
 use sdft_asyrp::{Goal, InversionCache, invert, sequence};
-use sdft_data::{Digits, DigitsSource, Style};
+use sdft_autoencoder::Space;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
 use sdft_diffusionclip::{Mixture, TuningInfo, generate, read_tuning_info};
 use sdft_directions::{TuningPlan, TuningSetup, UpdateEach, tune_model};
@@ -80,6 +81,7 @@ fn tune(
         class: None,
         metadata: BTreeMap::new(),
         goal,
+        space: Space::images(*data.spec()),
         data: Arc::new(data),
         latents: InversionCache::in_memory(),
         device: Device::Cpu,

@@ -191,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("set.npz");
         std::fs::write(&path, bytes).unwrap();
-        let mut cache = FeatureCache::none(extractor.dim());
+        let mut cache = FeatureCache::none();
         ImageSet::open(&path, extractor, &mut cache, &mut |_, _| {})
     }
 
@@ -208,7 +208,7 @@ mod tests {
             let image = Rgb8::new(16, 16, pixels.to_vec()).unwrap();
             sdft_imaging::write_png(&dir.path().join(format!("{i:02}.png")), &image).unwrap();
         }
-        let mut cache = FeatureCache::none(net.dim());
+        let mut cache = FeatureCache::none();
         let mut last = (0, 0);
         let folder = ImageSet::open(dir.path(), &net, &mut cache, &mut |a, b| last = (a, b));
         let folder = folder.unwrap();
@@ -261,7 +261,7 @@ mod tests {
         for array in &forms {
             let set = open(&encode_npz(&[("arr_0", array)], false).unwrap(), &net).unwrap();
             std::fs::write(&stack, encode_npy(array).unwrap()).unwrap();
-            let mut cache = FeatureCache::none(net.dim());
+            let mut cache = FeatureCache::none();
             let same = ImageSet::open(&stack, &net, &mut cache, &mut |_, _| {}).unwrap();
             assert_eq!(set.features, same.features);
             let wide = array.values.dtype() == "uint16";

@@ -5,7 +5,7 @@ use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
 use sdft_data::Listing;
-use sdft_files::sha256_bytes;
+use sdft_files::record_key;
 use sdft_imaging::{Conversions, Limits, Rgb8, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ pub fn of_files(
             .par_iter()
             .map(|(_, path)| {
                 let bytes = read_image_file(path, &limits)?;
-                let key = key_of(&bytes);
+                let key = record_key(&bytes);
                 if cache.contains(&key) {
                     return Ok((key, None));
                 }
@@ -209,17 +209,6 @@ pub fn of_files(
     Ok((of(label, Features::new(data, dim))?, conversions))
 }
 
-/// The SHA-256 of a file.
-fn key_of(bytes: &[u8]) -> [u8; 32] {
-    let hex = sha256_bytes(bytes);
-    let mut key = [0; 32];
-    for (byte, digits) in key.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        let digit = |d: u8| (d as char).to_digit(16).unwrap_or(0) as u8;
-        *byte = digit(digits[0]) << 4 | digit(digits[1]);
-    }
-    key
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -252,7 +241,7 @@ pub(crate) mod tests {
         let array = Array::u8(vec![1, 16, 16, 1], grey).unwrap();
         let archive = encode_npz(&[("arr_0", &array)], true).unwrap();
         std::fs::write(dir.path().join("samples_1x16x16x1.npz"), archive).unwrap();
-        let mut cache = FeatureCache::none(net.dim());
+        let mut cache = FeatureCache::none();
         let mut open = |path: &Path| ImageSet::open(path, &net, &mut cache, &mut |_, _| {});
         let set = open(dir.path()).unwrap();
         assert_eq!(set.n(), Some(1));
@@ -303,7 +292,7 @@ pub(crate) mod tests {
             "{text}"
         );
         std::fs::write(dir.path().join("c.heic"), b"\0\0\0\x18ftypheic\0\0\0\0").unwrap();
-        let mut cache = FeatureCache::none(net.dim());
+        let mut cache = FeatureCache::none();
         let error = ImageSet::open(dir.path(), &net, &mut cache, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("c.heic"), "{error}");
     }

@@ -214,7 +214,7 @@ fn source_of_diffusers(out: &Path) -> Result<PathBuf> {
     let folder = out.join("source-unet2d");
     if !folder.join("model_index.json").is_file() {
         let model = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-        write_diffusers(&folder, &model.file(), &model.params, None)?;
+        write_diffusers(&folder, &model.file(), &model.params, None, None)?;
     }
     Ok(folder)
 }

@@ -33,7 +33,7 @@ pub(crate) fn samples(
     let guide = Guide::load(
         guide,
         model,
-        &model.image,
+        model.state_shape(&model.image),
         &runtime,
         TimeUnit::Steps,
         context,

@@ -11,9 +11,9 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{Context, Result, load_source, second_judge, train_direction_preset};
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
+use sdft_models::LoadOptions;
 use sdft_train::to_tensor;
 use serde::Serialize;
-use serde_json::Map;
 use std::path::Path;
 
 /// The class to edit, and the class to turn it into.
@@ -104,7 +104,7 @@ impl Edits {
             let set = ["data.style=ember"];
             let direction = train_direction_preset("digits-3-to-2", &set, &root, file, context)?;
             let direction = direction.ok_or_else(interrupted)?;
-            let model = load_source(file, "", Map::new(), Map::new(), context)?;
+            let model = load_source(file, &LoadOptions::default(), context)?;
             let [plain, edited] = edits(&model, &direction, &self.x0, STEPS, context)?;
             let n = self.inputs.len();
             let seen = to_tensor(&edited, &form())?;

@@ -14,7 +14,8 @@ use sdft_jobs::{
     Context, Error, Files, ModelFile, Result, ResultExt, load_source, read_lpips,
     sample_as_in_the_paper,
 };
-use serde_json::{Map, json};
+use sdft_models::LoadOptions;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -110,7 +111,7 @@ fn sample(
     context: &mut Context<'_>,
 ) -> Result<Option<PathBuf>> {
     let file = ModelFile::find(&model.display().to_string())?.noted(context);
-    let model = load_source(&file, "", Map::new(), Map::new(), context)?;
+    let model = load_source(&file, &LoadOptions::default(), context)?;
     let is_complete = sample_as_in_the_paper(&model, &file, folder, n, SEED, context)
         .with_context(|| format!("sampling {file}"))?;
     Ok(is_complete.then(|| folder.to_owned()))

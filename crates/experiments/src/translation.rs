@@ -17,7 +17,6 @@ use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_train::to_tensor;
 use serde::Serialize;
-use serde_json::Map;
 use std::path::Path;
 
 /// How far inputs are noised.
@@ -106,7 +105,7 @@ impl Translations {
         for method in [TranslationMethod::Sdedit, TranslationMethod::Egsde] {
             let mut rows = Vec::new();
             for (seed, file) in models.iter().enumerate() {
-                let model = load_source(file, "", Map::new(), Map::new(), context)?;
+                let model = load_source(file, &LoadOptions::default(), context)?;
                 let variant = Variant {
                     t0: Some(T0),
                     repeats: Some(1),

@@ -25,6 +25,11 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// SHA-256 of bytes, as the key of [`Records`](crate::Records).
+pub fn record_key(bytes: &[u8]) -> crate::RecordKey {
+    Sha256::digest(bytes).into()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

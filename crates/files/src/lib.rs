@@ -16,13 +16,15 @@
 
 mod digest;
 mod read;
+mod records;
 mod similar;
 mod size;
 mod temporary;
 mod write;
 
-pub use digest::{sha256_bytes, sha256_file};
+pub use digest::{record_key, sha256_bytes, sha256_file};
 pub use read::{guarded, kind_of, open_regular, read_regular, read_text};
+pub use records::{RecordKey, Records};
 pub use similar::{did_you_mean, nearest, similar, suggest};
 pub use size::human_size;
 pub use temporary::{is_temporary, sweep, sweep_older, temporary_path};

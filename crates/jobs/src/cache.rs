@@ -28,7 +28,7 @@ impl CacheLocation {
 
     /// Opens the cache of a network's features. A cache that cannot be used is replaced by memory, with a note.
     pub fn features(&self, extractor: &Extractor, context: &mut Context<'_>) -> FeatureCache {
-        let none = || FeatureCache::none(extractor.dim());
+        let none = || FeatureCache::none();
         let Some(folder) = self.folder("features") else {
             return none();
         };

@@ -4,18 +4,17 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::model::{ModelFile, options_of_partner, options_of_partner_with_size};
 use sdft_adm::Origin;
-use sdft_imaging::ImageSpec;
 use sdft_models::{LoadedEncoder, LoadedModel, load_encoder};
 use std::path::Path;
 
-/// A classifier for images of this form and the noise of `model`, and its path. `wrong` makes the error of a classifier that does not fit.
+/// A classifier for states of this shape, `[C, H, W]`, and the noise of `model`, and its path. `wrong` makes the error of a classifier that does not fit.
 ///
 /// # Errors
 /// No such file, no classifier, or one of other images or another process.
 pub(crate) fn load_classifier(
     name: &str,
     model: &LoadedModel,
-    form: &ImageSpec,
+    [channels, height, width]: [usize; 3],
     wrong: &dyn Fn(String) -> Error,
     context: &mut Context<'_>,
 ) -> Result<(String, LoadedEncoder)> {
@@ -27,23 +26,29 @@ pub(crate) fn load_classifier(
     context.notes(&classifier.notes);
     let net = &classifier.config.net;
     let found = net.image_size;
-    if found != model.architecture.image_size() && found != form.height.max(form.width) {
+    if found != model.architecture.image_size() && found != height.max(width) {
         return Err(wrong(format!(
-            "{name}: made for images of {found}x{found}, the model makes {}x{}",
-            form.height, form.width
+            "{name}: made for {found}x{found}, the model's network takes {height}x{width}"
         )));
     }
     let multiple = net.factor();
-    if !form.height.is_multiple_of(multiple) || !form.width.is_multiple_of(multiple) {
+    if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
         return Err(wrong(format!(
-            "{name}: takes sides that are multiples of {multiple}, the images have {}x{}",
-            form.height, form.width
+            "{name}: takes sides that are multiples of {multiple}, the model's network has {height}x{width}"
         )));
     }
-    let (found, expected) = (net.in_channels, form.channels);
-    if found != expected {
+    let found = net.in_channels;
+    if found != channels {
         return Err(wrong(format!(
-            "{name}: images have {expected} channels, the classifier takes {found}"
+            "{name}: the model's network takes {channels} channels, the classifier {found}"
+        )));
+    }
+    if let (Some(found), expected) = (&classifier.autoencoder_sha256, model.autoencoder_sha256())
+        && expected.as_ref() != Some(found)
+    {
+        return Err(wrong(format!(
+            "{name}: trained on latents of the autoencoder of SHA-256 {found}, the model works on {}",
+            expected.map_or("images".to_owned(), |sha256| format!("those of {sha256}"))
         )));
     }
     if !classifier.process.same_noise(&model.process.discrete()) {

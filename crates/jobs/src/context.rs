@@ -3,13 +3,16 @@
 use crate::error::{Result, ResultExt as _};
 use candle_core::{DType, Device};
 use sdft_adm::Encoder;
+use sdft_autoencoder::{Autoencoder, Space};
 use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
 use sdft_diffusion::{Network, PredictionType};
 use sdft_gallery::Event;
-use sdft_models::{Architecture, Frozen, LoadedEncoder, LoadedModel};
+use sdft_imaging::ImageSpec;
+use sdft_models::{Architecture, Frozen, LoadedAutoencoder, LoadedEncoder, LoadedModel};
 use sdft_nn::Params;
 use sdft_parallel::World;
 use sdft_train::{Precision, Progress};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The surroundings of a job.
@@ -153,6 +156,31 @@ impl Runtime {
             .to(DType::F32, &self.device)
             .context("the model cannot be copied to the device")?;
         Ok(architecture.load(&params, kind, self.compute_dtype)?)
+    }
+
+    /// The way between images of this form and the states of a model.
+    ///
+    /// # Errors
+    /// The device has no memory left, or the parameters do not fit.
+    pub fn space(&self, model: &LoadedModel, form: ImageSpec) -> Result<Space> {
+        let Some(autoencoder) = &model.autoencoder else {
+            return Ok(Space::images(form));
+        };
+        let autoencoder = Arc::new(self.autoencoder(autoencoder)?);
+        Ok(Space::latents(form, autoencoder))
+    }
+
+    /// An autoencoder.
+    ///
+    /// # Errors
+    /// The device has no memory left, or the parameters do not fit.
+    pub fn autoencoder(&self, autoencoder: &LoadedAutoencoder) -> Result<Autoencoder> {
+        let params = autoencoder
+            .params
+            .to(DType::F32, &self.device)
+            .context("the autoencoder cannot be copied to the device")?;
+        let autoencoder = Autoencoder::load(&params, &autoencoder.record.config)?;
+        Ok(autoencoder.with_compute_dtype(self.compute_dtype))
     }
 
     /// The network of a classifier, in f32, because its gradients guide images.

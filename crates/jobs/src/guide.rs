@@ -6,7 +6,6 @@ use crate::model::{check_same_noise, load_partner};
 use candle_core::Tensor;
 use sdft_diffusion::{Denoiser, Diffusion, GuidedBy, Prediction, SigmaInterval, TimeUnit};
 use sdft_gallery::full_path;
-use sdft_imaging::ImageSpec;
 use sdft_models::{LoadedModel, ModelError, Target, adapt};
 use sdft_train::Source;
 
@@ -78,15 +77,15 @@ pub struct Guide {
 }
 
 impl Guide {
-    /// Loads the guide of `model` for images of a form; `None` if there is none or its weight is 1. It is called with
-    /// `time` if that is sigma or tau and its own unit, otherwise with steps.
+    /// Loads the guide of `model` for states of a shape, `[C, H, W]`; `None` if there is none or its weight is 1. It is called with `time` if
+    /// that is sigma or tau and its own unit, otherwise with steps.
     ///
     /// # Errors
     /// A file that cannot be read, another noise schedule than the model's, images or classes that the guide cannot be fitted to.
     pub fn load(
         options: Option<&GuideOptions>,
         model: &LoadedModel,
-        form: &ImageSpec,
+        [channels, height, width]: [usize; 3],
         runtime: &Runtime,
         time: TimeUnit,
         context: &mut Context<'_>,
@@ -97,9 +96,9 @@ impl Guide {
         let (path, guide) = load_partner(&options.model, model, context)?;
         check_same_noise("guide", &path, &guide, model)?;
         let target = Target {
-            channels: form.channels,
+            channels,
             classes: model.classes.clone(),
-            size: [form.height, form.width],
+            size: [height, width],
         };
         let fitted = adapt(&guide, &target).map_err(|error| match error {
             ModelError::Size { .. } | ModelError::Adapt { .. } => {
@@ -113,10 +112,9 @@ impl Guide {
             format!(" at noise levels above {low} up to {high}")
         });
         context.notes([format!("guided by {path} with weight {weight}{at}")]);
-        if let Some(channels) = frozen.channels {
+        if let Some(learned) = frozen.channels {
             context.notes([format!(
-                "{path}: has learned the first {channels} of {} channels; the model alone predicts the others",
-                form.channels
+                "{path}: has learned the first {learned} of {channels} channels; the model alone predicts the others"
             )]);
         }
         let process = &guide.process;

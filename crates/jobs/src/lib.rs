@@ -19,6 +19,7 @@ mod evaluate;
 mod files;
 mod guide;
 mod judge;
+mod latents;
 mod model;
 mod sample;
 mod select;
@@ -47,7 +48,7 @@ pub use judge::{
     emoji_judge_features, judge_features, load_emoji_judges, load_judge, second_emoji_judge,
     second_judge, train_emoji_judge, train_judge,
 };
-pub use model::{ModelFile, load_model, load_source, newest_run};
+pub use model::{ModelFile, load_autoencoder, load_model, load_source, newest_run};
 pub use sample::{
     Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
     sample_to_folder,

@@ -4,14 +4,17 @@ use crate::context::Context;
 use crate::embedded::embedded_model;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_adm::Origin;
+use sdft_autoencoder::{AutoencoderConfig, Space};
 use sdft_diffusion::Network;
 use sdft_imaging::ImageSpec;
 use sdft_models::{
-    Architecture, LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes,
+    Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, LoadedModel, inspect_file,
+    load_network, load_network_bytes,
 };
 use sdft_train::{Size, model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The file of a model, and notes about the choice.
@@ -124,26 +127,44 @@ pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     Ok(load_network(Path::new(name), options)?)
 }
 
-/// Loads a model and passes its notes on. An empty `key` lets the reader choose a part of the file.
+/// The autoencoder in a file or folder.
+///
+/// # Errors
+/// The file cannot be read, or is not an autoencoder.
+pub fn load_autoencoder(name: &str) -> Result<Arc<LoadedAutoencoder>> {
+    let options = AutoencoderOptions::default();
+    Ok(Arc::new(sdft_models::load_autoencoder(
+        Path::new(name),
+        &options,
+    )?))
+}
+
+/// Loads a model and passes its notes on.
 ///
 /// # Errors
 /// As [`load_model`].
 pub fn load_source(
     name: &str,
+    options: &LoadOptions,
+    context: &mut Context<'_>,
+) -> Result<LoadedModel> {
+    let model = load_model(name, options)?;
+    context.notes(&model.notes);
+    Ok(model)
+}
+
+/// The options of a source model: the part of its file, which the reader chooses if `key` is empty, and what the user gave.
+pub(crate) fn source_options(
     key: &str,
     given: Map<String, Value>,
     given_process: Map<String, Value>,
-    context: &mut Context<'_>,
-) -> Result<LoadedModel> {
-    let options = LoadOptions {
+) -> LoadOptions {
+    LoadOptions {
         given,
         given_process,
         key: (!key.is_empty()).then(|| key.to_owned()),
         ..LoadOptions::default()
-    };
-    let model = load_model(name, &options)?;
-    context.notes(&model.notes);
-    Ok(model)
+    }
 }
 
 /// Loads a model that is used with `model`, and whose file may state neither its process nor its image size. Returns its path, too, and
@@ -170,6 +191,7 @@ pub(crate) fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     // Files without a process are official ones, which predict the noise whatever `model` predicts.
     LoadOptions {
         process_otherwise: Some(model.process.discrete()),
+        autoencoder: model.autoencoder.clone(),
         ..LoadOptions::default()
     }
 }
@@ -183,16 +205,29 @@ pub(crate) fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
     }
 }
 
-/// Fails unless the model in `path`, of option `name`, has the noise of `model`: both are called for the same noised images.
+/// Fails unless the model in `path`, of option `name`, has the noise and the autoencoder of `model`: both are called for the same noised
+/// states.
 ///
 /// # Errors
-/// Another noise schedule, or another number of steps.
+/// Another noise schedule, another number of steps, or another autoencoder.
 pub(crate) fn check_same_noise(
     name: &'static str,
     path: &str,
     partner: &LoadedModel,
     model: &LoadedModel,
 ) -> Result<()> {
+    let of = |model: &LoadedModel| model.autoencoder_sha256();
+    if of(partner) != of(model) {
+        let shown = |model| of(model).unwrap_or_else(|| "none".to_owned());
+        return Err(option(
+            name,
+            format!(
+                "{path}: both models need the same autoencoder, found that of SHA-256 {} and {}",
+                shown(partner),
+                shown(model)
+            ),
+        ));
+    }
     let (found, expected) = (&partner.process, &model.process);
     match found.same_noise(expected) {
         true => Ok(()),
@@ -211,6 +246,17 @@ pub(crate) fn check_same_noise(
 /// A configuration that cannot be built.
 pub(crate) fn network_in_steps(model: &LoadedModel) -> Result<Box<dyn Network>> {
     Ok(model.process.in_steps(model.network()?)?)
+}
+
+/// The way between images of this form and the states of a model, in f32 on the CPU.
+///
+/// # Errors
+/// A configuration that cannot be built.
+pub(crate) fn space_of(model: &LoadedModel, form: ImageSpec) -> Result<Space> {
+    Ok(match &model.autoencoder {
+        None => Space::images(form),
+        Some(autoencoder) => Space::latents(form, Arc::new(autoencoder.autoencoder()?)),
+    })
 }
 
 /// Fails unless the model's file is the one that a run began with.
@@ -269,13 +315,15 @@ pub(crate) fn check_form(name: &str, model: &LoadedModel, form: &ImageSpec) -> R
             "{name}: expected a model with as many output channels as input channels, or twice as many for a learned variance, found {inputs} and {outputs}"
         )));
     }
-    if form.channels != inputs {
+    let config = model.autoencoder_config();
+    let channels = config.map_or(inputs, AutoencoderConfig::decoded_channels);
+    if form.channels != channels {
         return Err(usage(format!(
-            "{name}: expected images of {inputs} channels, as the model has, found {}",
+            "{name}: expected images of {channels} channels, as the model has, found {}",
             form.channels
         )));
     }
-    let checked = architecture.check_size([form.height, form.width]);
+    let checked = architecture.check_image_size([form.height, form.width], config);
     checked.map_err(|error| {
         let text = error.to_string();
         option("size", text.strip_prefix("size ").unwrap_or(&text))

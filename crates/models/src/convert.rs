@@ -7,7 +7,11 @@ use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::{ASSUMED_KEY, Resolved};
 use crate::save::network_metadata;
-use crate::{LoadOptions, NetworkFile, load_network, notes, save_network};
+use crate::stage::Stated;
+use crate::{
+    LoadOptions, LoadedAutoencoder, NetworkFile, load_network, notes, save_autoencoder,
+    save_network,
+};
 use candle_core::{DType, Tensor};
 use sdft_adm::Origin;
 use sdft_checkpoint::{ReadOptions, sha256_weights, write_safetensors};
@@ -40,12 +44,17 @@ pub fn convert_file(
     let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
     let mut notes = opened.notes(&state.summary);
     let mut found = None;
-    let mut all = match opened.resolve(state.metadata(), options) {
+    let stated = Stated::of(&opened, state.metadata(), &state.summary)?;
+    let autoencoder = stated.load(&opened, options)?;
+    let record = autoencoder.as_ref().map(|stage| &stage.record);
+    let config = record.map(|record| &record.config);
+    let mut all = match opened.resolve(state.metadata(), config, options) {
         Ok(resolved) if resolved.pool.is_none() && opened.misfit(&resolved).is_none() => {
             opened.refuse_to_guess(&resolved)?;
             notes.extend(notes::assumed(&resolved, false));
             let mut metadata = network_metadata(&NetworkFile {
                 image: Some(&resolved.image),
+                autoencoder: record,
                 classes: resolved.classes.as_ref(),
                 ..NetworkFile::new(&resolved.architecture, &resolved.process)
             })?;
@@ -78,7 +87,25 @@ pub fn convert_file(
     }
     let entries = entries.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(output, entries, &all, dtype)?;
+    if let Some(autoencoder) = autoencoder.as_deref().filter(|_| resolved) {
+        notes.extend(keep_autoencoder(output, autoencoder)?);
+    }
     Ok(notes)
+}
+
+/// Writes the autoencoder of a network's file next to it, unless it is there.
+fn keep_autoencoder(
+    output: &Path,
+    autoencoder: &LoadedAutoencoder,
+) -> Result<Option<String>, ModelError> {
+    let LoadedAutoencoder { record, params, .. } = autoencoder;
+    let path = sdft_files::parent_of(output).join(record.file_name());
+    if path.exists() {
+        return Ok(None);
+    }
+    save_autoencoder(&path, &record.config, params, &BTreeMap::new(), None)?;
+    let note = format!("its autoencoder is {}; keep them together", path.display());
+    Ok(Some(note))
 }
 
 /// Writes a network with its adapters merged.
@@ -102,7 +129,11 @@ fn convert_adapted(
         ..model.file()
     };
     save_network(output, &network, &model.params, dtype)?;
-    Ok(model.notes)
+    let mut notes = model.notes;
+    if let Some(autoencoder) = &model.autoencoder {
+        notes.extend(keep_autoencoder(output, autoencoder)?);
+    }
+    Ok(notes)
 }
 
 /// Converts the network in any readable file to a folder that diffusers' `DDPMPipeline.from_pretrained` loads. Returns notes for the user.
@@ -121,7 +152,13 @@ pub fn convert_to_diffusers(
         provenance: &provenance,
         ..model.file()
     };
-    let mut notes = write_diffusers(folder, &network, &model.params, dtype)?;
+    let mut notes = write_diffusers(
+        folder,
+        &network,
+        &model.params,
+        model.autoencoder.as_deref(),
+        dtype,
+    )?;
     notes.splice(0..0, model.notes);
     Ok(notes)
 }

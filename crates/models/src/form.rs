@@ -2,6 +2,7 @@
 
 use crate::error::ModelError;
 use crate::{Architecture, Classes};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_edm::ModelConfig;
 use sdft_imaging::{Depth, ImageSpec};
 
@@ -49,7 +50,34 @@ impl Architecture {
         }
     }
 
-    /// Height and width of the images that the network was made for.
+    /// As [`Self::check_size`], for the images of a network in the latents of an autoencoder.
+    ///
+    /// # Errors
+    /// As [`Self::check_size`].
+    pub fn check_image_size(
+        &self,
+        [height, width]: [usize; 2],
+        autoencoder: Option<&AutoencoderConfig>,
+    ) -> Result<(), ModelError> {
+        let Some(config) = autoencoder else {
+            return self.check_size([height, width]);
+        };
+        let factor = config.factor();
+        let [multiple, rest] = self.valid_sides();
+        let fits = |side: usize| {
+            side.is_multiple_of(factor) && self.check_size([side / factor; 2]).is_ok()
+        };
+        match fits(height) && fits(width) {
+            true => Ok(()),
+            false => Err(ModelError::Size {
+                height,
+                width,
+                multiple: [multiple * factor, rest * factor],
+            }),
+        }
+    }
+
+    /// Height and width of the images that the network was made for, or of its latents.
     pub fn sides(&self) -> [usize; 2] {
         let [_, height, width] = self.image_shape();
         [height, width]
@@ -153,11 +181,18 @@ impl Architecture {
     }
 
     /// A message about a form of images that does not fit this network.
-    pub(crate) fn image_problem(&self, image: &ImageSpec) -> Option<String> {
-        let channels = self.in_channels();
+    pub(crate) fn image_problem(
+        &self,
+        image: &ImageSpec,
+        autoencoder: Option<&AutoencoderConfig>,
+    ) -> Option<String> {
+        let (channels, whose) = match autoencoder {
+            None => (self.in_channels(), "network"),
+            Some(config) => (config.decoded_channels(), "autoencoder"),
+        };
         if image.channels != channels {
             return Some(format!(
-                "channels: expected {channels}, as the network has, found {}",
+                "channels: expected {channels}, as the {whose} has, found {}",
                 image.channels
             ));
         }
@@ -167,7 +202,7 @@ impl Architecture {
                 "range: expected a number and a larger one, found [{low}, {high}]"
             ));
         }
-        let fits = self.check_size([image.height, image.width]);
+        let fits = self.check_image_size([image.height, image.width], autoencoder);
         fits.err().map(|error| error.to_string())
     }
 }

@@ -1,12 +1,15 @@
 //! The contents of a file of a network.
 
+use crate::autoencoder::{Found, is_autoencoder};
 use crate::error::ModelError;
 use crate::folder::weights_of;
 use crate::known::SMALLEST_KNOWN;
 use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::Resolved;
+use crate::stage::Stated;
 use crate::{LoadOptions, notes};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{NonFinite, Summary, sha256_weights};
 use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
@@ -19,6 +22,8 @@ pub struct Inspected {
     pub summary: Summary,
     /// The network, or why it is not recognised.
     pub resolved: Result<Resolved, ModelError>,
+    /// The configuration of an autoencoder, and the setting that loading it needs in addition; `None` for other files.
+    pub autoencoder: Option<(AutoencoderConfig, Option<String>)>,
     /// The tensors that do not fit the network, if there are any.
     pub misfit: Option<Mismatch>,
     /// Notes for the user about how it was read.
@@ -38,19 +43,39 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         true => Some(sha256_weights(path)?),
         false => None,
     };
+    let autoencoder = match is_autoencoder(&shapes, &summary.metadata) {
+        true => Some(Found::file(
+            path,
+            shapes.clone(),
+            &summary.metadata,
+            &options.given,
+        )?),
+        false => None,
+    };
     let opened = Opened::file(path, shapes, sha256)?;
-    let resolved = opened.resolve(&summary.metadata, options);
+    let stated = Stated::of(&opened, &summary.metadata, &summary)?;
+    let config = stated.config(options);
+    let resolved = opened.resolve(&summary.metadata, config, options);
     let misfit = resolved
         .as_ref()
         .ok()
         .and_then(|found| opened.misfit(found));
     let mut notes = opened.notes(&summary);
+    notes.extend(notes::latents(&stated));
     if let Ok(resolved) = &resolved {
         notes.extend(notes::assumed(resolved, false));
     }
+    let (autoencoder, misfit) = match autoencoder {
+        None => (None, misfit),
+        Some(found) => {
+            notes.extend(found.notes);
+            (Some((found.config, found.ask)), found.misfit)
+        }
+    };
     Ok(Inspected {
         summary,
         resolved,
+        autoencoder,
         misfit,
         notes,
     })

@@ -23,7 +23,7 @@ pub(crate) enum Layout {
 }
 
 /// The embedding of time, or of patches, under its name in each layout.
-const MARKS: &[&str] = &[
+pub(crate) const MARKS: &[&str] = &[
     ADM_MARK,
     UNET2D_MARK,
     EDM_MARK,

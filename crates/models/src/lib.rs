@@ -28,6 +28,10 @@
 pub use crate::{
     adapt::{Adapted, Frozen, Target, adapt},
     architecture::{Architecture, ArchitectureError},
+    autoencoder::{
+        AutoencoderOptions, LoadedAutoencoder, load_autoencoder, load_autoencoder_bytes,
+        save_autoencoder,
+    },
     classes::Classes,
     convert::{convert_file, convert_to_diffusers},
     error::ModelError,
@@ -36,7 +40,7 @@ pub use crate::{
     inspect::{Inspected, inspect_file, scan_file},
     load::{
         LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_network, load_network_bytes,
-        network_sha256, read_params_bytes,
+        network_sha256, read_params_bytes, state_shape,
     },
     resolve::Resolved,
     save::{NetworkFile, encoder_metadata, form_metadata, network_metadata, save_network},
@@ -45,6 +49,7 @@ pub use crate::{
 
 mod adapt;
 mod architecture;
+mod autoencoder;
 mod classes;
 mod convert;
 mod error;
@@ -61,3 +66,4 @@ mod opened;
 mod resolve;
 mod save;
 mod scheduler;
+mod stage;

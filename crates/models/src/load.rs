@@ -5,10 +5,12 @@ use crate::folder::weights_of;
 use crate::layout::{ENCODER, UNET};
 use crate::opened::{Opened, specs};
 use crate::resolve::{Resolved, hints};
-use crate::{Architecture, Classes, NetworkFile, notes};
+use crate::stage::Stated;
+use crate::{Architecture, Classes, LoadedAutoencoder, NetworkFile, notes};
 use candle_core::DType;
 use sdft_adapters::{Adapter, AdapterFile, merge};
 use sdft_adm::{EncoderConfig, Origin};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
 use sdft_diffusion::{ComputeMode, Diffusion, Network, Process, Trainable};
 use sdft_files::sha256_bytes;
@@ -18,6 +20,7 @@ use sdft_schedule::{Respacing, ScheduleError};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How a model file is read.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,8 @@ pub struct LoadOptions {
     pub process_otherwise: Option<Process>,
     /// Adapters that are applied to the network, whose differences add up.
     pub adapters: Vec<AdapterFile>,
+    /// The autoencoder of a network that works on latents; `None` is the one that its file states.
+    pub autoencoder: Option<Arc<LoadedAutoencoder>>,
 }
 
 impl LoadOptions {
@@ -54,8 +59,10 @@ pub struct LoadedModel {
     pub architecture: Architecture,
     /// The diffusion process.
     pub process: Process,
-    /// The form of the images: the file's own, or [`Architecture::image`].
+    /// The form of the images: the file's own, or [`Architecture::image`], or what the autoencoder makes of it.
     pub image: ImageSpec,
+    /// The autoencoder in whose latents the network works; `None` if it works on images.
+    pub autoencoder: Option<Arc<LoadedAutoencoder>>,
     /// The classes: the file's own, or [`Architecture::classes`]. `None` for unconditional networks.
     pub classes: Option<Classes>,
     /// The weights, f32 on the CPU.
@@ -77,6 +84,23 @@ impl LoadedModel {
             .map_or_else(table, |classes| classes.names.len())
     }
 
+    /// The architecture of the autoencoder in whose latents the network works; `None` if it works on images.
+    pub fn autoencoder_config(&self) -> Option<&AutoencoderConfig> {
+        let autoencoder = self.autoencoder.as_ref()?;
+        Some(&autoencoder.record.config)
+    }
+
+    /// SHA-256 of that autoencoder.
+    pub fn autoencoder_sha256(&self) -> Option<String> {
+        let autoencoder = self.autoencoder.as_ref()?;
+        Some(autoencoder.record.sha256.clone())
+    }
+
+    /// The shape of the network's states for images of this form, `[C, H, W]`.
+    pub fn state_shape(&self, image: &ImageSpec) -> [usize; 3] {
+        state_shape(self.autoencoder_config(), image)
+    }
+
     /// The label of the null class, if the network has one.
     pub fn null_class(&self) -> Option<u32> {
         self.classes.as_ref()?.null
@@ -86,6 +110,7 @@ impl LoadedModel {
     pub fn file(&self) -> NetworkFile<'_> {
         NetworkFile {
             image: Some(&self.image),
+            autoencoder: self.autoencoder.as_ref().map(|stage| &stage.record),
             classes: self.classes.as_ref(),
             ..NetworkFile::new(&self.architecture, &self.process)
         }
@@ -162,21 +187,49 @@ impl LoadedModel {
     }
 }
 
+/// The shape of the states of a network in the latents of an autoencoder, or on images, for images of this form: `[C, H, W]`.
+pub fn state_shape(autoencoder: Option<&AutoencoderConfig>, image: &ImageSpec) -> [usize; 3] {
+    let Some(config) = autoencoder else {
+        return image.shape();
+    };
+    let factor = config.factor();
+    [
+        config.latent_channels(),
+        image.height / factor,
+        image.width / factor,
+    ]
+}
+
 /// SHA-256 of a network itself, its architecture and its weights: the same for every file and part of a file that holds it.
 ///
 /// # Errors
 /// A tensor cannot be read.
 pub fn network_sha256(architecture: &Architecture, params: &Params) -> Result<String, ModelError> {
-    let problem = |problem: String| ModelError::Problem {
-        path: "the network".into(),
-        problem,
-    };
-    let config = serde_json::to_string(architecture).map_err(|e| problem(e.to_string()))?;
+    let path = Path::new("the network");
+    let config = serde_json::to_string(architecture).map_err(|e| ModelError::Problem {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    })?;
+    sha256_of(config, params, path)
+}
+
+/// SHA-256 of a configuration and weights.
+///
+/// # Errors
+/// A tensor of the file `path` cannot be read.
+pub(crate) fn sha256_of(
+    config: String,
+    params: &Params,
+    path: &Path,
+) -> Result<String, ModelError> {
     // Hashes of the parts, so that no second copy of the weights is made.
     let mut parts = config;
     for (name, tensor) in params.iter() {
         let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-        let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
+        let values = values.map_err(|e| ModelError::Problem {
+            path: path.to_owned(),
+            problem: format!("{name}: {e}"),
+        })?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         let hash = sdft_files::sha256_bytes(&bytes);
         parts.push_str(&format!("\n{name} {hash}"));
@@ -268,16 +321,23 @@ fn assemble(
     state: StateDict,
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
-    let resolved = opened.resolve(state.metadata(), options)?;
+    let stated = Stated::of(opened, state.metadata(), &state.summary)?;
+    let autoencoder = stated.load(opened, options)?;
+    let config = autoencoder.as_ref().map(|stage| &stage.record.config);
+    let resolved = opened.resolve(state.metadata(), config, options)?;
     if let Some(pool) = resolved.pool {
         return Err(opened.problem(format!(
             "expected a network that makes images, found a classifier ({pool:?} pool)"
         )));
     }
-    let notes = notes_of(opened, &state, &resolved, options);
+    let mut notes = notes_of(opened, &state, &resolved, options);
+    if let Some(autoencoder) = &autoencoder {
+        notes.extend(autoencoder.notes.iter().cloned());
+    }
     let params = fitted(opened, state, &resolved)?;
     opened.refuse_to_guess(&resolved)?;
     let model = LoadedModel {
+        autoencoder,
         architecture: resolved.architecture,
         process: resolved.process,
         image: resolved.image,
@@ -295,8 +355,10 @@ fn assemble(
 pub struct LoadedEncoder {
     /// The architecture.
     pub config: EncoderConfig,
-    /// The diffusion process of its noised images.
+    /// The diffusion process of its noised images or latents.
     pub process: Process,
+    /// SHA-256 of the autoencoder of its latents; `None` if it takes images, or its file does not state it.
+    pub autoencoder_sha256: Option<String>,
     /// The weights, f32 on the CPU.
     pub params: Params,
     /// How each field of the architecture is known.
@@ -314,7 +376,9 @@ pub struct LoadedEncoder {
 pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder, ModelError> {
     let state = sdft_checkpoint::read(path, &options.read(ENCODER))?;
     let opened = Opened::file(path, state.shapes(), Some(sha256_weights(path)?))?;
-    let resolved = opened.resolve(state.metadata(), options)?;
+    let stated = Stated::of(&opened, state.metadata(), &state.summary)?;
+    let autoencoder_sha256 = stated.record().map(|record| record.sha256.clone());
+    let resolved = opened.resolve(state.metadata(), None, options)?;
     let Some(config) = resolved.encoder() else {
         return Err(opened.problem("expected a classifier, found a U-Net"));
     };
@@ -324,6 +388,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
     Ok(LoadedEncoder {
         config,
         process: resolved.process,
+        autoencoder_sha256,
         params,
         origins: resolved.origins,
         sha256: opened.sha256(),

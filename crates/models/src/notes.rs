@@ -3,8 +3,8 @@
 use crate::Architecture;
 use crate::folder::Siblings;
 use crate::resolve::Resolved;
+use crate::stage::Stated;
 use sdft_adm::Origin;
-use sdft_checkpoint::Summary;
 use sdft_diffusion::Process;
 use std::path::Path;
 
@@ -75,13 +75,10 @@ fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     ))
 }
 
-/// A note about a network with an autoencoder next to it.
-pub(crate) fn latents(summary: &Summary) -> Option<String> {
-    let mut names = summary.left_out.iter();
-    names.any(|name| name.starts_with("first_stage_model.")).then(|| {
-        "there is an autoencoder (first_stage_model) next to the network: if they were trained together, the network works on latents, not on \
-         images"
-            .to_owned()
+/// A note about a network with an autoencoder in its file.
+pub(crate) fn latents(stated: &Stated) -> Option<String> {
+    matches!(stated, Stated::Inside).then(|| {
+        "there is an autoencoder (first_stage_model) in the file: the network works on its latents".to_owned()
     })
 }
 

@@ -1,5 +1,6 @@
 //! A file or its listing, with everything that determines its network.
 
+use crate::autoencoder::is_autoencoder;
 use crate::error::ModelError;
 use crate::folder::Siblings;
 use crate::layout::{EDM_PREFIX, Layout, Shapes, take_positions};
@@ -7,6 +8,7 @@ use crate::resolve::{Resolved, Seen, resolve};
 use crate::{LoadOptions, notes};
 use candle_core::Tensor;
 use sdft_adm::Encoder;
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_checkpoint::{Summary, removed_prefix};
 use sdft_diffusion::KIND_KEY;
 use sdft_files::sha256_bytes;
@@ -69,6 +71,7 @@ impl Opened {
     pub(crate) fn resolve(
         &self,
         metadata: &BTreeMap<String, String>,
+        autoencoder: Option<&AutoencoderConfig>,
         options: &LoadOptions,
     ) -> Result<Resolved, ModelError> {
         if metadata
@@ -79,6 +82,11 @@ impl Opened {
                 "expected a network, found an adapter; give the model that it was trained on, and this file with --adapter",
             ));
         }
+        if is_autoencoder(&self.shapes, metadata) {
+            return Err(self.problem(
+                "expected a diffusion model, found an autoencoder, the first stage of one; give the model that works on its latents",
+            ));
+        }
         let seen = Seen {
             path: &self.path,
             layout: self.layout,
@@ -87,6 +95,7 @@ impl Opened {
             metadata,
             sha256: self.weights_sha256.as_deref(),
             siblings: &self.siblings,
+            autoencoder,
         };
         resolve(&seen, options)
     }
@@ -160,7 +169,6 @@ impl Opened {
             let expected = removed_prefix(EDM_PREFIX);
             all.retain(|note| *note != expected);
         }
-        all.extend(notes::latents(summary));
         all.extend(notes::diffusers(&self.siblings));
         all
     }

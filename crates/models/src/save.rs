@@ -1,11 +1,13 @@
 //! Writes networks with their metadata.
 
 use crate::error::ModelError;
+use crate::stage::decoded_image;
 use crate::{Architecture, Classes};
 use candle_core::DType;
 use sdft_adm::EncoderConfig;
+use sdft_autoencoder::AutoencoderRecord;
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{CLASSES_KEY, IMAGE_KEY, Process, file_metadata};
+use sdft_diffusion::{AUTOENCODER_KEY, CLASSES_KEY, IMAGE_KEY, Process, file_metadata};
 use sdft_imaging::ImageSpec;
 use sdft_nn::Params;
 use serde::Serialize;
@@ -19,8 +21,10 @@ pub struct NetworkFile<'a> {
     pub architecture: &'a Architecture,
     /// The diffusion process.
     pub process: &'a Process,
-    /// The form of the images; `None` is [`Architecture::image`].
+    /// The form of the images; `None` is [`Architecture::image`], or what the autoencoder makes of it.
     pub image: Option<&'a ImageSpec>,
+    /// The autoencoder in whose latents the network works; `None` if it works on images.
+    pub autoencoder: Option<&'a AutoencoderRecord>,
     /// The classes; `None` is [`Architecture::classes`].
     pub classes: Option<&'a Classes>,
     /// How the network was made.
@@ -36,6 +40,7 @@ impl<'a> NetworkFile<'a> {
             architecture,
             process,
             image: None,
+            autoencoder: None,
             classes: None,
             provenance: &NO_PROVENANCE,
         }
@@ -63,30 +68,35 @@ pub fn save_network(
 /// The process cannot be written as JSON.
 pub fn network_metadata(network: &NetworkFile<'_>) -> Result<BTreeMap<String, String>, ModelError> {
     let mut fields = network.architecture.metadata();
-    fields.extend(form_metadata(
-        network.architecture,
-        network.image,
-        network.classes,
-    )?);
+    fields.extend(form_metadata(network)?);
     metadata(fields, network.process, network.provenance)
 }
 
-/// The metadata about images and classes of a network's file: only what differs from [`Architecture::image`] and
-/// [`Architecture::classes`].
+/// The metadata of a network's file about its images, latents and classes: only what differs from the architecture's own.
 ///
 /// # Errors
 /// A value cannot be written as JSON.
-pub fn form_metadata(
-    architecture: &Architecture,
-    image: Option<&ImageSpec>,
-    classes: Option<&Classes>,
-) -> Result<BTreeMap<String, String>, ModelError> {
+pub fn form_metadata(network: &NetworkFile<'_>) -> Result<BTreeMap<String, String>, ModelError> {
+    let NetworkFile {
+        architecture,
+        autoencoder,
+        ..
+    } = *network;
     let mut fields = BTreeMap::new();
-    if let Some(image) = image.filter(|image| **image != architecture.image()) {
+    let own = match autoencoder {
+        Some(autoencoder) => decoded_image(architecture, &autoencoder.config),
+        None => architecture.image(),
+    };
+    if let Some(image) = network.image.filter(|image| **image != own) {
         fields.insert(IMAGE_KEY.to_owned(), json(image)?);
     }
-    if let Some(classes) =
-        classes.filter(|classes| Some(*classes) != architecture.classes().as_ref())
+    if let Some(autoencoder) = autoencoder {
+        fields.insert(AUTOENCODER_KEY.to_owned(), json(autoencoder)?);
+    }
+    let own = architecture.classes();
+    if let Some(classes) = network
+        .classes
+        .filter(|classes| Some(*classes) != own.as_ref())
     {
         fields.insert(CLASSES_KEY.to_owned(), json(classes)?);
     }

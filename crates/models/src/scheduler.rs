@@ -441,7 +441,10 @@ pub fn scheduler_config(
     put("rescale_betas_zero_snr", rescaled.into());
     put("prediction_type", process.prediction_type.name().into());
     put("variance_type", variance.into());
-    let sampling = process.sampling.unwrap_or_default();
+    let sampling = process.sampling.unwrap_or(Sampling {
+        clip_sample: !process.unbounded,
+        ..Sampling::default()
+    });
     match serde_json::to_value(sampling) {
         Ok(Value::Object(sampling)) => fields.extend(sampling),
         Ok(_) | Err(_) => return Err(refused("process.sampling cannot be written".to_owned())),

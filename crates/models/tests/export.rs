@@ -30,7 +30,7 @@ fn write(
     let architecture = Architecture::Adm(config);
     let params = params(&architecture);
     let network = NetworkFile::new(&architecture, process);
-    write_diffusers(folder, &network, &params, None).map_err(|e| e.to_string())?;
+    write_diffusers(folder, &network, &params, None, None).map_err(|e| e.to_string())?;
     let adm = folder.with_extension("safetensors");
     save_network(&adm, &network, &params, None).unwrap();
     let load = |path: &Path| load_network(path, &LoadOptions::default()).unwrap();

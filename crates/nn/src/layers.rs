@@ -52,6 +52,11 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         conv2d_padded(x, &self.weight, &self.bias, self.stride, self.pad)
     }
+
+    /// The type of the weights.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
+    }
 }
 
 /// A one-dimensional convolution of width one: a dense layer at each of N positions.

@@ -5,7 +5,7 @@ use crate::attention_block::divided;
 use crate::dropout::{Dropout, OwnedKey};
 use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{add, add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
 use sdft_noise::DropoutKey;
 
@@ -46,7 +46,7 @@ pub struct ResBlockConfig {
     pub channels: usize,
     /// Channels of the output.
     pub out_channels: usize,
-    /// Width of the time embedding.
+    /// Width of the time embedding; 0 for a block without one.
     pub emb_channels: usize,
     /// The embedding scales and shifts after the second norm if true, else it is added before it.
     pub scale_shift: bool,
@@ -95,7 +95,7 @@ impl ResBlockConfig {
 pub struct ResBlock {
     norm_in: GroupNorm,
     conv_in: Conv2d,
-    emb: Linear,
+    emb: Option<Linear>,
     norm_out: GroupNorm,
     dropout: Dropout,
     conv_out: Conv2d,
@@ -139,11 +139,12 @@ impl ResBlock {
                 fan_in,
             ),
         };
+        let load_emb = || Linear::load(&scope.pp(emb), config.emb_channels, emb_out);
         let skip = || Conv2d::load(&scope.pp(skip), c_in, c_out, config.skip_kernel, 1, fan_in);
         Ok(Self {
             norm_in: GroupNorm::load(&scope.pp(norm_in), c_in, config.groups)?.with_eps(config.eps),
             conv_in: Conv2d::load(&scope.pp(conv_in), c_in, c_out, 3, 1, fan_in)?,
-            emb: Linear::load(&scope.pp(emb), config.emb_channels, emb_out)?,
+            emb: (config.emb_channels > 0).then(load_emb).transpose()?,
             norm_out: GroupNorm::load(&scope.pp(norm_out), c_out, config.groups)?
                 .with_eps(config.eps),
             dropout: Dropout::new(config.dropout, scope.prefix()),
@@ -156,36 +157,52 @@ impl ResBlock {
         })
     }
 
-    /// `x` `[B, C_in, H, W]` and `emb` `[B, E]` to `[B, C_out, H', W']`.
+    /// `x` `[B, C_in, H, W]` and `emb` `[B, E]` to `[B, C_out, H', W']`. A block without an embedding ignores `emb`.
     ///
     /// # Errors
-    /// Shapes that do not fit the weights.
+    /// A missing embedding, or shapes that do not fit the weights.
     pub fn forward(
         &self,
         x: &Tensor,
-        emb: &Tensor,
+        emb: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let nonlinearity = self.nonlinearity;
-        let h = nonlinearity.of_norm(&self.norm_in, x, None)?;
-        let (h, x) = match self.resample {
-            Resample::None => (h, x.clone()),
-            resample => (resample.apply(&h)?, resample.apply(x)?),
+        // Values are dropped as soon as they have been used: maps of large images take hundreds of megabytes.
+        let (h, x) = {
+            let h = self.nonlinearity.of_norm(&self.norm_in, x, None)?;
+            match self.resample {
+                Resample::None => (self.conv_in.forward(&h)?, x.clone()),
+                resample => (
+                    self.conv_in.forward(&resample.apply(&h)?)?,
+                    resample.apply(x)?,
+                ),
+            }
         };
-        let h = self.conv_in.forward(&h)?;
-        let emb = self.emb.forward(&nonlinearity.apply(emb)?)?;
-        let h = if self.scale_shift {
-            nonlinearity.of_norm(&self.norm_out, &h, Some(&emb))?
-        } else {
-            let h = add_per_channel(&h, &emb)?;
-            nonlinearity.of_norm(&self.norm_out, &h, None)?
-        };
-        let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
+        let h = self.modulated(h, emb)?;
+        let h = self.dropout.forward(&h, key)?;
+        let h = self.conv_out.forward(&h)?;
         let sum = match &self.skip {
             Some(skip) => add(&skip.forward(&x)?, &h)?,
             None => add(&x, &h)?,
         };
         divided(sum, self.output_scale)
+    }
+
+    /// The second norm, with the embedding added before it or as its scale and shift.
+    fn modulated(&self, h: Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
+        let nonlinearity = self.nonlinearity;
+        let Some(layer) = &self.emb else {
+            return nonlinearity.of_norm(&self.norm_out, &h, None);
+        };
+        let Some(emb) = emb else {
+            bail!("expected a time embedding for the residual block, found none");
+        };
+        let emb = layer.forward(&nonlinearity.apply(emb)?)?;
+        if self.scale_shift {
+            return nonlinearity.of_norm(&self.norm_out, &h, Some(&emb));
+        }
+        let h = add_per_channel(&h, &emb)?;
+        nonlinearity.of_norm(&self.norm_out, &h, None)
     }
 
     /// [`Self::forward`], which keeps only its inputs for the backward pass.
@@ -195,12 +212,16 @@ impl ResBlock {
     pub fn recomputed(
         &self,
         x: &Tensor,
-        emb: &Tensor,
+        emb: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let (block, key) = (self.clone(), key.map(OwnedKey::new));
-        recompute(x, emb, move |x, emb| {
+        let forward = move |x: &Tensor, emb: Option<&Tensor>| {
             block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
-        })
+        };
+        match emb.filter(|_| self.emb.is_some()) {
+            None => recompute(x, x, move |x, _| forward(x, None)),
+            Some(emb) => recompute(x, emb, move |x, emb| forward(x, Some(emb))),
+        }
     }
 }

@@ -12,7 +12,7 @@ use sdft_noise::DropoutKey;
 pub enum Layer {
     /// A convolution.
     Conv(Conv2d),
-    /// A residual block, which takes the embedding.
+    /// A residual block, which takes the embedding if it has a layer for one.
     Residual(ResBlock),
     /// A self-attention block.
     Attention(AttentionBlock),
@@ -39,16 +39,16 @@ impl Sequence {
     pub fn forward(
         &self,
         x: &Tensor,
-        emb: &Tensor,
+        emb: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
         recomputed: bool,
     ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
             Layer::Residual(block) if recomputed => block.recomputed(&x, emb, key),
-            Layer::Attention(block) if recomputed => block.recomputed(&x, Some(emb)),
+            Layer::Attention(block) if recomputed => block.recomputed(&x, emb),
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
-            Layer::Attention(block) => block.forward(&x, Some(emb)),
+            Layer::Attention(block) => block.forward(&x, emb),
             Layer::Resize(resize) => resize.forward(&x),
         })
     }

@@ -46,7 +46,7 @@ fn residual_blocks_have_exact_gradients() {
             };
             check_block(
                 &[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)],
-                |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None),
+                |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], Some(&t[1]), None),
             );
         }
     }
@@ -66,7 +66,7 @@ fn diffusers_blocks_have_exact_gradients() {
         };
         check_block(
             &[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)],
-            |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None),
+            |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], Some(&t[1]), None),
         );
     }
     for (groups, head_channels) in [(Some(4), 4), (None, 3)] {

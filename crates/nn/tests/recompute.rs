@@ -29,13 +29,13 @@ fn a_recomputed_block_has_the_same_values_and_gradients() {
     let (x, emb) = (ramp(&[2, 8, 4, 4]), ramp(&[2, 12]));
     let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
 
-    let plain = block.forward(&x, &emb, None).unwrap();
+    let plain = block.forward(&x, Some(&emb), None).unwrap();
     let inner = block.clone();
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let again = taped(&x, |x| {
         recompute(x, &emb, move |x, emb| {
             CALLS.fetch_add(1, Ordering::Relaxed);
-            inner.forward(x, emb, None)
+            inner.forward(x, Some(emb), None)
         })
     })
     .unwrap();

@@ -58,11 +58,13 @@ pub enum Purpose {
     KeptNoise = 24,
     /// Timesteps and noise of the Fisher information.
     Fisher = 25,
+    /// Latents of the training images, drawn from an autoencoder's distribution.
+    Latent = 26,
 }
 
 impl Purpose {
     /// Every purpose, in the order of its value.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Timestep,
         Self::Noise,
         Self::AuxTimestep,
@@ -88,6 +90,7 @@ impl Purpose {
         Self::KeptTimestep,
         Self::KeptNoise,
         Self::Fisher,
+        Self::Latent,
     ];
 }
 

@@ -100,8 +100,10 @@ fn clean_and_noise(
 ) -> Result<(Tensor, Tensor)> {
     let x0 = diffusion.clamped(diffusion.x0(prediction, x, t)?, clip)?;
     let alpha_bar = diffusion.schedule.alpha_bar();
-    let eps = match (clip, diffusion.sampling) {
-        (Clip::No, _) | (_, Some(_)) => diffusion.eps(prediction, x, t)?,
+    let is_unclamped = clip == Clip::No || diffusion.unbounded;
+    let eps = match diffusion.sampling {
+        Some(_) => diffusion.eps(prediction, x, t)?,
+        None if is_unclamped => diffusion.eps(prediction, x, t)?,
         // Pure noise.
         _ if t.iter().any(|&t| alpha_bar.get(t) == Some(&0.0)) => {
             let clean = Prediction::new(x0.clone(), PredictionType::Sample);

@@ -113,6 +113,7 @@ fn one_step_leads_to_the_predicted_image() {
         }
     }
     let one = Process {
+        unbounded: false,
         sampling: None,
         ..Process::default()
     };

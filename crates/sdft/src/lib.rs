@@ -64,7 +64,7 @@
 //! | the diffusion process | [`schedule`] (numbers), [`diffusion`] (tensors and [`Denoiser`](diffusion::Denoiser)) |
 //! | images from noise, and noise from images | [`samplers`], with noise from [`randn`] and [`noise`] |
 //! | images from images | [`translators`] (SDEdit, EGSDE, DDIB, ILVR), [`asyrp`] and [`diffusionclip`] (editing by a text) |
-//! | networks and their files | [`adm`], [`unet2d`], [`dit`], [`models`], [`checkpoint`] |
+//! | networks and their files | [`adm`], [`unet2d`], [`dit`], [`autoencoder`], [`models`], [`checkpoint`] |
 //! | layers and gradients | [`nn`], [`autograd`], [`kernels`] |
 //! | to measure images | [`eval`] (folders), [`features`] (Inception, DINOv2, LPIPS, CLIP), [`metrics`] (numbers) |
 //! | pictures | [`imaging`] |
@@ -79,9 +79,10 @@ pub use candle_nn;
 
 #[doc(inline)]
 pub use {
-    sdft_adapters as adapters, sdft_adm as adm, sdft_asyrp as asyrp, sdft_autograd as autograd,
-    sdft_checkpoint as checkpoint, sdft_classifier as classifier, sdft_cuda as cuda,
-    sdft_data as data, sdft_diffusion as diffusion, sdft_diffusionclip as diffusionclip,
+    sdft_adapters as adapters, sdft_adm as adm, sdft_asyrp as asyrp,
+    sdft_autoencoder as autoencoder, sdft_autograd as autograd, sdft_checkpoint as checkpoint,
+    sdft_classifier as classifier, sdft_cuda as cuda, sdft_data as data,
+    sdft_diffusion as diffusion, sdft_diffusionclip as diffusionclip,
     sdft_directions as directions, sdft_dit as dit, sdft_eval as eval, sdft_features as features,
     sdft_gallery as gallery, sdft_imaging as imaging, sdft_jobs as jobs, sdft_kernels as kernels,
     sdft_losses as losses, sdft_metrics as metrics, sdft_models as models, sdft_nn as nn,

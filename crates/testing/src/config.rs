@@ -216,6 +216,7 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
             false => TimeUnit::Steps,
         },
         continuous: None,
+        unbounded: false,
         sampling: None,
     })
 }

@@ -5,6 +5,7 @@ use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
 use crate::preview::{Choice, Samples, to_tensor};
 use candle_core::Device;
+use sdft_autoencoder::Space;
 use sdft_data::{Digits, Emoji, ImageSource};
 use sdft_eval::{
     Extractor, ImageSet, judge_emoji, nearest_first, neighbour_strip, score_digits, score_emoji,
@@ -96,6 +97,7 @@ impl Evaluation {
         plan: &Plan<M>,
         learner: &Learner,
         data: Arc<dyn ImageSource>,
+        space: Space,
         device: &Device,
     ) -> Result<Self> {
         let images = (0..data.len()).map(|i| Ok(evaluator.seen(data.screen(i)?)));
@@ -113,7 +115,7 @@ impl Evaluation {
         };
         Ok(Self {
             evaluator,
-            samples: Samples::new(plan, learner, choice, *data.spec(), device)?,
+            samples: Samples::new(plan, learner, choice, space, device)?,
             data,
             reference,
             by: plan.eval.best,

@@ -18,8 +18,8 @@ use crate::progress::Progress;
 use crate::provenance::{file_name, provenance};
 use crate::task::{Finished, StepOutcome, Task};
 use candle_core::{Device, Tensor};
+use sdft_autoencoder::Space;
 use sdft_data::Batch;
-use sdft_imaging::ImageSpec;
 use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(crate) struct FineTuning<'a, M> {
     /// Steps that were issued and not yet waited for, in order.
     pub(crate) issued: VecDeque<PendingStep>,
     pub(crate) evaluation: Option<Evaluation>,
-    pub(crate) spec: ImageSpec,
+    pub(crate) space: Space,
     /// Made when the run begins.
     pub(crate) preview: Option<Preview>,
 }
@@ -127,7 +127,7 @@ impl<M> Task for FineTuning<'_, M> {
                 "data.augment: the network takes no augmentation labels, so augmented images may appear in samples",
             );
         }
-        let preview = Preview::new(self.plan, &self.learner, self.spec, self.device);
+        let preview = Preview::new(self.plan, &self.learner, self.space.clone(), self.device);
         self.preview = Some(preview.map_err(|error| match error {
             TrainError::Image { .. } => {
                 TrainError::Evaluation(format!("samples of the source model: {error}"))

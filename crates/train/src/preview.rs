@@ -4,6 +4,7 @@ use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
+use sdft_autoencoder::Space;
 use sdft_diffusion::{Diffusion, Prediction};
 use sdft_imaging::{Image, ImageSpec, ImagingError, Rgb8};
 use sdft_noise::Purpose;
@@ -29,7 +30,7 @@ pub(crate) struct Samples {
     diffusion: Diffusion,
     noise: Tensor,
     labels: Option<Vec<u32>>,
-    spec: ImageSpec,
+    space: Space,
     at_once: usize,
 }
 
@@ -44,12 +45,12 @@ pub(crate) struct Choice<'a> {
 }
 
 impl Samples {
-    /// Images of this form, with balanced classes.
+    /// Images of this space, with balanced classes.
     pub(crate) fn new<M>(
         plan: &Plan<M>,
         learner: &Learner,
         choice: Choice<'_>,
-        spec: ImageSpec,
+        space: Space,
         device: &Device,
     ) -> Result<Self> {
         let Choice {
@@ -57,21 +58,21 @@ impl Samples {
             respacing,
             number,
         } = choice;
-        let shape = [&[n], &spec.shape()[..]].concat();
+        let shape = [&[n], &space.shape()[..]].concat();
         Ok(Self {
             diffusion: plan
                 .process
                 .diffusion(learner.learns_variance(), respacing)?,
             noise: randn(plan.seed, Purpose::Preview, number, 0, &shape, device)?,
             labels: learner.balanced_labels(n),
-            spec,
+            space,
             at_once: plan.sampled_at_once(),
         })
     }
 
     /// The first images of a model as a screen shows them, by deterministic DDIM.
     pub(crate) fn draw(&self, predict: Predict<'_>, range: Range<usize>) -> Result<Vec<Rgb8>> {
-        let mut images = Vec::with_capacity(range.len());
+        let mut states = Vec::new();
         for start in range.clone().step_by(self.at_once) {
             let n = self.at_once.min(range.end - start);
             let labels = self.labels.as_ref().map(|all| &all[start..start + n]);
@@ -84,9 +85,14 @@ impl Samples {
                 &mut SeededNoise::new(0, 0),
                 &mut |_| Ok(()),
             )?;
-            images.extend(to_screens(&out, &self.spec)?);
+            states.push(out);
         }
-        Ok(images)
+        if states.is_empty() {
+            return Ok(Vec::new());
+        }
+        // An autoencoder is opened once for all of them.
+        let images = self.space.decode(&Tensor::cat(&states, 0)?)?;
+        to_screens(&images, self.space.image())
     }
 
     /// All images of the averaged weights.
@@ -116,11 +122,11 @@ pub(crate) struct Preview {
 }
 
 impl Preview {
-    /// A preview of images of this form; draws the source model's grid if there is a source.
+    /// A preview of images of this space; draws the source model's grid if there is a source.
     pub(crate) fn new<M>(
         plan: &Plan<M>,
         learner: &Learner,
-        spec: ImageSpec,
+        space: Space,
         device: &Device,
     ) -> Result<Self> {
         let choice = Choice {
@@ -128,7 +134,7 @@ impl Preview {
             respacing: &plan.sampler()?,
             number: 0,
         };
-        let samples = Samples::new(plan, learner, choice, spec, device)?;
+        let samples = Samples::new(plan, learner, choice, space, device)?;
         let before = match learner.source() {
             None => None,
             Some(source) => {
@@ -302,7 +308,8 @@ mod tests {
         let network = Box::new(Constant(var.clone()));
         let learner = Learner::new(&plan, network, None, [3, 8, 8], 0).unwrap();
         var.set(&value(raw)).unwrap();
-        let preview = Preview::new(&plan, &learner, ImageSpec::rgb8(8, 8), &Device::Cpu).unwrap();
+        let space = Space::images(ImageSpec::rgb8(8, 8));
+        let preview = Preview::new(&plan, &learner, space, &Device::Cpu).unwrap();
         preview.write(&learner, 1, &path).unwrap();
         sdft_imaging::decode_file(&path, &sdft_imaging::Limits::default())
             .unwrap()

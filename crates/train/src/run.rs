@@ -11,6 +11,7 @@ use crate::plan::{Method, Plan, Precision};
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
+use sdft_autoencoder::Space;
 use sdft_cuda::allow_tf32;
 use sdft_data::{Batches, ImageSource};
 use sdft_diffusion::{Denoiser, Trainable};
@@ -30,8 +31,10 @@ pub struct Setup<M = toml::Table> {
     pub network: Box<dyn Trainable>,
     /// The frozen source model, unless the method is `scratch`. [`Frozen`](crate::Frozen) makes one of a [`Trainable`].
     pub source: Option<Source>,
-    /// The images.
+    /// The images, with their latents if the network works on those.
     pub data: Arc<dyn ImageSource>,
+    /// The way from the network's states to images.
+    pub space: Space,
     /// What other methods than SDFT need.
     pub methods: MethodInputs,
     /// Entries for the metadata of the files of weights, in addition to those of the network.
@@ -68,6 +71,7 @@ where
             plan,
             network: Box::new(network),
             source: None,
+            space: Space::images(*images.spec()),
             data: Arc::new(images),
             methods: MethodInputs::default(),
             metadata: BTreeMap::new(),
@@ -97,6 +101,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         network,
         source,
         data,
+        space,
         methods,
         metadata,
         evaluator,
@@ -109,7 +114,8 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         _ if plan.eval.every == 0 => None,
         Some(evaluator) => {
             let data = data.clone();
-            Some(Evaluation::new(evaluator, &plan, &learner, data, &device)?)
+            let (by, space) = (evaluator, space.clone());
+            Some(Evaluation::new(by, &plan, &learner, data, space, &device)?)
         }
         None => {
             return Err(TrainError::Evaluation(
@@ -117,7 +123,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
             ));
         }
     };
-    let (spec, metadata) = (*data.spec(), &metadata);
+    let metadata = &metadata;
     let setup = DriveSetup {
         folder: &folder,
         pace: &plan.steps,
@@ -135,7 +141,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         learner,
         issued: VecDeque::new(),
         evaluation,
-        spec,
+        space,
         preview: None,
     };
     let ending = drive(&mut task, setup, progress);
@@ -182,13 +188,13 @@ pub(crate) fn learner<M>(
         return Err(TrainError::Source);
     }
     allow_tf32(plan.steps.precision == Precision::Tf32);
-    let (image, classes) = (data.spec().shape(), data.classes().len());
+    let (image, classes) = (data.shape(), data.classes().len());
     let mut learner =
         Learner::new(plan, network, source, image, classes)?.in_group(group.clone())?;
     match methods.bank {
-        Some(bank) if bank.spec().shape() != image => {
-            let found = bank.spec();
-            let problem = format!("expected images of {}, found {found}", data.spec());
+        Some(bank) if bank.shape() != image => {
+            let found = bank.shape();
+            let problem = format!("expected images of {image:?} [C, H, W], found {found:?}");
             return Err(missing("loss.bank.path", &problem));
         }
         Some(bank) => learner = learner.with_bank(plan, bank)?,

@@ -164,10 +164,12 @@ impl Unet2d {
         let mut h = self.conv_in.forward(&to_dtype(&x, self.maps)?)?;
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
-            h = block.forward(&h, emb, key, self.recomputed)?;
+            h = block.forward(&h, Some(emb), key, self.recomputed)?;
             skips.push(h.clone());
         }
-        let h = self.mid_block.forward(&h, emb, key, self.recomputed)?;
+        let h = self
+            .mid_block
+            .forward(&h, Some(emb), key, self.recomputed)?;
         Ok((h, skips))
     }
 
@@ -184,7 +186,7 @@ impl Unet2d {
     ) -> Result<Tensor> {
         let mut h = to_dtype(h, self.maps)?;
         for (block, skip) in self.up_blocks.iter().zip(skips.iter().rev()) {
-            h = block.forward(&concat(&h, skip)?, emb, key, self.recomputed)?;
+            h = block.forward(&concat(&h, skip)?, Some(emb), key, self.recomputed)?;
         }
         let h = self.norm_out.forward(&h, Activation::Silu)?;
         to_nchw(&self.conv_out.forward(&h)?, self.embedding.dtype())

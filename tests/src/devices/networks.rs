@@ -111,7 +111,7 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
             all_of(&params, device, &inputs, |params, t| {
                 let block = ResBlock::load(&Scope::root(params), &config)?;
                 let x = sdft_autograd::to_dtype(&t[0], dtype)?;
-                to_nchw(&block.forward(&x, &t[1], None)?, DType::F32)
+                to_nchw(&block.forward(&x, Some(&t[1]), None)?, DType::F32)
             })
         };
         let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);

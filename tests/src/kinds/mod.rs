@@ -22,6 +22,7 @@ mod sdft;
 mod translate;
 mod unet;
 mod unet2d;
+mod vae;
 
 /// The supported kinds.
 pub const BUILT: &[&str] = &[
@@ -82,6 +83,8 @@ pub const BUILT: &[&str] = &[
     "edm.sampler",
     "edm.loss",
     "lora.forward_backward",
+    "vae.kl",
+    "vae.vq",
 ];
 
 /// Computed tensors by name.
@@ -150,6 +153,8 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "edm.sampler" => edm::sampler(case),
         "edm.loss" => edm::loss(case),
         "lora.forward_backward" => lora::forward_backward(case),
+        "vae.kl" => vae::kl(case),
+        "vae.vq" => vae::vq(case),
         other => bail!("kind {other} is not built"),
     }
 }

@@ -104,7 +104,7 @@ pub(super) fn resblock(case: &Case) -> Result<Outputs> {
         )
     };
     module(case, &["x", "emb"], |scope, t| {
-        ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None)
+        ResBlock::load(scope, &config)?.forward(&t[0], Some(&t[1]), None)
     })
 }
 

@@ -64,6 +64,10 @@ pub(crate) struct ConvertArgs {
     /// Number type of the output; that of the file if not given.
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DtypeArg>,
+    /// The autoencoder of a model that works on latents, for files that do not state it: a file, a folder of diffusers, or a name such as
+    /// `sd-vae-ft-mse`.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) autoencoder: Option<String>,
     /// A field of the architecture that the shapes do not show: `--set model.norm_groups=8`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,

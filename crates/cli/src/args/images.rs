@@ -29,6 +29,10 @@ pub(crate) struct ModelArgs {
     /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`.
     #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
+    /// The autoencoder of a model that works on latents, for files that do not state it: a file, a folder of diffusers, or a name such as
+    /// `sd-vae-ft-mse`.
+    #[arg(long, value_name = "FILE|DIR", hide_short_help = true)]
+    pub(crate) autoencoder: Option<String>,
     /// An adapter of the model and its scale, 1 if not given; several add up.
     ///
     /// A file such as `runs/faces/adapter.safetensors`, the folder of its run, or a folder of peft. Scale 0 has no effect.

@@ -83,6 +83,10 @@ pub(crate) struct TrainArgs {
     /// The part of the source file to take if it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
+    /// Train on the latents of this autoencoder instead of on images: a file, a folder of diffusers, or a name such as `sd-vae-ft-mse`. The
+    /// default is that of the source model.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
+    pub(crate) autoencoder: Option<String>,
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
@@ -109,6 +113,7 @@ impl TrainArgs {
             run: self.run.options(),
             source: self.source.clone(),
             source_key: self.source_key.clone(),
+            autoencoder: self.autoencoder.clone(),
             data: self.data.clone(),
             method: self.method.map(|method| match method {
                 MethodArg::Scratch => Method::Scratch,

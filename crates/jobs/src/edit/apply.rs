@@ -10,8 +10,11 @@ use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, option, usage};
-use crate::model::{ModelFile, check_seed, form_of, load_model, network_in_steps, recorded_form};
+use crate::model::{
+    ModelFile, check_seed, form_of, load_model, network_in_steps, recorded_form, space_of,
+};
 use sdft_asyrp::{Direction, EditPlan, InversionCache, Mix, edit, sequence, strength_at};
+use sdft_autoencoder::Space;
 use sdft_diffusion::Denoiser;
 use sdft_diffusionclip::{Mixture, generate};
 use sdft_directions::EditMethod;
@@ -100,6 +103,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         image: recorded_form(&model, &form),
         model: full_path(&name),
         network_sha256,
+        autoencoder_sha256: model.autoencoder_sha256(),
         factors,
         walk,
         edits: entries
@@ -126,7 +130,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         latents: open_inversions(&options.cache, &inversion, context),
         edits,
         plan: &plan,
-        form,
+        space: space_of(&model, form)?,
         net,
         stop,
     };
@@ -172,7 +176,8 @@ fn refuse_options_of_asyrp(options: &EditOptions) -> Result<()> {
 /// A plan, its network and its edits.
 struct Editor<'a> {
     plan: &'a ApplyPlan,
-    form: ImageSpec,
+    /// The way between images and the states of the network.
+    space: Space,
     net: Conditioned,
     schedule: Schedule,
     latents: InversionCache,
@@ -186,7 +191,7 @@ impl Maker for Editor<'_> {
     }
 
     fn spec(&self) -> ImageSpec {
-        self.form
+        *self.space.image()
     }
 
     fn labels(&self) -> Vec<String> {
@@ -234,7 +239,7 @@ impl Maker for Editor<'_> {
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
         let walk = &self.plan.walk;
-        let x0 = to_tensor(images, &self.form)?;
+        let x0 = self.space.encode(&to_tensor(images, self.space.image())?)?;
         let inversion = sequence(walk.inversion, walk.t_0);
         let all = (inversion.len() + walk.steps) as f64;
         let latent =
@@ -294,6 +299,6 @@ impl Maker for Editor<'_> {
                 )?
             }
         };
-        Ok(to_pictures(&out, &self.form)?)
+        Ok(to_pictures(&self.space.decode(&out)?, self.space.image())?)
     }
 }

@@ -6,6 +6,7 @@ use crate::weights::{Files, Weights};
 use candle_core::{Device, Tensor};
 use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, as_rgb, cosine_of_texts};
+use sdft_autoencoder::Space;
 use sdft_directions::GoalPlan;
 use sdft_eval::{
     EmojiValues, class_features, features_of_values, hash_of, read_clip, text_as_it_stands,
@@ -14,7 +15,6 @@ use sdft_eval::{
 use sdft_features::{
     AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, IdentityNet, LpipsNet, Network,
 };
-use sdft_imaging::ImageSpec;
 use sdft_metrics::Features;
 use std::path::{Path, PathBuf};
 
@@ -136,11 +136,12 @@ fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
     }
 }
 
-/// The goal of a plan, for images of this form. The networks see it as [`as_rgb`] shows it.
+/// The goal of a plan, for states of this space. The networks see their images as [`as_rgb`] shows them.
 ///
 /// # Errors
 /// A network cannot be read, or does not take images of this form.
-pub(crate) fn open_goal(goal: &GoalPlan, form: &ImageSpec) -> Result<Goal> {
+pub(crate) fn open_goal(goal: &GoalPlan, space: &Space) -> Result<Goal> {
+    let form = space.image();
     if form.channels > 4 {
         return Err(usage(format!(
             "goal: {} compares colours, and the model's images have {} channels; expected 1 to 4",
@@ -155,7 +156,7 @@ pub(crate) fn open_goal(goal: &GoalPlan, form: &ImageSpec) -> Result<Goal> {
         l1: goal.l1,
         identity: goal.identity,
     };
-    let embed = words.eye.embed([height, width], goal.antialias)?;
+    let embed = seen_through(space, words.eye.embed([height, width], goal.antialias)?);
     let made = Goal::new(embed, words.direction, words.cosine, weights);
     if goal.identity == 0.0 {
         return Ok(made);
@@ -170,7 +171,14 @@ pub(crate) fn open_goal(goal: &GoalPlan, form: &ImageSpec) -> Result<Goal> {
         .read(&files)
         .map_err(|e| failed(e.to_string()))?;
     let net = IdentityNet::load(&params)?;
-    Ok(made.with_identity(Box::new(move |x| net.embed(&as_rgb(x)?))))
+    let embed = Box::new(move |x: &Tensor| net.embed(&as_rgb(x)?));
+    Ok(made.with_identity(seen_through(space, embed)))
+}
+
+/// The embedding of the images of states.
+fn seen_through(space: &Space, embed: Box<Embed>) -> Box<Embed> {
+    let space = space.clone();
+    Box::new(move |x| embed(&space.decode(x)?))
 }
 
 /// A network, and the two texts in its space.
@@ -268,6 +276,7 @@ fn between(from: &Tensor, to: &Tensor, judge: &AttributeJudge) -> Result<Words> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_imaging::ImageSpec;
 
     #[test]
     fn a_run_takes_no_other_files_than_it_began_with() {
@@ -344,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_goals_of_emoji_are_values_of_an_attribute() {
-        let form = ImageSpec::rgb8(32, 32);
+        let space = Space::images(ImageSpec::rgb8(32, 32));
         for (from, to, wrong) in [
             ("gender=man", "gender=woman", ""),
             ("tone=light,medium-light", "tone=medium-dark,dark", ""),
@@ -363,7 +372,7 @@ mod tests {
                 to: to.into(),
                 ..GoalPlan::default()
             };
-            match open_goal(&goal, &form) {
+            match open_goal(&goal, &space) {
                 Ok(_) => assert_eq!(wrong, "", "{from} {to}"),
                 Err(error) => {
                     let error = error.to_string();

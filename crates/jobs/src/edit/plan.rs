@@ -73,6 +73,9 @@ pub(crate) struct ApplyPlan {
     pub(crate) model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub(crate) network_sha256: String,
+    /// SHA-256 of the autoencoder of its latents; absent if it works on images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) autoencoder_sha256: Option<String>,
     /// The label of the class that the model is asked for; if absent, the null class of a class-conditional model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) class: Option<u32>,

@@ -8,10 +8,11 @@ use crate::context::{Context, check_stop};
 use crate::data::{Form, open_data};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
-use crate::model::{ModelFile, form_of, load_source, network_in_steps, recorded_form};
+use crate::model::{ModelFile, form_of, load_source, network_in_steps, recorded_form, space_of};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{Curves, as_rgb, distances, first_reaching, image_key, sequence};
+use sdft_autoencoder::Space;
 use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, GoalPlan};
 use sdft_features::{LpipsNet, Network};
@@ -89,6 +90,8 @@ pub(crate) struct RangeImages<'a> {
     pub(crate) net: &'a dyn sdft_diffusion::Denoiser,
     /// The images.
     pub(crate) data: &'a dyn ImageSource,
+    /// The way between them and the states of the model.
+    pub(crate) space: &'a Space,
     /// Files of LPIPS.
     pub(crate) weights: &'a Weights,
     /// The cache of distances.
@@ -106,7 +109,9 @@ pub(crate) fn measure_range(
     images: &RangeImages<'_>,
     context: &mut Context<'_>,
 ) -> Result<Curves> {
-    let RangeImages { net, data, .. } = *images;
+    let RangeImages {
+        net, data, space, ..
+    } = *images;
     if let GoalNetwork::Digits | GoalNetwork::Emoji = GoalNetwork::of(&plan.goal.network) {
         return Err(usage(format!(
             "auto: LPIPS does not measure {}; give `t_edit` and `t_boost` as numbers",
@@ -144,6 +149,7 @@ pub(crate) fn measure_range(
     for i in 0..n {
         let picture = data.spec().to_unit_range(&data.image(i)?);
         let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
+        let x0 = space.encode(&x0)?;
         let key = image_key(&x0)?;
         let found = match kept.get(&key, &[2, steps.len() - 1], &Device::Cpu) {
             Some(found) => found,
@@ -155,7 +161,7 @@ pub(crate) fn measure_range(
                     seen += 0.5 / steps.len() as f64;
                     progress.images(i as f64 + seen, n);
                     lpips
-                        .distance(&as_rgb(a)?, &as_rgb(b)?)?
+                        .distance(&as_rgb(&space.decode(a)?)?, &as_rgb(&space.decode(b)?)?)?
                         .total
                         .mean_all()?
                         .to_scalar()
@@ -202,9 +208,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
         ));
     }
     let name = ModelFile::find(&options.model)?.noted(context);
-    let load = options.load.clone();
-    let key = load.key.unwrap_or_default();
-    let model = load_source(&name, &key, load.given, load.given_process, context)?;
+    let model = load_source(&name, &options.load, context)?;
     let form = form_of(&name, &model, None)?;
     let class = options.class.as_deref();
     let class = class
@@ -233,7 +237,8 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let weights = &options.weights;
     weights.refuse_others(&goal_networks(&plan.goal, true))?;
     locate_goal(&mut plan.goal, weights)?;
-    let cosine = open_goal(&plan.goal, &form)?.cosine();
+    let space = space_of(&model, form)?;
+    let cosine = open_goal(&plan.goal, &space)?.cosine();
     let data = DataPlan {
         path: options.data.clone(),
         ..DataPlan::default()
@@ -245,6 +250,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let images = RangeImages {
         net: &net,
         data: &first,
+        space: &space,
         weights,
         cache: &options.cache,
         steps: options.inversion,

@@ -7,6 +7,7 @@ use crate::edit::inversions_folder;
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_sequence, training_steps};
+use sdft_autoencoder::Space;
 use sdft_autograd::backward;
 use sdft_data::ImageSource;
 use sdft_diffusion::BottleneckNet;
@@ -14,17 +15,30 @@ use sdft_directions::DirectionPlan;
 use sdft_nn::Params;
 use std::time::Instant;
 
+/// What a trial step of a [`DirectionPlan`] needs.
+pub(crate) struct DirectionTrial<'a> {
+    pub(crate) net: &'a dyn BottleneckNet,
+    pub(crate) data: &'a dyn ImageSource,
+    pub(crate) space: &'a Space,
+    pub(crate) goal: &'a Goal,
+    pub(crate) cache: &'a CacheLocation,
+}
+
 /// The cost of training a direction.
 pub(crate) fn estimate_direction(
     plan: &DirectionPlan,
-    net: &dyn BottleneckNet,
-    data: &dyn ImageSource,
-    goal: &Goal,
-    cache: &CacheLocation,
+    trial: &DirectionTrial<'_>,
 ) -> Result<Estimate> {
+    let DirectionTrial {
+        net,
+        data,
+        space,
+        cache,
+        ..
+    } = *trial;
     let walk = &plan.walk;
     let steps = training_sequence(walk.steps, walk.t_0, walk.t_edit);
-    let (forward, learning) = trial_of_direction(plan, net, data, goal, steps[0])?;
+    let (forward, learning) = trial_of_direction(plan, trial, steps[0])?;
     let images = data.len();
     let trajectory = learning * steps.len() as f64;
     let inversions = images as f64 * walk.inversion as f64 * forward;
@@ -47,7 +61,7 @@ pub(crate) fn estimate_direction(
                 folder: None,
             },
             Some(_) => Disk {
-                bytes: images as u64 * 4 * data.spec().len() as u64,
+                bytes: images as u64 * 4 * space.shape().iter().product::<usize>() as u64,
                 of: "inversions, which are kept between runs".to_owned(),
                 folder,
             },
@@ -58,14 +72,19 @@ pub(crate) fn estimate_direction(
 /// Seconds of a forward pass, and of a training step of the direction, for one image.
 fn trial_of_direction(
     plan: &DirectionPlan,
-    net: &dyn BottleneckNet,
-    data: &dyn ImageSource,
-    goal: &Goal,
+    trial: &DirectionTrial<'_>,
     step: usize,
 ) -> Result<(f64, f64)> {
+    let DirectionTrial {
+        net,
+        data,
+        space,
+        goal,
+        ..
+    } = *trial;
     let [c, h, w] = data.spec().shape();
     let picture = data.spec().to_unit_range(&data.image(0)?);
-    let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
+    let x0 = space.encode(&Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?)?;
     let started = Instant::now();
     net.predict(&x0, &[500.0])?;
     let forward = started.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ mod memory;
 mod trial;
 mod tuning;
 
-pub(crate) use direction::estimate_direction;
+pub(crate) use direction::{DirectionTrial, estimate_direction};
 pub(crate) use memory::{memory_of, memory_of_classifier, memory_of_tuning};
 pub(crate) use trial::{classifier_disk, disk, estimate, estimate_classifier};
 pub(crate) use tuning::{TuningTrial, estimate_tuning, tuning_disk};

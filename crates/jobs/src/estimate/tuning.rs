@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::training::{sizes_of, with_adapter};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::Goal;
+use sdft_autoencoder::Space;
 use sdft_autograd::{backward, no_grad};
 use sdft_data::ImageSource;
 use sdft_diffusion::{Denoiser, Trainable};
@@ -24,6 +25,7 @@ pub(crate) struct TuningTrial<'a> {
     pub(crate) networks: &'a dyn Fn() -> Result<(Conditioned, Box<dyn Trainable>)>,
     pub(crate) class: Option<u32>,
     pub(crate) data: &'a dyn ImageSource,
+    pub(crate) space: &'a Space,
     pub(crate) goal: &'a Goal,
     pub(crate) cache: &'a CacheLocation,
 }
@@ -47,7 +49,7 @@ pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
         let of_image = inversion + plan.pace.epochs as f64 * generation;
         (seconds, trajectory_seconds) = (Some(images as f64 * of_image), Some(generation));
     }
-    let [_, height, width] = trial.data.spec().shape();
+    let [_, height, width] = trial.space.shape();
     let parameters = with_adapter(&plan.model, &plan.adapter)
         .cost([height, width])
         .parameters;
@@ -60,7 +62,7 @@ pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
         None => String::new(),
         Some(folder) => format!(
             "; inversions of {} go to {}",
-            human_size(images as u64 * 4 * trial.data.spec().len() as u64),
+            human_size(images as u64 * 4 * trial.space.shape().iter().product::<usize>() as u64),
             folder.display()
         ),
     };
@@ -101,7 +103,9 @@ fn trial_step(trial: &TuningTrial<'_>) -> Result<(f64, f64)> {
     let (original, network) = (trial.networks)()?;
     let [c, h, w] = trial.data.spec().shape();
     let picture = trial.data.spec().to_unit_range(&trial.data.image(0)?);
-    let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
+    let x0 = trial
+        .space
+        .encode(&Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?)?;
     #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
     let t = [plan.walk.t_0 as f32];
     let started = Instant::now();

@@ -142,10 +142,18 @@ pub fn sample_to_folder(
     let (runtime, of_guide) = (context.runtime(Precision::Auto), options.guide.as_ref());
     let continuous = model.process.continuous;
     let time = continuous.map_or(TimeUnit::Steps, |continuous| continuous.time_unit());
-    let guide = Guide::load(of_guide, &model, &form, &runtime, time, context)?;
+    let guide = Guide::load(
+        of_guide,
+        &model,
+        model.state_shape(&form),
+        &runtime,
+        time,
+        context,
+    )?;
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
+        autoencoder_sha256: model.autoencoder_sha256(),
         image_size: form.height.max(form.width),
         seed: options.seed,
         sampler,

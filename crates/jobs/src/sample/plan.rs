@@ -128,6 +128,9 @@ pub struct SamplePlan {
     pub model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub network_sha256: String,
+    /// SHA-256 of the autoencoder of its latents; absent if it works on images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder_sha256: Option<String>,
     /// The longer side of the images in pixels.
     pub image_size: usize,
     /// Seed; image `i` depends on the seed and on `i` only.
@@ -188,6 +191,7 @@ impl SamplePlan {
         Ok(Self {
             model: full_path(name),
             network_sha256: model.network_sha256()?,
+            autoencoder_sha256: model.autoencoder_sha256(),
             image_size: model.image.height.max(model.image.width),
             seed,
             sampler: SamplerKind::Ddim,

@@ -7,6 +7,7 @@ use crate::error::{Result, option};
 use crate::guide::Guide;
 use crate::model::check_form;
 use candle_core::Tensor;
+use sdft_autoencoder::Space;
 use sdft_diffusion::{Clip, Continuous, Denoiser, Diffusion, Guided, Network, TimeUnit};
 use sdft_gallery::{Failures, Outputs};
 use sdft_imaging::ImageSpec;
@@ -37,8 +38,8 @@ pub struct Sampler {
     steps: usize,
     net: Box<dyn Network>,
     runtime: Runtime,
-    /// The form of the images.
-    spec: ImageSpec,
+    /// The way from the network's states to images.
+    space: Space,
     /// Number of classes, 0 for none.
     classes: u32,
     /// The label of the null class, where guidance needs one.
@@ -76,7 +77,7 @@ impl Sampler {
                 "expected a number: the model takes any class, and its files do not say which it knows",
             ));
         }
-        let spec = plan.image.unwrap_or_else(|| model.architecture.image());
+        let spec = plan.image.unwrap_or(model.image);
         check_form(&plan.model, model, &spec)?;
         let null = null_for(plan.guidance, model)?;
         let runtime = context.runtime(Precision::Auto);
@@ -86,7 +87,7 @@ impl Sampler {
                 true => model.process.in_steps(net)?,
                 false => net,
             },
-            spec,
+            space: runtime.space(model, spec)?,
             plan,
             diffusion,
             way,
@@ -105,7 +106,7 @@ impl Sampler {
 
     /// The form of the images.
     pub fn spec(&self) -> &ImageSpec {
-        &self.spec
+        self.space.image()
     }
 
     /// Steps that each sample takes.
@@ -125,7 +126,7 @@ impl Sampler {
         n: usize,
         observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
-        let [c, h, w] = self.spec.shape();
+        let [c, h, w] = self.space.shape();
         let mut noise = SeededNoise::new(seed, first as u64);
         let x = noise.start(&[n, c, h, w], &self.runtime.device)?;
         let labels = self.labels(first, n);
@@ -145,7 +146,7 @@ impl Sampler {
             Some(guided) => guided,
             None => model,
         };
-        match &self.way {
+        let states = match &self.way {
             Way::Ddim(options) => {
                 sample_ddim(diffusion, denoiser, &x, options, &mut noise, observer)
             }
@@ -157,7 +158,8 @@ impl Sampler {
             }
             Way::Dpm(options) => sample_dpm(diffusion, denoiser, &x, options, observer),
             Way::Straight(options) => sample_straight(diffusion, denoiser, &x, options, observer),
-        }
+        };
+        self.space.decode(&states?)
     }
 
     /// Labels of a class-conditional model: the plan's class, or every class in turn.
@@ -178,7 +180,7 @@ impl Sampler {
 
     /// The name of a sample's file.
     pub(crate) fn file_name(&self, number: usize) -> String {
-        format!("{number:05}.{}", self.spec.ending())
+        format!("{number:05}.{}", self.spec().ending())
     }
 
     /// Makes those of the first `n` samples that the folder lacks. Returns the number of complete samples: fewer than `n` if the job is stopped.
@@ -216,9 +218,9 @@ impl Sampler {
             if context.is_stopped() {
                 return Ok(n - total + done);
             }
-            for (&i, image) in run.iter().zip(to_pictures(&drawn?, &self.spec)?) {
+            for (&i, image) in run.iter().zip(to_pictures(&drawn?, self.spec())?) {
                 let name = self.file_name(i);
-                if let Some(problem) = outputs.put_image(&name, "", &self.spec, image)? {
+                if let Some(problem) = outputs.put_image(&name, "", self.spec(), image)? {
                     context.progress.note(&problem);
                     failures.add(&name, problem);
                 }

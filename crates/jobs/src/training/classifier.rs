@@ -7,7 +7,9 @@ use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, classifier_disk, estimate_classifier, memory_of_classifier};
+use crate::latents::{keep_autoencoder, reload_autoencoder, with_latents};
 use crate::model::{ModelFile, load_model};
+use sdft_autoencoder::AutoencoderFile;
 use sdft_classifier::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DomainPlan, start_classifier,
     train_classifier,
@@ -15,7 +17,7 @@ use sdft_classifier::{
 use sdft_data::ImageSource;
 use sdft_diffusion::Process;
 use sdft_imaging::Depth;
-use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
+use sdft_models::{LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan, Size};
 use serde_json::{Map, Value};
@@ -31,6 +33,8 @@ pub struct ClassifierTraining {
     init: Option<LoadedEncoder>,
     /// Source and target.
     domains: [Arc<dyn ImageSource>; 2],
+    /// The autoencoder whose latents are classified.
+    autoencoder: Option<Arc<LoadedAutoencoder>>,
 }
 
 /// The preset if neither presets nor models and images are named.
@@ -110,9 +114,15 @@ impl ClassifierJob {
         };
         let model_given = given(&table, "model");
         let mut plan: ClassifierPlan = plan_of(table, context)?;
+        let mut autoencoder = None;
         if let Some(model) = guided {
             // A classifier predicts a domain, not an image.
             plan.process = model.process.discrete();
+            plan.autoencoder = model.autoencoder.as_deref().map(|autoencoder| {
+                let path = autoencoder.path.display().to_string();
+                AutoencoderFile::new(path, &autoencoder.record)
+            });
+            autoencoder = model.autoencoder;
         }
         if !plan.init.is_empty() {
             plan.init = ModelFile::find_lasting(&plan.init)?.noted(context);
@@ -153,7 +163,12 @@ impl ClassifierJob {
                 plan.data.target.path
             )));
         }
-        Ok(Self::new_run(plan, ClassifierTraining { init, domains }))
+        let inputs = ClassifierTraining {
+            init,
+            domains,
+            autoencoder,
+        };
+        Ok(Self::new_run(plan, inputs))
     }
 
     /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `source`,
@@ -194,11 +209,16 @@ impl ClassifierJob {
             same(&plan.data.source, "--source")?,
             same(&plan.data.target, "--target")?,
         ];
-        Ok(Self::resumed(
-            plan,
-            ClassifierTraining { init, domains },
-            folder,
-        ))
+        let autoencoder = match &mut plan.autoencoder {
+            Some(file) => Some(reload_autoencoder(file, Some(folder.root()), context)?),
+            None => None,
+        };
+        let inputs = ClassifierTraining {
+            init,
+            domains,
+            autoencoder,
+        };
+        Ok(Self::resumed(plan, inputs, folder))
     }
 }
 
@@ -260,7 +280,13 @@ impl Training for ClassifierTraining {
                 plan.init
             ));
         }
-        let [source, target] = self.domains;
+        let [mut source, mut target] = self.domains;
+        if let Some(autoencoder) = &self.autoencoder {
+            keep_autoencoder(folder.root(), autoencoder)?;
+            for images in [&mut source, &mut target] {
+                *images = with_latents(images.clone(), autoencoder, plan.data.flip, context)?;
+            }
+        }
         let spec = *source.spec();
         context.progress.note(&format!(
             "{}: {} source and {} target images of {spec}, {} steps of {}; writes {}",
@@ -302,15 +328,13 @@ fn guided_model(
         context.progress.note(note);
     }
     let image = &model.image;
-    let wanted = [
-        ("image_size", image.height.max(image.width)),
-        ("in_channels", image.channels),
-    ];
+    let [channels, height, width] = model.state_shape(image);
+    let wanted = [("image_size", height.max(width)), ("in_channels", channels)];
     for (field, value) in wanted {
         let set = given(table, "model").remove(field);
         if let Some(set) = set.filter(|set| set.as_u64() != Some(value as u64)) {
             return Err(usage(format!(
-                "model.{field}: {name} makes images of {image}, the configuration has {set}"
+                "model.{field}: the network of {name} takes {value}, the configuration has {set}"
             )));
         }
         let value = i64::try_from(value)
@@ -409,8 +433,8 @@ fn open_domain(
         ..DataPlan::default()
     };
     let form = Form {
-        size: plan.size().sides(),
-        channels: Some(plan.model.net.in_channels),
+        size: plan.image_size().sides(),
+        channels: Some(plan.image_channels()),
         depth: Some(plan.data.depth.unwrap_or_default()),
         range: plan.data.range,
     };

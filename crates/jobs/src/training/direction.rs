@@ -13,16 +13,16 @@ use crate::edit::{
     open_inversions, range_t_boost, range_t_edit,
 };
 use crate::error::{Result, usage};
-use crate::estimate::{Estimate, estimate_direction};
+use crate::estimate::{DirectionTrial, Estimate, estimate_direction};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
-    recorded_form,
+    recorded_form, source_options, space_of,
 };
 use candle_core::Device;
 use sdft_asyrp::Goal;
+use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
-use sdft_imaging::ImageSpec;
 use sdft_settings::{given, put};
 use sdft_train::{Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,7 @@ pub type DirectionJob = Run<DirectionTraining>;
 pub struct DirectionTraining {
     net: Conditioned,
     data: Arc<dyn ImageSource>,
+    space: Space,
     goal: Goal,
     cache: CacheLocation,
 }
@@ -93,7 +94,8 @@ impl DirectionJob {
         plan.source = ModelFile::find_lasting(&plan.source)?.noted(context);
         make_absolute(&mut plan.source);
         make_absolute(&mut plan.data.path);
-        let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        let given = source_options(&plan.source_key, model, process);
+        let model = load_source(&plan.source, &given, context)?;
         let form = form_of(&plan.source, &model, None)?;
         plan.image = recorded_form(&model, &form);
         if let Some(class) = &options.class {
@@ -107,12 +109,14 @@ impl DirectionJob {
         let data = open_images(&plan.data, &form, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
-        let goal = open_goal(&plan.goal, &form)?;
+        let space = space_of(&model, form)?;
+        let goal = open_goal(&plan.goal, &space)?;
         let net = network_in_steps(&model)?;
         let net = Conditioned::new(net, "class", plan.class, None, &model)?;
         let inputs = DirectionTraining {
             net,
             data,
+            space,
             goal,
             cache: options.cache.clone(),
         };
@@ -127,12 +131,17 @@ impl DirectionJob {
         context: &mut Context<'_>,
     ) -> Result<()> {
         let DirectionTraining {
-            net, data, goal, ..
+            net,
+            data,
+            space,
+            goal,
+            ..
         } = &self.inputs;
         let plan = &mut self.plan;
         let images = RangeImages {
             net,
             data: &**data,
+            space,
             weights: &options.weights,
             cache: &options.cache,
             steps: RANGE_STEPS,
@@ -184,15 +193,19 @@ impl DirectionJob {
         moved(&mut plan.data.path, options.data.as_deref());
         locate_goal(&mut plan.goal, &options.weights)?;
         let (model, process) = (fields_of(&plan.model), all_fields(&plan.process));
-        let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        let given = source_options(&plan.source_key, model, process);
+        let model = load_source(&plan.source, &given, context)?;
         check_unchanged(&plan.source, &plan.source_sha256, &model)?;
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
+        let form = plan.image.unwrap_or(model.image);
+        let space = space_of(&model, form)?;
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || {
-                open_images(&plan.data, &form(&plan), context)
+                open_images(&plan.data, &form, context)
             })?,
             net: Conditioned::new(network_in_steps(&model)?, "class", plan.class, None, &model)?,
-            goal: open_goal(&plan.goal, &form(&plan))?,
+            goal: open_goal(&plan.goal, &space)?,
+            space,
             cache: options.cache.clone(),
         };
         Ok(Self::resumed(plan, inputs, folder))
@@ -251,7 +264,16 @@ impl Training for DirectionTraining {
     }
 
     fn estimate(&self, plan: &DirectionPlan, _: &mut Context<'_>) -> Result<Estimate> {
-        estimate_direction(plan, &self.net, &*self.data, &self.goal, &self.cache)
+        estimate_direction(
+            plan,
+            &DirectionTrial {
+                net: &self.net,
+                data: &*self.data,
+                space: &self.space,
+                goal: &self.goal,
+                cache: &self.cache,
+            },
+        )
     }
 
     fn disk(&self, _: &DirectionPlan) -> Result<(u64, u64)> {
@@ -288,14 +310,10 @@ impl Training for DirectionTraining {
             net: Box::new(self.net),
             goal: self.goal,
             data: self.data,
+            space: self.space,
             latents,
             device: Device::Cpu,
         };
         Ok(train_direction(setup, context.stop, context.progress)?)
     }
-}
-
-/// The form of a plan's images.
-fn form(plan: &DirectionPlan) -> ImageSpec {
-    plan.image.unwrap_or_else(|| plan.model.image())
 }

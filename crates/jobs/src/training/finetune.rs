@@ -2,8 +2,7 @@
 
 use super::methods::{ant_classifier, fix_bank, method_inputs, pin_bank};
 use super::networks::{
-    ADAPT_CHANNELS, Networks, TrainPlan, classes, fit_source, metadata, networks, resolved_form,
-    validate,
+    Networks, OWN_KEYS, TrainPlan, classes, fit_source, metadata, networks, resolved_form, validate,
 };
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
@@ -14,14 +13,21 @@ use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
-use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_source};
+use crate::latents::{keep_autoencoder, reload_autoencoder, with_latents};
+use crate::model::{
+    ModelFile, all_fields, check_unchanged, fields_of, load_autoencoder, load_source,
+    source_options,
+};
 use crate::weights::Weights;
 use candle_core::Device;
+use sdft_autoencoder::{AutoencoderFile, Space};
 use sdft_data::{ClassesFrom, ImageSource};
 use sdft_eval::Extractor;
 use sdft_features::InceptionResize;
-use sdft_imaging::Depth;
-use sdft_models::{Adapted, LoadOptions, LoadedEncoder, LoadedModel, convert_to_diffusers};
+use sdft_imaging::{Depth, ImageSpec};
+use sdft_models::{
+    Adapted, LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, convert_to_diffusers,
+};
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{
@@ -41,6 +47,8 @@ pub struct FineTuning {
     data: Arc<dyn ImageSource>,
     /// ANT's classifier.
     classifier: Option<LoadedEncoder>,
+    /// The autoencoder in whose latents the network works.
+    autoencoder: Option<Arc<LoadedAutoencoder>>,
     group: Arc<ProcessGroup>,
 }
 
@@ -71,7 +79,9 @@ impl TrainJob {
     /// - models, weights or images that cannot be read
     pub fn from_settings(table: Table, context: &mut Context<'_>) -> Result<Self> {
         let (mut model, process) = (given(&table, "model"), given(&table, "process"));
-        model.remove(ADAPT_CHANNELS);
+        for key in OWN_KEYS {
+            model.remove(key);
+        }
         let is_base_given = given(&table, "loss").contains_key("base");
         let mut plan: TrainPlan = plan_of(table, context)?;
         // Checks that need no files come first.
@@ -94,14 +104,24 @@ impl TrainJob {
             make_absolute(&mut path);
             *file = path.into();
         }
+        let mut autoencoder = autoencoder_of(&mut plan, None, context)?;
         let source = if plan.source.is_empty() {
             fit_to_images(&mut plan, &model)?;
             fit_architecture(&mut plan.model, &model);
             fit_process(&mut plan);
             None
         } else {
-            let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+            let given = LoadOptions {
+                autoencoder: autoencoder.take(),
+                ..source_options(&plan.source_key, model, process)
+            };
+            let model = load_source(&plan.source, &given, context)?;
             plan.source_sha256.clone_from(&model.sha256);
+            autoencoder.clone_from(&model.autoencoder);
+            plan.model.autoencoder = autoencoder.as_deref().map(|autoencoder| {
+                let path = autoencoder.path.display().to_string();
+                AutoencoderFile::new(path, &autoencoder.record)
+            });
             let dropout = plan.model.dropout();
             plan.model.architecture = model.architecture.clone().with_dropout(dropout);
             plan.process = model.process.clone();
@@ -114,11 +134,12 @@ impl TrainJob {
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, &form(&plan, source.as_ref()), context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
-        plan.data.resolve(data.as_ref(), plan.model.sides());
+        plan.data.resolve(data.as_ref(), plan.model.form().size);
         let mut classifier = None;
         let source = match source {
             Some(source) => {
-                classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
+                let shape = source.state_shape(data.spec());
+                classifier = ant_classifier(&mut plan, &source, shape, context)?;
                 let adapted = fit_source(&mut plan, &source, data.as_ref())?;
                 context.notes(&adapted.notes);
                 Some(adapted)
@@ -136,7 +157,7 @@ impl TrainJob {
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         locate_eval_weights(&mut plan)?;
         fix_bank(&mut plan, context)?;
-        let inputs = FineTuning::new(source, data, classifier);
+        let inputs = FineTuning::new(source, data, classifier, autoencoder);
         Ok(Self::new_run(plan, inputs))
     }
 
@@ -164,7 +185,8 @@ impl TrainJob {
         }
         moved(&mut plan.data.path, options.data.as_deref());
         plan.steps.precision = context.precision_or(plan.steps.precision);
-        let source = reload_source(&plan, context)?;
+        let autoencoder = autoencoder_of(&mut plan, Some(folder.root()), context)?;
+        let source = reload_source(&plan, autoencoder.clone(), context)?;
         let DataPlan {
             path, fingerprint, ..
         } = &plan.data;
@@ -174,7 +196,8 @@ impl TrainJob {
         let mut classifier = None;
         let source = match source {
             Some(source) => {
-                classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
+                let shape = source.state_shape(data.spec());
+                classifier = ant_classifier(&mut plan, &source, shape, context)?;
                 Some(fit_source(&mut plan, &source, data.as_ref())?)
             }
             None => None,
@@ -182,7 +205,7 @@ impl TrainJob {
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
         }
-        let inputs = FineTuning::new(source, data, classifier);
+        let inputs = FineTuning::new(source, data, classifier, autoencoder);
         Ok(Self::resumed(plan, inputs, folder))
     }
 
@@ -251,11 +274,13 @@ impl FineTuning {
         source: Option<Adapted>,
         data: Arc<dyn ImageSource>,
         classifier: Option<LoadedEncoder>,
+        autoencoder: Option<Arc<LoadedAutoencoder>>,
     ) -> Self {
         Self {
             source,
             data,
             classifier,
+            autoencoder,
             group: Arc::new(ProcessGroup::single()),
         }
     }
@@ -306,7 +331,7 @@ impl Training for FineTuning {
         folder: RunFolder,
         context: &mut Context<'_>,
     ) -> Result<Ending> {
-        let spec = self.data.spec();
+        let spec = *self.data.spec();
         context.progress.note(&format!(
             "{}: {} on {} images of {spec}{}, {} steps of {}{}; writes {}",
             plan.name,
@@ -322,7 +347,19 @@ impl Training for FineTuning {
             folder.root().display()
         ));
         // Before the other processes look for them.
-        let methods = method_inputs(&plan, self.classifier.as_ref(), context)?;
+        let (data, space) = match &self.autoencoder {
+            None => (self.data, Space::images(spec)),
+            Some(autoencoder) => {
+                let (flip, images) = (plan.data.flip, self.data);
+                let data = with_latents(images, autoencoder, flip, context)?;
+                (
+                    data,
+                    kept_space(spec, autoencoder, &plan, &folder, context)?,
+                )
+            }
+        };
+        let (classifier, autoencoder) = (self.classifier.as_ref(), self.autoencoder.as_ref());
+        let methods = method_inputs(&plan, classifier, autoencoder, context)?;
         let mut shared = plan.clone();
         if let Some(bank) = &methods.bank {
             shared.loss.bank.fingerprint = pin_bank(folder.root(), bank.as_ref())?;
@@ -335,12 +372,13 @@ impl Training for FineTuning {
         };
         let Networks { network, source } = networks(&plan, self.source, &context.device)?;
         let setup = Setup {
-            metadata: metadata(&plan, self.data.as_ref())?,
+            metadata: metadata(&plan, data.as_ref())?,
             plan,
             folder,
             network,
             source,
-            data: self.data,
+            data,
+            space,
             methods,
             evaluator,
             device: context.device.clone(),
@@ -360,11 +398,7 @@ impl Training for FineTuning {
 
 /// The form of the images of a new run: that of the source model, or of a new network.
 fn form(plan: &TrainPlan, source: Option<&LoadedModel>) -> Form {
-    let own = Form {
-        size: plan.model.sides(),
-        channels: Some(plan.model.in_channels()),
-        ..Form::default()
-    };
+    let own = plan.model.form();
     match source {
         None => own,
         // Nearly all models state no depth, and take what the files have.
@@ -376,9 +410,45 @@ fn form(plan: &TrainPlan, source: Option<&LoadedModel>) -> Form {
     }
 }
 
+/// The autoencoder of a plan: the copy in the folder of the run, or the one that the plan names. It must not have changed.
+pub(super) fn autoencoder_of(
+    plan: &mut TrainPlan,
+    root: Option<&Path>,
+    context: &mut Context<'_>,
+) -> Result<Option<Arc<LoadedAutoencoder>>> {
+    let Some(file) = &mut plan.model.autoencoder else {
+        return Ok(None);
+    };
+    let loaded = reload_autoencoder(file, root, context)?;
+    plan.process.unbounded |= plan.process.sampling.is_none();
+    Ok(Some(loaded))
+}
+
+/// The way from latents to images of this form, by a copy of the autoencoder in the folder of the run. It is read for each use, because
+/// training does not need it.
+fn kept_space(
+    image: ImageSpec,
+    autoencoder: &LoadedAutoencoder,
+    plan: &TrainPlan,
+    folder: &RunFolder,
+    context: &mut Context<'_>,
+) -> Result<Space> {
+    let record = autoencoder.record.clone();
+    let path = keep_autoencoder(folder.root(), autoencoder)?;
+    let runtime = context.runtime(plan.steps.precision);
+    Ok(Space::opened(image, record.config, move || {
+        let path = path.display().to_string();
+        let opened = load_autoencoder(&path).and_then(|loaded| runtime.autoencoder(&loaded));
+        opened
+            .map(Arc::new)
+            .map_err(|e| candle_core::Error::Msg(e.to_string()))
+    }))
+}
+
 /// The source model of a plan, which must not have changed.
 pub(super) fn reload_source(
     plan: &TrainPlan,
+    autoencoder: Option<Arc<LoadedAutoencoder>>,
     context: &mut Context<'_>,
 ) -> Result<Option<LoadedModel>> {
     if plan.source.is_empty() {
@@ -389,7 +459,11 @@ pub(super) fn reload_source(
     for field in FITTED {
         model.remove(field);
     }
-    let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+    let given = LoadOptions {
+        autoencoder,
+        ..source_options(&plan.source_key, model, process)
+    };
+    let model = load_source(&plan.source, &given, context)?;
     check_unchanged(&plan.source, &plan.source_sha256, &model)?;
     Ok(Some(model))
 }

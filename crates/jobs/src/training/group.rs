@@ -1,11 +1,12 @@
 //! Several processes that share every batch of one run.
 
-use super::finetune::reload_source;
+use super::finetune::{autoencoder_of, reload_source};
 use super::methods::{ant_classifier, method_inputs};
 use super::networks::{Networks, TrainPlan, fit_source, networks, resolved_form, validate};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
+use crate::latents::with_latents;
 use sdft_parallel::{ProcessGroup, World};
 use sdft_train::Follower;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
                 "rank 0 sent a plan that cannot be read; all processes must run the same program",
             )
         })?;
-    let source = reload_source(&plan, context)?;
+    let autoencoder = autoencoder_of(&mut plan, None, context)?;
+    let source = reload_source(&plan, autoencoder.clone(), context)?;
     let data = open_data(&plan.data, &resolved_form(&plan), context)?;
     if fingerprint(data.as_ref())? != plan.data.fingerprint {
         return Err(usage(format!(
@@ -61,12 +63,17 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
     let mut classifier = None;
     let source = match source {
         Some(source) => {
-            classifier = ant_classifier(&mut plan, &source, data.spec(), context)?;
+            let shape = source.state_shape(data.spec());
+            classifier = ant_classifier(&mut plan, &source, shape, context)?;
             Some(fit_source(&mut plan, &source, data.as_ref())?)
         }
         None => None,
     };
-    let methods = method_inputs(&plan, classifier.as_ref(), context)?;
+    let data = match &autoencoder {
+        Some(autoencoder) => with_latents(data, autoencoder, plan.data.flip, context)?,
+        None => data,
+    };
+    let methods = method_inputs(&plan, classifier.as_ref(), autoencoder.as_ref(), context)?;
     let Networks { network, source } = networks(&plan, source, &context.device)?;
     Ok(sdft_train::follow(Follower {
         plan,

@@ -9,12 +9,12 @@ use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
 use crate::files::write_file;
+use crate::latents::with_latents;
 use crate::model::{all_fields, fields_of};
 use crate::sample::{SampleOptions, SampleReport, SamplerKind, sample_to_folder};
 use candle_core::Tensor;
 use sdft_data::ImageSource;
-use sdft_imaging::ImageSpec;
-use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel};
+use sdft_models::{LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel};
 use sdft_train::{DataPlan, LogProbGradient, MethodInputs, Precision};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -31,7 +31,7 @@ const TARGET: u32 = 1;
 pub(super) fn ant_classifier(
     plan: &mut TrainPlan,
     source: &LoadedModel,
-    spec: &ImageSpec,
+    shape: [usize; 3],
     context: &mut Context<'_>,
 ) -> Result<Option<LoadedEncoder>> {
     let ant = &mut plan.loss.ant;
@@ -39,7 +39,7 @@ pub(super) fn ant_classifier(
         return Ok(None);
     }
     let wrong = |problem: String| usage(format!("loss.ant.classifier: {problem}"));
-    let (path, classifier) = load_classifier(&ant.classifier, source, spec, &wrong, context)?;
+    let (path, classifier) = load_classifier(&ant.classifier, source, shape, &wrong, context)?;
     if !ant.classifier_sha256.is_empty() && ant.classifier_sha256 != classifier.sha256 {
         return Err(wrong(format!(
             "{path} has changed since the run began: its SHA-256 was {}, now it is {}",
@@ -58,11 +58,16 @@ pub(super) fn ant_classifier(
 pub(super) fn method_inputs(
     plan: &TrainPlan,
     classifier: Option<&LoadedEncoder>,
+    autoencoder: Option<&Arc<LoadedAutoencoder>>,
     context: &mut Context<'_>,
 ) -> Result<MethodInputs> {
-    let bank = match plan.needs_bank() {
-        true => Some(bank(plan, context)?),
-        false => None,
+    let bank = match (plan.needs_bank(), autoencoder) {
+        (false, _) => None,
+        (true, None) => Some(bank(plan, None, context)?),
+        (true, Some(autoencoder)) => {
+            let images = bank(plan, Some(autoencoder), context)?;
+            Some(with_latents(images, autoencoder, false, context)?)
+        }
     };
     let classifier = match classifier {
         Some(classifier) => {
@@ -78,10 +83,14 @@ pub(super) fn method_inputs(
 }
 
 /// The images of the plan's bank.
-fn bank(plan: &TrainPlan, context: &mut Context<'_>) -> Result<Arc<dyn ImageSource>> {
+fn bank(
+    plan: &TrainPlan,
+    autoencoder: Option<&Arc<LoadedAutoencoder>>,
+    context: &mut Context<'_>,
+) -> Result<Arc<dyn ImageSource>> {
     let given = &plan.loss.bank;
     let path = match given.path.is_empty() {
-        true => sampled(plan, context)?,
+        true => sampled(plan, autoencoder, context)?,
         false => given.path.clone(),
     };
     let images = DataPlan {
@@ -129,7 +138,7 @@ pub(super) fn pin_bank(folder: &Path, bank: &dyn ImageSource) -> Result<String> 
 pub(super) fn fix_bank(plan: &mut TrainPlan, context: &mut Context<'_>) -> Result<()> {
     if plan.needs_bank() && !plan.loss.bank.path.is_empty() {
         make_absolute(&mut plan.loss.bank.path);
-        plan.loss.bank.fingerprint = fingerprint(bank(plan, context)?.as_ref())?;
+        plan.loss.bank.fingerprint = fingerprint(bank(plan, None, context)?.as_ref())?;
     }
     Ok(())
 }
@@ -166,14 +175,18 @@ fn is_locked(error: &Error) -> bool {
 }
 
 /// The folder of samples of the source model, in the user's cache. Its name is the hash of everything that decides them.
-fn sampled(plan: &TrainPlan, context: &mut Context<'_>) -> Result<String> {
+fn sampled(
+    plan: &TrainPlan,
+    autoencoder: Option<&Arc<LoadedAutoencoder>>,
+    context: &mut Context<'_>,
+) -> Result<String> {
     let bank = &plan.loss.bank;
     let Some(folder) = CacheLocation::User.folder("banks") else {
         return Err(usage(
             "loss.bank.path: there is no user cache folder (HOME is not set); give a folder of images".to_owned(),
         ));
     };
-    let identity = serde_json::to_vec(&(
+    let mut identity = serde_json::to_vec(&(
         &plan.source_sha256,
         &plan.source_key,
         &plan.process,
@@ -184,6 +197,11 @@ fn sampled(plan: &TrainPlan, context: &mut Context<'_>) -> Result<String> {
         &plan.source,
         format!("{:?}", context.precision_or(Precision::Auto)),
     ))?;
+    identity.extend(
+        autoencoder
+            .iter()
+            .flat_map(|stage| stage.record.sha256.bytes()),
+    );
     let out = folder.join(&sdft_files::sha256_bytes(&identity)[..32]);
     let mut model = fields_of(&plan.model);
     for field in FITTED {
@@ -195,6 +213,7 @@ fn sampled(plan: &TrainPlan, context: &mut Context<'_>) -> Result<String> {
             given: model,
             given_process: all_fields(&plan.process),
             key: (!plan.source_key.is_empty()).then(|| plan.source_key.clone()),
+            autoencoder: autoencoder.cloned(),
             ..LoadOptions::default()
         },
         n: bank.images,

@@ -24,6 +24,7 @@ pub(crate) use networks::{
     adapter_sizes, sides, sizes_of, trainable, trained_architecture, with_adapter,
 };
 pub use options::RunOptions;
+pub(crate) use options::make_absolute;
 pub use presets::{CLASSIFIERS, DIRECTIONS, METHODS, TRAINING};
 pub use run::{Run, Training};
 pub use settings::TrainOptions;

@@ -3,12 +3,13 @@
 use crate::error::{Result, usage};
 use candle_core::{DType, Device};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, Base, Sizes, sizes};
-use sdft_data::ImageSource;
+use sdft_autoencoder::{AutoencoderConfig, AutoencoderFile};
+use sdft_data::{Fit, ImageSource};
 use sdft_diffusion::{ComputeMode, Precond, PredictionType, Trainable};
 use sdft_imaging::Depth;
 use sdft_models::{
-    Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt, check_diffusers,
-    form_metadata, network_sha256,
+    Adapted, Architecture, Classes, LoadedModel, ModelError, NetworkFile, Target, adapt,
+    check_diffusers, form_metadata, network_sha256, state_shape,
 };
 use sdft_nn::Params;
 use sdft_train::{ModelFormat, PlanError, Source, adapter_error};
@@ -31,10 +32,40 @@ pub struct ModelPlan {
     pub architecture: Architecture,
     /// Whether a source model of another number of channels is adapted; otherwise it is an error. Written only if not.
     pub adapt_channels: bool,
+    /// The autoencoder in whose latents the network works; `None` if it works on images.
+    pub autoencoder: Option<AutoencoderFile>,
 }
 
-/// The key of [`ModelPlan::adapt_channels`].
-pub(super) const ADAPT_CHANNELS: &str = "adapt_channels";
+/// The keys of a `[model]` section that are not fields of the architecture.
+pub(super) const OWN_KEYS: [&str; 2] = [ADAPT_CHANNELS, AUTOENCODER];
+const ADAPT_CHANNELS: &str = "adapt_channels";
+const AUTOENCODER: &str = "autoencoder";
+
+impl ModelPlan {
+    /// The architecture of the autoencoder, if it was read.
+    pub(crate) fn autoencoder_config(&self) -> Option<&AutoencoderConfig> {
+        self.autoencoder.as_ref()?.config.as_ref()
+    }
+
+    /// Pixels of a side for one value of the network's input.
+    pub(super) fn factor(&self) -> usize {
+        self.autoencoder_config()
+            .map_or(1, AutoencoderConfig::factor)
+    }
+
+    /// The form of the images that the network was made for, where a plan does not set it.
+    pub(super) fn form(&self) -> Form {
+        let channels = match self.autoencoder_config() {
+            Some(config) => config.decoded_channels(),
+            None => self.in_channels(),
+        };
+        Form {
+            size: self.sides().map(|side| side * self.factor()),
+            channels: Some(channels),
+            ..Form::default()
+        }
+    }
+}
 
 impl Default for ModelPlan {
     fn default() -> Self {
@@ -47,6 +78,7 @@ impl From<Architecture> for ModelPlan {
         Self {
             architecture,
             adapt_channels: true,
+            autoencoder: None,
         }
     }
 }
@@ -68,12 +100,18 @@ impl DerefMut for ModelPlan {
 impl Serialize for ModelPlan {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::Error as _;
-        if self.adapt_channels {
+        if self.adapt_channels && self.autoencoder.is_none() {
             return self.architecture.serialize(serializer);
         }
         let mut fields = serde_json::to_value(&self.architecture).map_err(S::Error::custom)?;
         if let Value::Object(fields) = &mut fields {
-            fields.insert(ADAPT_CHANNELS.to_owned(), false.into());
+            if !self.adapt_channels {
+                fields.insert(ADAPT_CHANNELS.to_owned(), false.into());
+            }
+            if let Some(autoencoder) = &self.autoencoder {
+                let autoencoder = serde_json::to_value(autoencoder).map_err(S::Error::custom)?;
+                fields.insert(AUTOENCODER.to_owned(), autoencoder);
+            }
         }
         fields.serialize(serializer)
     }
@@ -91,7 +129,9 @@ impl<'de> Deserialize<'de> for ModelPlan {
                 )));
             }
         };
+        let autoencoder = fields.remove(AUTOENCODER).map(serde_json::from_value);
         Ok(Self {
+            autoencoder: autoencoder.transpose().map_err(D::Error::custom)?,
             architecture: Architecture::from_fields(fields).map_err(D::Error::custom)?,
             adapt_channels,
         })
@@ -99,18 +139,21 @@ impl<'de> Deserialize<'de> for ModelPlan {
 }
 
 /// Height and width of a run's images.
-pub(crate) fn sides(plan: &TrainPlan) -> [usize; 2] {
+pub(crate) fn image_sides(plan: &TrainPlan) -> [usize; 2] {
     let given = plan.data.size.map(|size| size.sides());
-    given.unwrap_or_else(|| plan.model.sides())
+    given.unwrap_or_else(|| plan.model.form().size)
+}
+
+/// Height and width of the network's input: images or latents.
+pub(crate) fn sides(plan: &TrainPlan) -> [usize; 2] {
+    image_sides(plan).map(|side| side / plan.model.factor())
 }
 
 /// The form of the images of a plan whose images were read before.
 pub(super) fn resolved_form(plan: &TrainPlan) -> Form {
     Form {
-        size: plan.model.sides(),
-        channels: Some(plan.model.in_channels()),
         depth: Some(Depth::U8),
-        range: None,
+        ..plan.model.form()
     }
 }
 
@@ -130,11 +173,14 @@ pub(super) fn metadata(
     images: &dyn ImageSource,
 ) -> Result<BTreeMap<String, String>> {
     let classes = classes(plan);
-    Ok(form_metadata(
-        &plan.model,
-        Some(images.spec()),
-        classes.as_ref(),
-    )?)
+    let autoencoder = plan.model.autoencoder.as_ref();
+    let autoencoder = autoencoder.and_then(AutoencoderFile::record);
+    Ok(form_metadata(&NetworkFile {
+        image: Some(images.spec()),
+        autoencoder: autoencoder.as_ref(),
+        classes: classes.as_ref(),
+        ..NetworkFile::new(&plan.model, &plan.process)
+    })?)
 }
 
 /// Checks a plan and its architecture.
@@ -164,7 +210,8 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
     if let Some(expected) = expected {
         return wrong("process.continuous", format!("expected {expected}"));
     }
-    if let Err(error) = plan.model.check_size(sides(plan)) {
+    let config = plan.model.autoencoder_config();
+    if let Err(error) = plan.model.check_image_size(image_sides(plan), config) {
         let key = match plan.data.size {
             Some(_) => "data.size",
             None => "model",
@@ -186,9 +233,51 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
             problem: error.to_string(),
         })?;
     }
-    plan.check_images(sides(plan))?;
+    if let Some(config) = config {
+        check_latents(plan, config)?;
+    }
+    plan.check_images(image_sides(plan))?;
     plan.validate()?;
     adapter_sizes(plan).map(drop)
+}
+
+/// Checks the settings of a run on the latents of an autoencoder, which are computed once for each image.
+fn check_latents(
+    plan: &TrainPlan,
+    config: &AutoencoderConfig,
+) -> std::result::Result<(), PlanError> {
+    let wrong = |key: &str, problem: String| {
+        Err(PlanError {
+            key: key.to_owned(),
+            problem,
+        })
+    };
+    let (expected, found) = (plan.model.in_channels(), config.latent_channels());
+    if expected != found {
+        return wrong(
+            "model.autoencoder",
+            format!("expected latents of {expected} channels, as the network takes, found {found}"),
+        );
+    }
+    if plan.data.fit == Fit::RandomCrop {
+        return wrong(
+            "data.fit",
+            "the latents of an image are computed once; expected crop, pad or resize, found random-crop".to_owned(),
+        );
+    }
+    let once = [
+        ("data.shift", plan.data.shift > 0, "0"),
+        ("data.flip_vertical", plan.data.flip_vertical, "false"),
+        ("data.scale", plan.data.scale != 0.0, "0"),
+        ("data.augment", plan.data.augment != 0.0, "0"),
+    ];
+    match once.into_iter().find(|(_, is_on, _)| *is_on) {
+        Some((key, _, expected)) => wrong(
+            key,
+            format!("the latents of an image are computed once; expected {expected}"),
+        ),
+        None => Ok(()),
+    }
 }
 
 /// The network in training: that of the plan, with the parts that an adapter adds to it.
@@ -254,18 +343,19 @@ pub(super) fn fit_source(
     source: &LoadedModel,
     images: &dyn ImageSource,
 ) -> Result<Adapted> {
-    let (spec, channels) = (images.spec(), source.architecture.in_channels());
-    if spec.channels != channels && !plan.model.adapt_channels {
+    let config = plan.model.autoencoder_config();
+    let [found, height, width] = state_shape(config, images.spec());
+    let channels = source.architecture.in_channels();
+    if found != channels && !plan.model.adapt_channels {
         return Err(usage(format!(
-            "data.channels: the images have {}, the source model has {channels}; set model.adapt_channels=true to fit its first and last \
-             kernels, or data.channels={channels}",
-            spec.channels
+            "data.channels: the images have {found}, the source model has {channels}; set model.adapt_channels=true to fit its first and last \
+             kernels, or data.channels={channels}"
         )));
     }
     let target = Target {
-        channels: spec.channels,
+        channels: found,
         classes: classes(plan),
-        size: [spec.height, spec.width],
+        size: [height, width],
     };
     let adapted = adapt(source, &target).map_err(|error| match error {
         error @ (ModelError::Size { .. } | ModelError::Adapt { .. }) => {

@@ -26,6 +26,8 @@ pub struct TrainOptions {
     pub source: Option<String>,
     /// The part of the source file to take, if it holds several.
     pub source_key: Option<String>,
+    /// The autoencoder in whose latents the network works, if it is not the source model's.
+    pub autoencoder: Option<String>,
     /// The images: a folder, or the name of embedded ones.
     pub data: Option<String>,
     /// How to train.
@@ -85,6 +87,7 @@ impl TrainOptions {
         let texts = [
             ("source", self.source.as_deref()),
             ("source_key", self.source_key.as_deref()),
+            ("model.autoencoder.path", self.autoencoder.as_deref()),
             ("data.path", self.data.as_deref()),
             ("data.classes", self.classes.as_deref()),
             ("data.size", size.as_deref()),
@@ -171,16 +174,27 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 /// Channels that contradict those of the network.
 pub(super) fn fit_to_images(plan: &mut TrainPlan, given: &Map<String, Json>) -> Result<()> {
     let mut architecture = plan.model.architecture.clone();
+    let config = plan.model.autoencoder_config();
     if let Some(size) = plan.data.size {
-        architecture = architecture.with_size(size.sides());
+        let factor = plan.model.factor();
+        architecture = architecture.with_size(size.sides().map(|side| side / factor));
     }
-    if let Some(channels) = plan.data.channels {
+    let channels = match config {
+        Some(config) => Some(config.latent_channels()),
+        None => plan.data.channels,
+    };
+    if let Some(channels) = channels {
         let field = ["in_channels", "img_channels"]
             .into_iter()
             .find(|field| given.get(*field).is_some_and(|value| *value != channels));
         if let Some(field) = field {
             return Err(usage(format!(
-                "data.channels: expected model.{field}, which is {}, found {channels}; drop one of them",
+                "{}: expected model.{field}, which is {}, found {channels}; drop one of them",
+                if config.is_some() {
+                    "model.autoencoder"
+                } else {
+                    "data.channels"
+                },
                 given[field]
             )));
         }

@@ -14,15 +14,16 @@ use crate::error::{Result, usage};
 use crate::estimate::{Estimate, TuningTrial, estimate_tuning, memory_of_tuning, tuning_disk};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
-    recorded_form,
+    recorded_form, source_options, space_of,
 };
 use crate::training::sizes_of;
 use candle_core::Device;
 use sdft_asyrp::Goal;
+use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
 use sdft_diffusion::{ComputeMode, Trainable};
 use sdft_directions::{TuningPlan, TuningSetup, tune_model};
-use sdft_models::{LoadedModel, form_metadata};
+use sdft_models::{LoadedModel, NetworkFile, form_metadata};
 use sdft_settings::given;
 use sdft_train::{Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::Path;
@@ -36,6 +37,7 @@ pub type TuningJob = Run<ModelTuning>;
 pub struct ModelTuning {
     source: LoadedModel,
     data: Arc<dyn ImageSource>,
+    space: Space,
     goal: Goal,
     cache: CacheLocation,
 }
@@ -70,7 +72,8 @@ impl TuningJob {
         plan.source = ModelFile::find_lasting(&plan.source)?.noted(context);
         make_absolute(&mut plan.source);
         make_absolute(&mut plan.data.path);
-        let source = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        let given = source_options(&plan.source_key, model, process);
+        let source = load_source(&plan.source, &given, context)?;
         let form = form_of(&plan.source, &source, None)?;
         plan.image = recorded_form(&source, &form);
         if let Some(class) = &options.class {
@@ -90,8 +93,10 @@ impl TuningJob {
         let data = open_images(&plan.data, &form, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
+        let space = space_of(&source, form)?;
         let inputs = ModelTuning {
-            goal: open_goal(&plan.goal, &form)?,
+            goal: open_goal(&plan.goal, &space)?,
+            space,
             source,
             data,
             cache: options.cache.clone(),
@@ -131,15 +136,18 @@ impl TuningJob {
         moved(&mut plan.data.path, options.data.as_deref());
         locate_goal(&mut plan.goal, &options.weights)?;
         let (model, process) = (fields_of(&plan.model), all_fields(&plan.process));
-        let source = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        let given = source_options(&plan.source_key, model, process);
+        let source = load_source(&plan.source, &given, context)?;
         check_unchanged(&plan.source, &plan.source_sha256, &source)?;
-        let form = plan.image.unwrap_or_else(|| plan.model.image());
+        let form = plan.image.unwrap_or(source.image);
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let data = same_images(path, known, "--data", || {
             open_images(&plan.data, &form, context)
         })?;
+        let space = space_of(&source, form)?;
         let inputs = ModelTuning {
-            goal: open_goal(&plan.goal, &form)?,
+            goal: open_goal(&plan.goal, &space)?,
+            space,
             source,
             data,
             cache: options.cache.clone(),
@@ -189,6 +197,7 @@ impl Training for ModelTuning {
             networks: &|| Ok((self.original(plan)?, self.network(plan)?)),
             class: class_or_null("class", plan.class, &self.source)?,
             data: &*self.data,
+            space: &self.space,
             goal: &self.goal,
             cache: &self.cache,
         })
@@ -231,11 +240,15 @@ impl Training for ModelTuning {
             original: Box::new(self.original(&plan)?),
             network: self.network(&plan)?,
             class: class_or_null("class", plan.class, &self.source)?,
-            metadata: form_metadata(&plan.model, Some(form), self.source.classes.as_ref())?,
+            metadata: form_metadata(&NetworkFile {
+                image: Some(form),
+                ..self.source.file()
+            })?,
             plan,
             folder,
             goal: self.goal,
             data: self.data,
+            space: self.space,
             latents,
             device: Device::Cpu,
         };

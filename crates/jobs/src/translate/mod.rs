@@ -37,6 +37,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let model = load_model(&model_name, &options.load)?;
     context.notes(&model.notes);
     let form = form_of(&model_name, &model, options.size)?;
+    let shape = model.state_shape(&form);
     let label = |name, class: &Option<String>, model: &LoadedModel| {
         let class = class.as_ref().map(|class| label_of(name, class, model));
         class.transpose()
@@ -47,10 +48,10 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let source_class = source
         .as_ref()
         .map(|(_, source)| label("source_class", &options.source_class, source));
-    let classifier = classifier(options, &model_name, &model, &form, context)?;
+    let classifier = classifier(options, &model_name, &model, shape, context)?;
     let runtime = context.runtime(Precision::F32);
     let of_guide = options.guide.as_ref();
-    let guide = Guide::load(of_guide, &model, &form, &runtime, TimeUnit::Steps, context)?;
+    let guide = Guide::load(of_guide, &model, shape, &runtime, TimeUnit::Steps, context)?;
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
             let mask = read_mask(path, &form)?;
@@ -74,6 +75,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         seed: (method != TranslationMethod::Ddib).then_some(options.seed),
         model: full_path(&model_name),
         network_sha256: model.network_sha256()?,
+        autoencoder_sha256: model.autoencoder_sha256(),
         source_model: source.as_ref().map(|(name, _)| full_path(name)),
         source_model_sha256: source.as_ref().map(|(_, m)| m.sha256.clone()),
         classifier: classifier.as_ref().map(|(name, _)| full_path(name)),
@@ -160,7 +162,7 @@ fn classifier(
     options: &TranslateOptions,
     model_name: &str,
     model: &LoadedModel,
-    form: &ImageSpec,
+    shape: [usize; 3],
     context: &mut Context<'_>,
 ) -> Result<Option<(String, LoadedEncoder)>> {
     if options.method != TranslationMethod::Egsde {
@@ -175,7 +177,7 @@ fn classifier(
         ));
     };
     let wrong = |problem: String| option("classifier", problem);
-    load_classifier(name, model, form, &wrong, context).map(Some)
+    load_classifier(name, model, shape, &wrong, context).map(Some)
 }
 
 /// `[1, 1, height, width]`, 1 where the picture is light.

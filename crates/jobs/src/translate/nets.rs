@@ -8,6 +8,7 @@ use crate::error::{Result, ResultExt as _, option};
 use crate::guide::Guide;
 use crate::model::check_form;
 use candle_core::{DType, Device, Tensor};
+use sdft_autoencoder::Space;
 use sdft_diffusion::{Clip, Denoiser, Diffusion, FeatureNet};
 use sdft_imaging::ImageSpec;
 use sdft_models::{LoadedEncoder, LoadedModel};
@@ -42,7 +43,7 @@ pub struct Translator {
     guide: Option<Guide>,
     mask: Option<Tensor>,
     variants: Vec<Prepared>,
-    spec: ImageSpec,
+    space: Space,
     runtime: Runtime,
 }
 
@@ -78,14 +79,21 @@ impl Translator {
     ) -> Result<Self> {
         // Inversions and guidance are exact unless the caller asks for another precision.
         let runtime = context.runtime(Precision::F32);
-        let own = || models.model.architecture.image();
-        let spec = plan.image.unwrap_or_else(own);
+        let spec = plan.image.unwrap_or(models.model.image);
         for model in std::iter::once(models.model).chain(models.source) {
             check_form(&plan.model, model, &spec)?;
         }
+        let space = runtime.space(models.model, spec)?;
+        let [_, height, width] = space.shape();
         let variants = plan.variants.iter().map(|variant| {
-            prepare(plan, variant, models.model, &spec, &runtime.device)
-                .with_context(|| format!("{} {}", plan.method, variant.label))
+            prepare(
+                plan,
+                variant,
+                models.model,
+                [height, width],
+                &runtime.device,
+            )
+            .with_context(|| format!("{} {}", plan.method, variant.label))
         });
         // Networks of different kinds meet at the same steps.
         let asked = |model: &LoadedModel, name, class, guidance| {
@@ -107,18 +115,30 @@ impl Translator {
             guide: models.guide,
             mask: models
                 .mask
-                .map(|m| m.to_device(&runtime.device))
+                .map(|mask| shrunk(&mask, [height, width])?.to_device(&runtime.device))
                 .transpose()?,
-            spec,
+            space,
             runtime,
         })
     }
 
-    /// Translates a batch `[n, C, H, W]` in [-1, 1] by one of the plan's variants.
+    /// Translates a batch of images `[n, C, H, W]` in [-1, 1] by one of the plan's variants.
     ///
     /// # Errors
     /// A tensor operation or `observer` fails.
     pub fn run(
+        &self,
+        variant: usize,
+        x0: &Tensor,
+        noise: &mut NumberedNoise,
+        observer: &mut StepCallback<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let x0 = &self.space.encode(x0)?;
+        let states = self.run_states(variant, x0, noise, observer)?;
+        self.space.decode(&states)
+    }
+
+    fn run_states(
         &self,
         variant: usize,
         x0: &Tensor,
@@ -170,7 +190,7 @@ impl Translator {
 
     /// The form of the images.
     pub fn spec(&self) -> &ImageSpec {
-        &self.spec
+        self.space.image()
     }
 
     /// The device that images have to be on.
@@ -187,11 +207,21 @@ impl Translator {
     }
 }
 
+/// A mask of the images, `[1, 1, H, W]` of 0 and 1, for states of this height and width: 1 where most of the pixels are 1.
+fn shrunk(mask: &Tensor, [height, width]: [usize; 2]) -> candle_core::Result<Tensor> {
+    let (_, _, h, w) = mask.dims4()?;
+    if [h, w] == [height, width] {
+        return Ok(mask.clone());
+    }
+    let mean = mask.avg_pool2d((h / height, w / width))?;
+    mean.gt(0.5)?.to_dtype(mask.dtype())
+}
+
 fn prepare(
     plan: &TranslatePlan,
     variant: &Variant,
     model: &LoadedModel,
-    spec: &ImageSpec,
+    [height, width]: [usize; 2],
     device: &Device,
 ) -> Result<Prepared> {
     let process = &plan.process;
@@ -213,7 +243,7 @@ fn prepare(
     };
     let low_pass = || {
         let factor = variant.factor.unwrap_or(1);
-        LowPass::new(spec.height, spec.width, factor, DType::F32, device)
+        LowPass::new(height, width, factor, DType::F32, device)
     };
     Ok(match plan.method {
         TranslationMethod::Sdedit => {
@@ -325,7 +355,7 @@ mod tests {
             let plan =
                 TranslatePlan::as_in_the_paper(TranslationMethod::Sdedit, walk, variant, &model);
             let Prepared { diffusion, kind } =
-                prepare(&plan, &plan.variants[0], &model, &model.image, &Device::Cpu).unwrap();
+                prepare(&plan, &plan.variants[0], &model, [16, 16], &Device::Cpu).unwrap();
             let Kind::Sdedit(edit) = kind else {
                 panic!("another method")
             };

@@ -25,6 +25,9 @@ pub struct TranslatePlan {
     pub model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub network_sha256: String,
+    /// SHA-256 of the autoencoder of its latents; absent if it works on images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoencoder_sha256: Option<String>,
     /// DDIB: the file of the source model.
     pub source_model: Option<String>,
     /// Its SHA-256.
@@ -98,6 +101,7 @@ impl TranslatePlan {
             seed: None,
             model: String::new(),
             network_sha256: String::new(),
+            autoencoder_sha256: None,
             source_model: None,
             source_model_sha256: None,
             classifier: None,

@@ -3,7 +3,9 @@
 use crate::error::ModelError;
 use crate::save::form_metadata;
 use crate::scheduler::scheduler_config;
-use crate::{Architecture, ArchitectureError, NetworkFile};
+use crate::{
+    Architecture, ArchitectureError, Classes, LoadedAutoencoder, NetworkFile, state_shape,
+};
 use candle_core::{DType, Tensor};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::{PROVENANCE_PREFIX, Process};
@@ -21,12 +23,13 @@ mod adm;
 /// The version of diffusers whose classes the files describe.
 const VERSION: &str = "0.42.1";
 
-/// Writes a folder that diffusers' `DDPMPipeline.from_pretrained` loads: `model_index.json`, `unet/` and `scheduler/`. The pipeline computes
-/// the same images from the same noise. Returns notes for the user.
+/// Writes a folder that diffusers loads: `model_index.json`, `unet/` or `transformer/`, `scheduler/`, and `vqvae/` or `vae/` for a network in
+/// the latents of an autoencoder. It is a `DDPMPipeline`, `LDMPipeline` or `DiTPipeline`, which computes the same images from the same noise.
+/// Returns notes for the user.
 ///
-/// An ADM network becomes the `UNet2DModel` that equals it. A DiT becomes a `DiTTransformer2DModel` in `transformer/`, without a
-/// `model_index.json`: diffusers' pipeline of it needs an autoencoder. The weights are f32 if `dtype` is `None`; the metadata of their file keeps the
-/// names of the classes and the form of the images. The folder appears complete or not at all; an older folder of a pipeline is replaced.
+/// An ADM network becomes the `UNet2DModel` that equals it. A DiT on images has no pipeline, and no `model_index.json`. The weights are f32
+/// if `dtype` is `None`; the metadata of their file keeps the names of the classes and the form of the images. The folder appears complete
+/// or not at all; an older folder of a pipeline is replaced.
 ///
 /// # Errors
 /// No network or scheduler of diffusers equals it, named by the field that differs; `folder` exists and is not the folder of a pipeline; the
@@ -35,6 +38,7 @@ pub fn write_diffusers(
     folder: &Path,
     network: &NetworkFile<'_>,
     params: &Params,
+    autoencoder: Option<&LoadedAutoencoder>,
     dtype: Option<DType>,
 ) -> Result<Vec<String>, ModelError> {
     let problem = |problem: String| ModelError::Problem {
@@ -52,13 +56,18 @@ pub fn write_diffusers(
         image,
         classes,
         provenance,
+        ..
     } = *network;
-    let (mut network, tensors) = written(architecture, params).map_err(|e| match e {
+    let (mut equal, tensors) = written(architecture, params).map_err(|e| match e {
         NoEqual::Architecture(e) => no_equal(e),
         NoEqual::Tensor(e) => ModelError::Tensor(e),
     })?;
-    let size = image.map(|image| [image.height, image.width]);
-    if let (OfDiffusers::Unet2d(config), Some([height, width])) = (&mut network, size)
+    let size = image.map(|image| {
+        let config = autoencoder.map(|autoencoder| &autoencoder.record.config);
+        let [_, height, width] = state_shape(config, image);
+        [height, width]
+    });
+    if let (OfDiffusers::Unet2d(config), Some([height, width])) = (&mut equal, size)
         && config.sides() != size
     {
         // A pipeline makes images of this size.
@@ -67,13 +76,18 @@ pub fn write_diffusers(
             false => SampleSize::Sides([height, width]),
         });
     }
-    let metadata = form_metadata(architecture, image, classes)?;
+    let metadata = form_metadata(&NetworkFile {
+        autoencoder: None,
+        ..*network
+    })?;
     let parts = Parts {
         scheduler: scheduler_config(process, architecture.learns_variance())?,
         metadata: weights_metadata(metadata, provenance),
         dtype: dtype.unwrap_or(DType::F32),
-        network,
+        network: equal,
         tensors,
+        autoencoder,
+        classes,
     };
     if folder.exists() && !is_replaceable(folder) {
         return Err(problem(
@@ -96,33 +110,55 @@ pub fn write_diffusers(
         let _ = fs::remove_dir_all(&temporary);
     }
     placed?;
+    Ok(notes(network, autoencoder.is_some()))
+}
+
+/// Row of a label table that `DiTPipeline` takes for the null class.
+const NULL_OF_DIT: u32 = 1000;
+
+/// What a user of the folder should know.
+fn notes(network: &NetworkFile<'_>, has_autoencoder: bool) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Architecture::Dit(config) = architecture {
-        notes.push(
-            "transformer/ is loaded by DiTTransformer2DModel.from_pretrained; there is no model_index.json, because diffusers' pipeline of it \
-             needs an autoencoder"
-                .to_owned(),
-        );
+    let null = network.classes.and_then(|classes| classes.null);
+    if let Architecture::Dit(config) = network.architecture {
+        if !has_autoencoder {
+            notes.push(
+                "transformer/ is loaded by DiTTransformer2DModel.from_pretrained; there is no model_index.json, because diffusers' pipeline of \
+                 it needs an autoencoder"
+                    .to_owned(),
+            );
+        }
         if config.shared_embedder {
             notes.push(format!(
                 "the embedder of time and class is written {} times, once for each block, because diffusers' blocks have their own",
                 config.num_layers
             ));
         }
-        return Ok(notes);
+        if has_autoencoder && null != Some(NULL_OF_DIT) {
+            notes.push(format!(
+                "DiTPipeline guides away from class {NULL_OF_DIT}, which this model does not have as its null class; use it with guidance_scale=1"
+            ));
+        }
+        return notes;
     }
-    if architecture.n_classes() > 0 {
-        notes.push(
-            "DDPMPipeline does not pass labels; call the UNet2DModel with class_labels".to_owned(),
-        );
+    let n_classes = network.architecture.n_classes();
+    if n_classes > 0 {
+        let pipeline = if has_autoencoder {
+            "LDMPipeline"
+        } else {
+            "DDPMPipeline"
+        };
+        notes.push(format!(
+            "{pipeline} does not pass labels; call the UNet2DModel with class_labels"
+        ));
     }
-    if let Some(null) = classes.and_then(|classes| classes.null) {
+    if let Some(null) = null {
         notes.push(format!(
             "row {null} of class_embedding is the null class of classifier-free guidance; the classes are rows 0 to {}",
             null.saturating_sub(1)
         ));
     }
-    Ok(notes)
+    notes
 }
 
 /// Fails unless [`write_diffusers`] can write networks of this kind.
@@ -170,12 +206,20 @@ impl OfDiffusers {
         }
     }
 
+    /// Its class.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Unet2d(_) => "UNet2DModel",
+            Self::Dit(_) => "DiTTransformer2DModel",
+        }
+    }
+
     /// Its `config.json`.
     fn fields(&self) -> Result<Map<String, Value>, ArchitectureError> {
         match self {
             Self::Unet2d(config) => {
                 let mut fields = Architecture::Unet2d(config.clone()).fields();
-                fields.insert("_class_name".to_owned(), "UNet2DModel".into());
+                fields.insert("_class_name".to_owned(), self.class().into());
                 Ok(fields)
             }
             Self::Dit(config) => Ok(config.to_diffusers()?),
@@ -239,7 +283,7 @@ fn is_replaceable(folder: &Path) -> bool {
 }
 
 /// The contents of a folder.
-struct Parts {
+struct Parts<'a> {
     network: OfDiffusers,
     tensors: Vec<(String, Tensor)>,
     scheduler: Map<String, Value>,
@@ -247,6 +291,8 @@ struct Parts {
     metadata: BTreeMap<String, String>,
     /// The type of the weights.
     dtype: DType,
+    autoencoder: Option<&'a LoadedAutoencoder>,
+    classes: Option<&'a Classes>,
 }
 
 /// The metadata of the file of weights. The configuration and the process are in files of their own.
@@ -262,7 +308,7 @@ fn weights_metadata(
 }
 
 /// Writes the files.
-fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
+fn fill(folder: &Path, parts: &Parts<'_>) -> Result<(), ModelError> {
     let (own, sampling) = (
         folder.join(parts.network.folder()),
         folder.join("scheduler"),
@@ -271,7 +317,11 @@ fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
         path: path.to_owned(),
         problem: format!("cannot be written: {e}"),
     };
-    for inside in [folder, &own, &sampling] {
+    let is_dit = matches!(parts.network, OfDiffusers::Dit(_));
+    let stage = folder.join(if is_dit { "vae" } else { "vqvae" });
+    let mut all = vec![folder, &own, &sampling];
+    all.extend(parts.autoencoder.map(|_| stage.as_path()));
+    for inside in &all {
         fs::create_dir(inside).map_err(|e| failed(inside, e))?;
     }
     let write = |path: &Path, settings: Value| {
@@ -294,26 +344,44 @@ fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
         .get("_class_name")
         .cloned()
         .unwrap_or_default();
-    let pipeline = match class == "DDIMScheduler" {
-        true => "DDIMPipeline",
-        false => "DDPMPipeline",
-    };
     let mut fields = parts.scheduler.clone();
     fields.insert("_diffusers_version".to_owned(), VERSION.into());
     write(
         &sampling.join("scheduler_config.json"),
         Value::Object(fields),
     )?;
-    if let OfDiffusers::Unet2d(_) = parts.network {
-        let index = json!({
-            "_class_name": pipeline,
-            "_diffusers_version": VERSION,
-            "scheduler": ["diffusers", class],
-            "unet": ["diffusers", "UNet2DModel"],
-        });
+    let mut index = json!({
+        "_diffusers_version": VERSION,
+        "scheduler": ["diffusers", class],
+        parts.network.folder(): ["diffusers", parts.network.class()],
+    });
+    if let Some(LoadedAutoencoder { record, params, .. }) = parts.autoencoder {
+        let metadata = weights_metadata(BTreeMap::new(), &BTreeMap::new());
+        let weights = stage.join("diffusion_pytorch_model.safetensors");
+        write_safetensors(&weights, params.iter(), &metadata, Some(parts.dtype))?;
+        let mut fields = record.config.fields();
+        fields.insert("_diffusers_version".to_owned(), VERSION.into());
+        write(&stage.join("config.json"), Value::Object(fields))?;
+        let name = if is_dit { "vae" } else { "vqvae" };
+        index[name] = json!(["diffusers", record.config.class_name()]);
+    }
+    if let (true, Some(classes)) = (is_dit, parts.classes) {
+        let names = classes.names.iter().enumerate();
+        let labels = names.map(|(number, name)| (number.to_string(), name.as_str().into()));
+        index["id2label"] = Value::Object(labels.collect());
+    }
+    let pipeline = match (is_dit, parts.autoencoder) {
+        (true, None) => None,
+        (true, Some(_)) => Some("DiTPipeline"),
+        (false, Some(_)) => Some("LDMPipeline"),
+        (false, None) if class == "DDIMScheduler" => Some("DDIMPipeline"),
+        (false, None) => Some("DDPMPipeline"),
+    };
+    if let Some(pipeline) = pipeline {
+        index["_class_name"] = pipeline.into();
         write(&folder.join("model_index.json"), index)?;
     }
-    for inside in [&own, &sampling, folder] {
+    for inside in all.iter().rev() {
         sync_dir(inside).map_err(|e| failed(inside, e))?;
     }
     Ok(())

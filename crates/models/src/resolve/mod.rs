@@ -1,13 +1,15 @@
 //! The architecture and the process of a file, and how each field is known.
 
 pub(crate) use adm::hints;
+pub(crate) use fields::Fields;
 
 use crate::error::{ModelError, brief};
 use crate::folder::Siblings;
 use crate::layout::{Layout, Shapes};
+use crate::stage::{channels_problem, decoded_image};
 use crate::{Architecture, Classes, LoadOptions};
-use fields::Fields;
 use sdft_adm::{EncoderConfig, Origin, Pool};
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_diffusion::{CLASSES_KEY, IMAGE_KEY, MODEL_KEY, Process};
 use sdft_imaging::ImageSpec;
 use serde::de::DeserializeOwned;
@@ -34,6 +36,8 @@ pub struct Resolved {
     pub pool: Option<Pool>,
     /// The diffusion process.
     pub process: Process,
+    /// The autoencoder in whose latents the network works; `None` if it works on images.
+    pub autoencoder: Option<AutoencoderConfig>,
     /// The form of the images.
     pub image: ImageSpec,
     /// The classes: the file's own, or [`Architecture::classes`]. `None` for unconditional networks.
@@ -68,6 +72,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) sha256: Option<&'a str>,
     /// The files next to it, if it is in diffusers' layout.
     pub(crate) siblings: &'a Siblings,
+    /// The architecture of the autoencoder in whose latents the network works.
+    pub(crate) autoencoder: Option<&'a AutoencoderConfig>,
 }
 
 impl Seen<'_> {
@@ -98,13 +104,21 @@ impl Seen<'_> {
             .map_err(|e| self.bad_metadata(MODEL_KEY, e))
     }
 
-    /// The form of the images: the file's own, or the architecture's.
+    /// The form of the images: the file's own, or that of the architecture or of its decoded latents.
     fn image(&self, architecture: &Architecture) -> Result<ImageSpec, ModelError> {
+        if let Some(config) = self.autoencoder
+            && let Some(problem) = channels_problem(architecture, config)
+        {
+            return Err(self.problem(problem));
+        }
         let Some(text) = self.metadata.get(IMAGE_KEY) else {
-            return Ok(architecture.image());
+            return Ok(match self.autoencoder {
+                Some(config) => decoded_image(architecture, config),
+                None => architecture.image(),
+            });
         };
         let image = serde_json::from_str(text).map_err(|e| self.bad_metadata(IMAGE_KEY, e))?;
-        match architecture.image_problem(&image) {
+        match architecture.image_problem(&image, self.autoencoder) {
             None => Ok(image),
             Some(problem) => Err(self.bad_metadata(IMAGE_KEY, problem)),
         }
@@ -113,7 +127,16 @@ impl Seen<'_> {
     /// The classes: the file's own, or the architecture's.
     fn classes(&self, architecture: &Architecture) -> Result<Option<Classes>, ModelError> {
         let Some(text) = self.metadata.get(CLASSES_KEY) else {
-            return Ok(architecture.classes());
+            let (own, names) = (architecture.classes(), &self.siblings.classes);
+            let named = own
+                .as_ref()
+                .zip(names.as_ref())
+                .map(|(own, names)| Classes {
+                    names: names.clone(),
+                    ..own.clone()
+                });
+            let fits = |named: &Classes| architecture.classes_problem(named).is_none();
+            return Ok(named.filter(fits).or(own));
         };
         let classes = serde_json::from_str(text).map_err(|e| self.bad_metadata(CLASSES_KEY, e))?;
         match architecture.classes_problem(&classes) {
@@ -174,7 +197,9 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         Layout::Edm => edm::find(seen, &given)?,
         Layout::Dit => dit::find(seen, &given)?,
     };
-    let (process, process_origins) = process::find(seen, options, &found)?;
+    let (mut process, process_origins) = process::find(seen, options, &found)?;
+    // Latents have no range. diffusers' schedulers state themselves what they clamp.
+    process.unbounded |= seen.autoencoder.is_some() && process.sampling.is_none();
     let unknown = ["noise_schedule", "diffusion_steps"]
         .iter()
         .any(|field| process_origins.get(*field) == Some(&Origin::Assumed));
@@ -184,6 +209,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
     };
     Ok(Resolved {
         image: seen.image(&found.architecture)?,
+        autoencoder: seen.autoencoder.cloned(),
         classes: seen.classes(&found.architecture)?,
         architecture: found.architecture,
         pool: found.pool,

@@ -11,13 +11,14 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// The fields that are written only if they differ from their default.
-fn unwritten() -> [(&'static str, Value); 7] {
+fn unwritten() -> [(&'static str, Value); 8] {
     [
         ("prediction_type", PredictionType::Epsilon.name().into()),
         ("beta_start", Value::Null),
         ("beta_end", Value::Null),
         ("trained_betas", json!([])),
         ("rescale_betas_zero_snr", false.into()),
+        ("unbounded", false.into()),
         (SAMPLING, Value::Null),
         ("continuous", Value::Null),
     ]

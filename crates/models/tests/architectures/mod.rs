@@ -147,6 +147,7 @@ pub(crate) fn loaded(architecture: Architecture) -> LoadedModel {
     LoadedModel {
         process: process(&architecture),
         image: architecture.image(),
+        autoencoder: None,
         classes: architecture.classes(),
         params: params(&architecture),
         origins: Default::default(),
