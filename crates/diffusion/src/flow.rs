@@ -1,7 +1,8 @@
 //! Flow matching along straight lines: rectified flow and SiT.
 
 use crate::Level;
-use crate::continuous::{LevelDraw, NoiseLevels, normal_quantile};
+use crate::continuous::{LevelDraw, NoiseLevels};
+use crate::quantile::normal_quantile;
 use serde::{Deserialize, Serialize};
 
 /// How a network of a flow is called, and the sign of what it predicts.

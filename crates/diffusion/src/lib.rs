@@ -59,6 +59,7 @@ mod precond;
 mod preconditioned;
 mod prediction;
 mod process;
+mod quantile;
 mod sampling;
 mod trainable;
 mod variational;

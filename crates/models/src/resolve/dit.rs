@@ -2,8 +2,9 @@
 
 use super::fields::Fields;
 use super::{Found, Seen, is_free, process};
-use crate::architecture::{Architecture, PRECOND};
+use crate::Architecture;
 use crate::error::{ModelError, brief, cut};
+use crate::section::PRECOND;
 use sdft_adm::Origin;
 use sdft_diffusion::{MODEL_KEY, PRECOND_KEY, Precond};
 use sdft_dit::{DitConfig, infer};
