@@ -1,7 +1,8 @@
 """The PyTorch side of `cargo xtask bench --peer`.
 
 Reads one job as a line of JSON, prepares it, and runs it once for each line "go"; every answer is a line of JSON.
-Needs only PyTorch, OpenVINO and ONNX Runtime for jobs of these, and diffusers for its autoencoder. `network.py` is the U-Net, `training.py` the loss and the step.
+Needs only PyTorch, OpenVINO and ONNX Runtime for jobs of these, and diffusers for its autoencoder. `network.py` is the U-Net,
+`transformer.py` the DiT, `training.py` the loss and the step.
 """
 
 import json
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 import runtimes
 from network import AttentionBlock, ResBlock, UNet
+from transformer import DiT
 from training import Trainer
 
 # Minimum duration of a repetition in seconds, so that the resolution of clocks does not matter.
@@ -208,21 +210,24 @@ DTYPES = {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "
 class Network:
     def __init__(self, job):
         case = job["case"]
+        config = case["config"]
+        is_dit = config.get("architecture") == "dit"
         self.device = torch.device(job["device"])
         self.gpu = self.device.type == "cuda"
         order = torch.channels_last if self.gpu else layout(job)
         # On the meta device, so that the weights are in memory once.
         with torch.device("meta"):
-            self.net = UNet(case["config"])
-        self.net.load_state_dict(read_safetensors(job["weights"]), assign=True)
+            self.net = (DiT if is_dit else UNet)(config)
+        weights = read_safetensors(job["weights"])
+        self.net.load_state_dict(self.net.named(weights) if is_dit else weights, assign=True)
         # On a CPU, weights stay f32 and operations are cast.
         autocast = not self.gpu and job["precision"] == "bf16"
         dtype = torch.float32 if autocast else DTYPES[job["precision"]]
         self.net.to(device=self.device, dtype=dtype, memory_format=order)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["precision"] == "tf32"
         torch.backends.cudnn.benchmark = True
-        side = case["config"]["image_size"]
-        self.x = formula((case["batch"], 3, side, side), 1).to(device=self.device, memory_format=order)
+        side = config["sample_size"] if is_dit else config["image_size"]
+        self.x = formula((case["batch"], config["in_channels"], side, side), 1).to(device=self.device, memory_format=order)
         self.t = torch.full((case["batch"],), 500, device=self.device)
         runner, threads = job["runner"], job["threads"]
         with torch.no_grad():

@@ -3,6 +3,8 @@
 use sdft_adapters::AdapterKind;
 use sdft_adm::AdmConfig;
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderKlConfig, DownBlock, UpBlock};
+use sdft_dit::DitConfig;
+use sdft_models::Architecture;
 use serde::{Deserialize, Serialize};
 
 /// The work of one case, in the format that both sides read.
@@ -60,7 +62,7 @@ pub(crate) enum Work {
     Network {
         label: String,
         batch: usize,
-        config: Box<AdmConfig>,
+        config: Box<Architecture>,
         /// `p2` or `constant`.
         weighting: String,
     },
@@ -208,7 +210,7 @@ impl Case {
                 batch,
                 config,
                 ..
-            } => format!("{label}@{} batch {batch}", config.image_size),
+            } => format!("{label}@{} batch {batch}", config.image_size()),
         };
         match self.pass {
             _ if matches!(self.work, Work::Optimizer { .. } | Work::Vae { .. }) => what,
@@ -266,7 +268,7 @@ impl Case {
                 batch, c_in, side, ..
             } => conv(*batch, *c_in, 4 * c_in, *side, 1) + attention(*batch, *c_in, *side),
             Work::Network { batch, config, .. } => {
-                config.cost([config.image_size; 2]).forward_flops * *batch as f64
+                config.cost(config.sides()).forward_flops * *batch as f64
             }
             Work::Norm { .. } | Work::Vae { .. } | Work::Optimizer { .. } => return None,
         };
@@ -281,7 +283,7 @@ impl Case {
         let Work::Network { batch, config, .. } = &self.work else {
             return 1e9;
         };
-        let cost = config.cost([config.image_size; 2]);
+        let cost = config.cost(config.sides());
         let kept = match self.pass {
             Pass::Forward | Pass::Sampling => 0.3,
             Pass::Sdft => 1.5,
@@ -319,6 +321,21 @@ fn digits() -> AdmConfig {
         num_head_channels: 16,
         norm_groups: 8,
         ..AdmConfig::default()
+    }
+}
+
+/// DiT-S/2 on latents of 256x256 images, without classes.
+fn dit() -> DitConfig {
+    DitConfig {
+        num_attention_heads: 6,
+        attention_head_dim: 64,
+        out_channels: 8,
+        num_layers: 12,
+        num_embeds_ada_norm: 0,
+        norm_eps: 1e-6,
+        shared_embedder: true,
+        freq_shift: 0.0,
+        ..DitConfig::default()
     }
 }
 
@@ -445,7 +462,7 @@ pub(crate) fn cases() -> Vec<Case> {
             Work::Network {
                 label: "digits".into(),
                 batch,
-                config: Box::new(digits()),
+                config: Box::new(digits().into()),
                 weighting: "constant".into(),
             },
             &[Forward, Step, Sdft],
@@ -455,7 +472,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let work = Work::Network {
             label: "light".into(),
             batch,
-            config: Box::new(light(side)),
+            config: Box::new(light(side).into()),
             weighting: "p2".into(),
         };
         add(work.clone(), &[Forward, Step, Recomputed, Sdft]);
@@ -463,6 +480,13 @@ pub(crate) fn cases() -> Vec<Case> {
             add(work, &[Lora, Difffit, TimeAware]);
         }
     }
+    let dit = Work::Network {
+        label: "dit-s/2".into(),
+        batch: 4,
+        config: Box::new(dit().into()),
+        weighting: "constant".into(),
+    };
+    add(dit, &[Forward, Step, Recomputed, Sdft, Lora, Difffit]);
     all
 }
 
@@ -471,7 +495,7 @@ pub(crate) fn gpu_cases() -> Vec<Case> {
     let network = |batch| Work::Network {
         label: "light".into(),
         batch,
-        config: Box::new(light(256)),
+        config: Box::new(light(256).into()),
         weighting: "p2".into(),
     };
     let mut all = Vec::new();
@@ -516,5 +540,8 @@ mod tests {
         let forward = of("light@64 batch 4 forward");
         assert!((96e9..105e9).contains(&forward), "{forward:e}");
         assert_eq!(of("light@64 batch 4 step"), 3.0 * forward);
+        // 12 blocks of 12 products of 384x384 at 256 tokens of 4 images, and attention.
+        let forward = of("dit-s/2@32 batch 4 forward");
+        assert!((48e9..50e9).contains(&forward), "{forward:e}");
     }
 }

@@ -3,8 +3,8 @@
 use crate::cases::Work;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
+use sdft_models::Architecture;
 use sdft_nn::{ParamSpec, Params};
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::randn;
@@ -42,8 +42,8 @@ pub(crate) fn block_weights(specs: &[ParamSpec]) -> Result<Params> {
 }
 
 /// New weights of a network without zeros, so that every gradient needs work.
-pub(crate) fn network_weights(config: &AdmConfig) -> Result<Params> {
-    let params = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
+pub(crate) fn network_weights(config: &Architecture) -> Result<Params> {
+    let params = Params::init(&config.specs()?, 0, &Device::Cpu)?;
     let entries = params.iter().enumerate().map(|(i, (name, tensor))| {
         let small = formula(tensor.dims(), i + 1)?;
         Ok((name.to_owned(), (tensor + (small * 0.02)?)?))
@@ -74,13 +74,13 @@ pub(crate) fn write_files(work: &Work, weights: &Path, inputs: &Path) -> Result<
         .iter()
         .map(|draw| draw.t as f32)
         .collect();
-    let side = config.image_size;
+    let [channels, height, width] = config.image_shape();
     let noise = randn(
         SEED,
         Purpose::Noise,
         0,
         0,
-        &[*batch, 3, side, side],
+        &[*batch, channels, height, width],
         &Device::Cpu,
     )?;
     let t = Tensor::new(t, &Device::Cpu)?;

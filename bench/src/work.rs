@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_autoencoder::{Autoencoder, AutoencoderConfig};
 use sdft_autograd::{attention, backward, conv2d_padded, norm_act, upsample_nearest_2x};
 use sdft_cuda::{allow_tf32, synchronize};
-use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
+use sdft_diffusion::{ComputeMode, Network, PredictionType, Trainable};
 use sdft_kernels::{Activation, AttentionOrder};
+use sdft_models::Architecture;
 use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_randn::SeededNoise;
@@ -278,50 +278,75 @@ fn optimizer(elements: usize) -> Result<Run> {
     }))
 }
 
-fn images(batch: usize, config: &AdmConfig) -> Result<Tensor> {
-    formula(&[batch, 3, config.image_size, config.image_size], 1)
+fn images(batch: usize, config: &Architecture) -> Result<Tensor> {
+    let [channels, height, width] = config.image_shape();
+    formula(&[batch, channels, height, width], 1)
 }
 
-fn network(config: &AdmConfig, device: &Device, precision: Precision) -> Result<Unet> {
+fn network(
+    config: &Architecture,
+    device: &Device,
+    precision: Precision,
+) -> Result<Box<dyn Network>> {
     let params = network_weights(config)?.to(DType::F32, device)?;
-    Ok(Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype()))
+    let kind = PredictionType::Epsilon;
+    Ok(config.load(&params, kind, precision.compute_dtype())?)
 }
 
-fn forward(batch: usize, config: &AdmConfig, device: &Device, precision: Precision) -> Result<Run> {
-    let unet = network(config, device, precision)?;
+/// The whole output of a network.
+fn output(net: &dyn Network, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+    let prediction = net.predict(x, t)?;
+    Ok(match &prediction.variance {
+        Some(variance) => Tensor::cat(&[&prediction.output, variance], 1)?,
+        None => prediction.output,
+    })
+}
+
+fn forward(
+    batch: usize,
+    config: &Architecture,
+    device: &Device,
+    precision: Precision,
+) -> Result<Run> {
+    let net = network(config, device, precision)?;
     let (x, t) = (images(batch, config)?.to_device(device)?, vec![T; batch]);
     let device = device.clone();
     Ok(Box::new(move |wanted| {
         let started = Started::now();
-        let y = unet.forward(&x, &t, None, None)?;
+        let prediction = net.predict(&x, &t)?;
         synchronize(&device)?;
         let spent = started.spent();
-        Ok((digests(wanted, [&y])?, spent))
+        drop(prediction);
+        let y = match wanted {
+            true => vec![output(&*net, &x, &t)?],
+            false => Vec::new(),
+        };
+        Ok((digests(wanted, &y)?, spent))
     }))
 }
 
 /// Ten steps of DDIM. Both sides compare a prediction, because steps amplify rounding.
 fn sampling(
     batch: usize,
-    config: &AdmConfig,
+    config: &Architecture,
     device: &Device,
     precision: Precision,
 ) -> Result<Run> {
-    let unet = network(config, device, precision)?;
+    let net = network(config, device, precision)?;
     let (x, t) = (images(batch, config)?.to_device(device)?, vec![T; batch]);
     let process = sdft_diffusion::Process::default();
     let diffusion = process.diffusion(config.learns_variance(), &"ddim10".parse()?)?;
     let device = device.clone();
     Ok(Box::new(move |wanted| {
         let values = match wanted {
-            true => digests(true, [&unet.forward(&x, &t, None, None)?])?,
+            true => digests(true, [&output(&*net, &x, &t)?])?,
             false => Vec::new(),
         };
         synchronize(&device)?;
         let started = Started::now();
         let mut noise = SeededNoise::new(SEED, 0);
         let options = Ddim::default();
-        sample_ddim(&diffusion, &unet, &x, &options, &mut noise, &mut |_| Ok(()))?;
+        sample_ddim(&diffusion, &*net, &x, &options, &mut noise, &mut |_| Ok(()))?;
         synchronize(&device)?;
         Ok((values, started.spent()))
     }))
@@ -329,7 +354,7 @@ fn sampling(
 
 fn step(
     batch: usize,
-    config: &AdmConfig,
+    config: &Architecture,
     weighting: &str,
     pass: Pass,
     (device, precision): (&Device, Precision),
@@ -338,9 +363,9 @@ fn step(
         kind: pass.adapter(),
         ..AdapterConfig::default()
     };
-    let config = &AdmConfig {
-        time_adapter_rank: adapter.time_adapter_rank(),
-        ..config.clone()
+    let config = &match adapter.time_adapter_rank() {
+        Some(rank) => config.clone().with_time_adapter(rank),
+        None => config.clone(),
     };
     let params = network_weights(config)?.to(DType::F32, device)?;
     let sdft = pass == Pass::Sdft;
@@ -358,8 +383,9 @@ fn step(
     plan.steps.precision = precision;
     let source = match sdft {
         true => {
-            let unet = Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype());
-            Some(Source::Plain(Box::new(unet)))
+            let kind = PredictionType::Epsilon;
+            let net = config.load(&params, kind, precision.compute_dtype())?;
+            Some(Source::Plain(net))
         }
         false => None,
     };
@@ -368,26 +394,25 @@ fn step(
         recompute: plan.steps.recompute,
     };
     let build = |params: &Params| -> candle_core::Result<Box<dyn Trainable>> {
-        let kind = PredictionType::Epsilon;
-        Ok(Box::new(TrainableUnet::new(params, config, kind, mode)?))
+        config.trainable(params, PredictionType::Epsilon, mode)
     };
     let network = match adapter.kind {
         AdapterKind::Full => build(&params)?,
         _ => {
             let base = Base {
                 params: &params,
-                specs: &Unet::specs(config)?,
+                specs: &config.specs()?,
                 sha256: String::new(),
             };
             Box::new(AdaptedNetwork::new(&adapter, base, SEED, build)?)
         }
     };
-    let image = [3, config.image_size, config.image_size];
+    let image = config.image_shape();
     let mut learner = Learner::new(&plan, network, source, image, 0)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
     // The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.
-    let steps = match (device.is_cuda(), sdft && config.image_size <= 64) {
+    let steps = match (device.is_cuda(), sdft && config.image_size() <= 64) {
         (true, _) => GPU_STEPS,
         (_, true) => STEPS,
         _ => 1,

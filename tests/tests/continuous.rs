@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use sdft_diffusion::{
-    Condition, Diffusion, EdmProcess, Level, Precond, PredictionType, Process, predict_at, q_sample,
+    Condition, Continuous, Diffusion, Level, Precond, PredictionType, Process, predict_at, q_sample,
 };
 use sdft_edm::{EdmConfig, EdmNet, ModelConfig, SongUnetConfig};
 use sdft_losses::{Auxiliary, NoisedBatch, Objective, Terms};
@@ -33,7 +33,7 @@ fn net(precond: Precond, seed: u64) -> EdmNet {
 fn process(precond: &Precond) -> Diffusion {
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(EdmProcess::of(precond)),
+        continuous: Some(Continuous::of(precond)),
         ..Process::default()
     };
     process.diffusion(false, &Respacing::All).unwrap()

@@ -52,6 +52,26 @@ num_layers = 2
 shared_embedder = true
 "#;
 
+/// The same DiT as a flow.
+const SIT: &str = r#"
+[model]
+architecture = "dit"
+precond = "sit"
+sample_size = 16
+in_channels = 3
+out_channels = 6
+patch_size = 4
+num_attention_heads = 2
+attention_head_dim = 16
+num_layers = 2
+shared_embedder = true
+freq_shift = 0
+
+[process.continuous]
+kind = "flow"
+timesteps = "logit_normal"
+"#;
+
 /// Arguments of a short run.
 const RUN: [&str; 21] = [
     "train",
@@ -150,6 +170,36 @@ fn an_edm_network_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
 #[test]
 fn a_dit_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
     killed_and_resumed_equals_undisturbed(DIT, &[]);
+}
+
+#[test]
+fn a_flow_is_fine_tuned_and_a_killed_run_equals_an_undisturbed_one() {
+    killed_and_resumed_equals_undisturbed(SIT, &[]);
+}
+
+#[test]
+fn the_plan_of_a_flow_keeps_its_times_and_the_weight_of_the_velocity() {
+    let place = place_with_source(SIT);
+    let plan = read(&place, "runs/source/plan.toml");
+    for line in [
+        "precond = \"sit\"",
+        "kind = \"flow\"",
+        "timesteps = \"logit_normal\"",
+        "base = \"flow\"",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    let seen = place.run(&["inspect", "runs/source"]).ok();
+    assert!(seen.out.contains("SiT:"), "{}", seen.out);
+    place.write("sit.toml", SIT.as_bytes());
+    let with = |set: &'static str| {
+        let given = ["--method", "scratch", "--config", "sit.toml", "--set", set];
+        place.run(&[&RUN[..], &given, &["--dry-run"]].concat())
+    };
+    with("process.continuous.logit_std=0").fails(2, &["process.continuous.logit_std"]);
+    with("process.continuous.p_mean=0").fails(2, &["p_mean"]);
+    with("model.precond=edm").fails(2, &["precond", "sit"]);
+    with("loss.timesteps=power-1").fails(2, &["loss.timesteps"]);
 }
 
 /// DogFit, Diff-Tuning, DDPM-PA, L2-SP, EWC and ANT's noise at once, next to SDFT.
@@ -286,14 +336,19 @@ fn draw_inputs(place: &Workspace) {
 
 #[test]
 fn networks_of_all_kinds_are_sampled_by_every_sampler() {
-    for (settings, usual) in [(UNET2D, "ddim"), (EDM, "heun"), (DIT, "ddim")] {
+    for (settings, usual) in [
+        (UNET2D, "ddim"),
+        (EDM, "heun"),
+        (DIT, "ddim"),
+        (SIT, "heun"),
+    ] {
         let place = place_with_source(settings);
         let seen = place.run(&["inspect", "runs/source"]).ok();
         assert!(!seen.out.contains("note:"), "{}", seen.out);
         draw_inputs(&place);
         let plan = read(&place, "in/plan.toml");
         assert!(plan.contains(&format!("sampler = \"{usual}\"")), "{plan}");
-        for sampler in ["ddim", "ddpm", "heun", "dpm"] {
+        for sampler in ["ddim", "ddpm", "heun", "dpm", "euler"] {
             let steps = if sampler.starts_with("dd") {
                 "ddim4"
             } else {
@@ -323,8 +378,8 @@ fn networks_of_all_kinds_are_sampled_by_every_sampler() {
 
 #[test]
 fn images_are_translated_by_every_method_and_between_networks_of_any_kind() {
-    let [unet2d, edm, dit] = [UNET2D, EDM, DIT].map(place_with_source);
-    for (place, other) in [(&unet2d, &edm), (&edm, &dit), (&dit, &unet2d)] {
+    let [unet2d, edm, dit, sit] = [UNET2D, EDM, DIT, SIT].map(place_with_source);
+    for (place, other) in [(&unet2d, &edm), (&edm, &dit), (&dit, &sit), (&sit, &unet2d)] {
         draw_inputs(place);
         let classifier = ["--config", "digits-classifier", "--model", "runs/source"];
         place.run(&[&CLASSIFIER[..], &classifier].concat()).ok();
@@ -351,7 +406,7 @@ fn images_are_translated_by_every_method_and_between_networks_of_any_kind() {
 
 #[test]
 fn images_are_edited_on_networks_of_all_kinds() {
-    for settings in [UNET2D, EDM, DIT] {
+    for settings in [UNET2D, EDM, DIT, SIT] {
         let place = place_with_source(settings);
         draw_inputs(&place);
         let train = [

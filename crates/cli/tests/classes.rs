@@ -30,7 +30,7 @@ fn write(place: &Workspace, architecture: &Architecture) {
     let params = nonzero_params(architecture.specs().unwrap(), 3);
     let mut process = sdft_diffusion::Process::default();
     if let Some(precond) = architecture.precond() {
-        process.continuous = Some(sdft_diffusion::EdmProcess::of(&precond));
+        process.continuous = Some(sdft_diffusion::Continuous::of(&precond));
         process.prediction_type = sdft_diffusion::PredictionType::Sample;
     }
     let path = place.path("model.safetensors");

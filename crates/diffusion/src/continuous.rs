@@ -1,8 +1,12 @@
-//! EDM's continuous process, and how training draws noise levels from either kind of process.
+//! Continuous processes, and how training draws noise levels from either kind of process.
 
-use crate::{Diffusion, Level, Precond};
-use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler};
+use crate::quantile::normal_quantile;
+use crate::{Diffusion, FlowProcess, Level, Precond, TimeUnit};
+use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler, Weighting};
+use serde::de::{Deserializer, Error as _};
+use serde::ser::{Error as _, Serializer};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The continuous process of an EDM network: `x = x0 + sigma eps`, with any `sigma` in a range.
 ///
@@ -102,6 +106,135 @@ impl EdmProcess {
     }
 }
 
+/// A continuous process: of EDM's networks, or a flow.
+///
+/// As a section of a file it is the fields of the process, and `kind = "flow"` for a flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Continuous {
+    /// EDM's, whose networks are called with `sigma`.
+    Edm(EdmProcess),
+    /// Flow matching, whose networks are called with `tau`.
+    Flow(FlowProcess),
+}
+
+/// The field that names the kind of process, and its only value.
+const KIND: &str = "kind";
+const FLOW: &str = "flow";
+
+impl Continuous {
+    /// The process of a network with this preconditioning.
+    pub fn of(precond: &Precond) -> Self {
+        match precond {
+            Precond::Flow { .. } => Self::Flow(FlowProcess::default()),
+            _ => Self::Edm(EdmProcess::of(precond)),
+        }
+    }
+
+    /// Whether networks with this preconditioning are trained on this kind of process.
+    pub fn fits(&self, precond: &Precond) -> bool {
+        matches!(self, Self::Flow(_)) == matches!(precond, Precond::Flow { .. })
+    }
+
+    /// The time that networks are called with.
+    pub fn time_unit(&self) -> TimeUnit {
+        match self {
+            Self::Edm(_) => TimeUnit::Sigma,
+            Self::Flow(_) => TimeUnit::Tau,
+        }
+    }
+
+    /// The usual weight of the base loss.
+    pub fn usual_base(&self) -> Weighting {
+        match self {
+            Self::Edm(EdmProcess { sigma_data, .. }) => Weighting::Edm {
+                sigma_data: *sigma_data,
+            },
+            Self::Flow(_) => Weighting::Flow,
+        }
+    }
+
+    /// EDM's process, if it is one.
+    pub fn edm(&self) -> Option<&EdmProcess> {
+        match self {
+            Self::Edm(process) => Some(process),
+            Self::Flow(_) => None,
+        }
+    }
+
+    /// The smallest and largest `sigma` of samplers that choose their levels by `sigma`.
+    pub fn sigma_range(&self) -> (f64, f64) {
+        match self {
+            Self::Edm(process) => (process.sigma_min, process.sigma_max),
+            Self::Flow(_) => FlowProcess::SIGMAS,
+        }
+    }
+
+    /// The first field that is outside its range, with the range and the value.
+    pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
+        match self {
+            Self::Edm(process) => process.outside(),
+            Self::Flow(process) => process.outside(),
+        }
+    }
+}
+
+impl From<EdmProcess> for Continuous {
+    fn from(process: EdmProcess) -> Self {
+        Self::Edm(process)
+    }
+}
+
+impl From<FlowProcess> for Continuous {
+    fn from(process: FlowProcess) -> Self {
+        Self::Flow(process)
+    }
+}
+
+impl NoiseLevels for Continuous {
+    fn draw(&self, uniforms: &[f64]) -> Vec<LevelDraw> {
+        match self {
+            Self::Edm(process) => process.draw(uniforms),
+            Self::Flow(process) => process.draw(uniforms),
+        }
+    }
+}
+
+impl Serialize for Continuous {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // In the order of its fields, which hashes of older versions cover.
+            Self::Edm(process) => process.serialize(serializer),
+            Self::Flow(process) => {
+                let mut fields = Map::from_iter([(KIND.to_owned(), FLOW.into())]);
+                if let Value::Object(own) =
+                    serde_json::to_value(process).map_err(S::Error::custom)?
+                {
+                    fields.extend(own);
+                }
+                fields.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Continuous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        let process = match fields.remove(KIND) {
+            None => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
+            Some(kind) if kind == FLOW => {
+                serde_json::from_value(Value::Object(fields)).map(Self::Flow)
+            }
+            Some(other) => {
+                return Err(D::Error::custom(format!(
+                    "{KIND}: expected \"{FLOW}\" or no such field, found {other}"
+                )));
+            }
+        };
+        process.map_err(D::Error::custom)
+    }
+}
+
 /// A noise level with the factor that corrects for its non-uniform choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelDraw {
@@ -197,102 +330,6 @@ impl NoiseLevels for EdmProcess {
     }
 }
 
-/// The number below which a share `u` of a standard normal distribution lies; `u` is kept 2^-54 away from 0 and 1.
-///
-/// Source: Wichura 1988, algorithm AS 241 (PPND16), accurate to about 1e-16.
-fn normal_quantile(u: f64) -> f64 {
-    let u = u.clamp(f64::EPSILON / 4.0, 1.0 - f64::EPSILON / 2.0);
-    let q = u - 0.5;
-    if q.abs() <= 0.425 {
-        let r = 0.180_625 - q * q;
-        return q * ratio(r, &CENTRE);
-    }
-    let r = (-u.min(1.0 - u).ln()).sqrt();
-    let tail = if r <= 5.0 {
-        ratio(r - 1.6, &TAIL)
-    } else {
-        ratio(r - 5.0, &FAR_TAIL)
-    };
-    tail.copysign(q)
-}
-
-/// Coefficients of numerator and denominator, the highest power first.
-type Ratio = ([f64; 8], [f64; 8]);
-
-fn ratio(x: f64, (above, below): &Ratio) -> f64 {
-    let polynomial = |coefficients: &[f64; 8]| coefficients.iter().fold(0.0, |sum, c| sum * x + c);
-    polynomial(above) / polynomial(below)
-}
-
-const CENTRE: Ratio = (
-    [
-        2_509.080_928_730_122_6,
-        33_430.575_583_588_13,
-        67_265.770_927_008_7,
-        45_921.953_931_549_87,
-        13_731.693_765_509_46,
-        1_971.590_950_306_551_3,
-        133.141_667_891_784_38,
-        3.387_132_872_796_366_5,
-    ],
-    [
-        5_226.495_278_852_855,
-        28_729.085_735_721_943,
-        39_307.895_800_092_71,
-        21_213.794_301_586_597,
-        5_394.196_021_424_751,
-        687.187_007_492_057_9,
-        42.313_330_701_600_91,
-        1.0,
-    ],
-);
-
-const TAIL: Ratio = (
-    [
-        7.745_450_142_783_414e-4,
-        0.022_723_844_989_269_184,
-        0.241_780_725_177_450_6,
-        1.270_458_252_452_368_4,
-        3.647_848_324_763_204_5,
-        5.769_497_221_460_691,
-        4.630_337_846_156_546,
-        1.423_437_110_749_683_5,
-    ],
-    [
-        1.050_750_071_644_416_9e-9,
-        5.475_938_084_995_345e-4,
-        0.015_198_666_563_616_457,
-        0.148_103_976_427_480_08,
-        0.689_767_334_985_1,
-        1.676_384_830_183_803_8,
-        2.053_191_626_637_759,
-        1.0,
-    ],
-);
-
-const FAR_TAIL: Ratio = (
-    [
-        2.010_334_399_292_288_1e-7,
-        2.711_555_568_743_487_6e-5,
-        0.001_242_660_947_388_078_4,
-        0.026_532_189_526_576_124,
-        0.296_560_571_828_504_87,
-        1.784_826_539_917_291_3,
-        5.463_784_911_164_114,
-        6.657_904_643_501_103,
-    ],
-    [
-        2.044_263_103_389_939_8e-15,
-        1.421_511_758_316_446e-7,
-        1.846_318_317_510_054_8e-5,
-        7.868_691_311_456_133e-4,
-        0.014_875_361_290_850_615,
-        0.136_929_880_922_735_8,
-        0.599_832_206_555_888,
-        1.0,
-    ],
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,20 +337,32 @@ mod tests {
     use sdft_schedule::{BetaSchedule, Schedule};
 
     #[test]
-    fn quantiles_of_the_normal_distribution_are_the_known_ones() {
-        for (u, expected) in [
-            (0.5, 0.0),
-            (0.3, -0.524_400_512_708_040_9),
-            (0.975, 1.959_963_984_540_054),
-            (1e-5, -4.264_890_793_922_825),
-            (1e-12, -7.034_483_825_301_132),
+    fn a_process_comes_back_from_its_text_and_texts_without_a_kind_are_edm_s() {
+        let flow = Continuous::from(FlowProcess {
+            logit_std: 2.0,
+            ..FlowProcess::default()
+        });
+        let edm = Continuous::from(EdmProcess::default());
+        for process in [flow, edm] {
+            let text = serde_json::to_string(&process).unwrap();
+            assert_eq!(serde_json::from_str::<Continuous>(&text).unwrap(), process);
+            assert_eq!(text.contains("kind"), process == flow, "{text}");
+        }
+        let old = serde_json::to_string(&EdmProcess::default()).unwrap();
+        assert_eq!(serde_json::to_string(&edm).unwrap(), old);
+        for wrong in [
+            r#"{"kind":"flows"}"#,
+            r#"{"kind":"flow","p_mean":1}"#,
+            r#"{"logit_mean":1}"#,
         ] {
-            let found = normal_quantile(u);
-            assert!((found - expected).abs() < 1e-14 * 10.0, "{u}: {found}");
+            assert!(
+                serde_json::from_str::<Continuous>(wrong).is_err(),
+                "{wrong}"
+            );
         }
-        for u in [0.0, 1.0] {
-            assert!(normal_quantile(u).is_finite(), "{u}");
-        }
+        let sit = Precond::SIT;
+        assert!(Continuous::of(&sit).fits(&sit) && !edm.fits(&sit));
+        assert!(edm.fits(&Precond::VE) && !flow.fits(&Precond::VE));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A process on tensors: noise levels, posterior, reverse step.
 
 use crate::level::per_image;
-use crate::{Denoiser, EdmProcess, Level, Prediction, Sampling, predict_at};
+use crate::{Continuous, Denoiser, Level, Prediction, Sampling, predict_at};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
 use std::borrow::Cow;
@@ -29,6 +29,8 @@ pub enum TimeUnit {
     Thousandths,
     /// EDM's noise level, `sigma = sqrt((1 - alpha_bar) / alpha_bar)`.
     Sigma,
+    /// The time of a flow, `tau = sigma / (1 + sigma)`, 0 to 1.
+    Tau,
 }
 
 /// A diffusion process on tensors: a schedule, the kind of variance, and the unit of time that the network is called with.
@@ -41,7 +43,7 @@ pub struct Diffusion {
     /// The time that the network is called with.
     pub time: TimeUnit,
     /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
-    pub continuous: Option<EdmProcess>,
+    pub continuous: Option<Continuous>,
     /// Whether the states have no range; see [`Process::unbounded`](crate::Process::unbounded).
     pub unbounded: bool,
     /// How diffusers' schedulers sample; `None` samples as guided-diffusion does.
@@ -137,6 +139,7 @@ impl Diffusion {
                 level.t * (1000.0 / self.schedule.n_original_steps() as f64) as f32
             }
             TimeUnit::Sigma => level.sigma() as f32,
+            TimeUnit::Tau => level.tau() as f32,
         };
         Level { t, ..level }
     }
@@ -154,7 +157,7 @@ impl Diffusion {
     /// # Errors
     /// As [`Self::levels`].
     pub fn discrete_t(&self, t: &[usize]) -> Result<Vec<f32>> {
-        if self.time != TimeUnit::Sigma {
+        if !self.takes_any_level() {
             return self.model_t(t);
         }
         let steps = self.levels(t)?;
@@ -164,11 +167,27 @@ impl Diffusion {
             .collect())
     }
 
-    /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` takes any; one that
+    /// Whether the network is called with a level itself instead of a step.
+    fn takes_any_level(&self) -> bool {
+        matches!(self.time, TimeUnit::Sigma | TimeUnit::Tau)
+    }
+
+    /// The level at the time `tau` of a flow, 0 to 1, as [`Self::level_near`].
+    pub fn level_at_tau(&self, tau: f64) -> Level {
+        match self.time {
+            TimeUnit::Tau => Level::of_tau(tau),
+            // At 1, pure noise, sigma is infinite.
+            _ => self.level_near((tau / (1.0 - tau)).min(self.sigma_range().1)),
+        }
+    }
+
+    /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` or `tau` takes any; one that
     /// is called with steps gets the step whose `sigma` is nearest, so that state and time agree (EDM's `round_sigma`).
     pub fn level_near(&self, sigma: f64) -> Level {
-        if self.time == TimeUnit::Sigma {
-            return Level::of_sigma(sigma);
+        match self.time {
+            TimeUnit::Sigma => return Level::of_sigma(sigma),
+            TimeUnit::Tau => return Level::of_tau(sigma / (1.0 + sigma)),
+            TimeUnit::Steps | TimeUnit::Thousandths => {}
         }
         let step = self.nearest_step(sigma);
         let (originals, table) = (self.schedule.timestep_map(), self.schedule.alpha_bar());
@@ -178,11 +197,15 @@ impl Diffusion {
     /// The noise levels of the times that the network is called with, the inverse of [`Self::model_t`].
     ///
     /// # Errors
-    /// A time that belongs to no step, unless the network is called with `sigma`.
+    /// A time that belongs to no step, unless the network is called with `sigma` or `tau`.
     pub fn levels_at(&self, times: &[f32]) -> Result<Vec<Level>> {
-        if self.time == TimeUnit::Sigma {
-            let levels = times.iter().map(|&t| Level::of_sigma(f64::from(t)));
-            return Ok(levels.collect());
+        let of: Option<fn(f64) -> Level> = match self.time {
+            TimeUnit::Sigma => Some(Level::of_sigma),
+            TimeUnit::Tau => Some(Level::of_tau),
+            TimeUnit::Steps | TimeUnit::Thousandths => None,
+        };
+        if let Some(of) = of {
+            return Ok(times.iter().map(|&t| of(f64::from(t))).collect());
         }
         let all = self.all_levels();
         let find = |&t: &f32| match all.iter().find(|level| level.t == t) {
@@ -206,7 +229,7 @@ impl Diffusion {
     /// The smallest and largest finite `sigma` of the network.
     pub fn sigma_range(&self) -> (f64, f64) {
         if let Some(continuous) = &self.continuous {
-            return (continuous.sigma_min, continuous.sigma_max);
+            return continuous.sigma_range();
         }
         let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter().copied();
         sigmas

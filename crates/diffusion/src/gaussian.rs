@@ -3,6 +3,15 @@
 use crate::{Denoiser, Level, Prediction, PredictionType};
 use candle_core::{Result, Tensor, bail};
 
+/// What the times that the denoiser is called with are.
+#[derive(Clone, Debug)]
+enum Times {
+    /// Original steps with these values of `alpha_bar`.
+    Steps(Vec<f64>),
+    Sigma,
+    Tau,
+}
+
 /// The exact denoiser of data drawn from a normal distribution: no network, known answers.
 ///
 /// ```text
@@ -10,11 +19,10 @@ use candle_core::{Result, Tensor, bail};
 ///                            E[x0  | x_t] = mean + sqrt(ab) std^2 (x_t - sqrt(ab) mean) / (ab std^2 + 1 - ab)
 ///                            E[v   | x_t] = sqrt(ab) E[eps | x_t] - sqrt(1 - ab) E[x0 | x_t]
 /// ```
-/// with `ab` = alpha_bar of the original step, or of the sigma that the denoiser is called with. With `std` 0 every deterministic sampler returns `mean` exactly.
+/// with `ab` = alpha_bar of the original step, or of the sigma or tau that the denoiser is called with. With `std` 0 every deterministic sampler returns `mean` exactly.
 #[derive(Clone, Debug)]
 pub struct GaussianDenoiser {
-    /// `alpha_bar` of each original step; `None` if the denoiser is called with sigma.
-    alpha_bar: Option<Vec<f64>>,
+    times: Times,
     mean: f64,
     std: f64,
     prediction_type: PredictionType,
@@ -24,7 +32,7 @@ impl GaussianDenoiser {
     /// For data of this mean and standard deviation in every pixel, predicting the noise; `alpha_bar` is that of the original process.
     pub fn new(alpha_bar: &[f64], mean: f64, std: f64) -> Self {
         Self {
-            alpha_bar: Some(alpha_bar.to_vec()),
+            times: Times::Steps(alpha_bar.to_vec()),
             mean,
             std,
             prediction_type: PredictionType::Epsilon,
@@ -34,17 +42,27 @@ impl GaussianDenoiser {
     /// As [`Self::new`], called with EDM's sigma and predicting the clean image, as EDM's networks do.
     pub fn of_sigma(mean: f64, std: f64) -> Self {
         Self {
-            alpha_bar: None,
+            times: Times::Sigma,
             mean,
             std,
             prediction_type: PredictionType::Sample,
         }
     }
 
+    /// As [`Self::of_sigma`], called with the time of a flow.
+    pub fn of_tau(mean: f64, std: f64) -> Self {
+        Self {
+            times: Times::Tau,
+            ..Self::of_sigma(mean, std)
+        }
+    }
+
     /// alpha_bar at a time of the denoiser.
     fn alpha_bar_at(&self, t: f32) -> Result<f64> {
-        let Some(table) = &self.alpha_bar else {
-            return Ok(Level::of_sigma(f64::from(t)).alpha_bar);
+        let table = match &self.times {
+            Times::Steps(table) => table,
+            Times::Sigma => return Ok(Level::of_sigma(f64::from(t)).alpha_bar),
+            Times::Tau => return Ok(Level::of_tau(f64::from(t)).alpha_bar),
         };
         #[expect(
             clippy::cast_possible_truncation,

@@ -217,7 +217,7 @@ mod tests {
     fn a_network_in_training_is_called_with_steps_whatever_its_unit_of_time() {
         let edm = Process {
             prediction_type: PredictionType::Sample,
-            continuous: Some(EdmProcess::default()),
+            continuous: Some(EdmProcess::default().into()),
             ..Process::default()
         };
         let x = Tensor::zeros((2, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();

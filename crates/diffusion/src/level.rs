@@ -28,6 +28,23 @@ impl Level {
         }
     }
 
+    /// The level of `x_tau = (1 - tau) x0 + tau eps`, for a network that is called with `tau` itself, 0 to 1.
+    #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
+    pub fn of_tau(tau: f64) -> Self {
+        let (image, noise) = ((1.0 - tau) * (1.0 - tau), tau * tau);
+        Self {
+            alpha_bar: image / (image + noise),
+            t: tau as f32,
+            step: None,
+        }
+    }
+
+    /// The time `sigma / (1 + sigma)` of a flow along straight lines; 1 where no signal is left.
+    pub fn tau(&self) -> f64 {
+        let (image, noise) = (self.sqrt_alpha_bar(), self.sqrt_one_minus_alpha_bar());
+        noise / (image + noise)
+    }
+
     /// EDM's noise level, `sqrt((1 - alpha_bar) / alpha_bar)`; infinite where no signal is left.
     pub fn sigma(&self) -> f64 {
         self.sqrt_recipm1_alpha_bar()

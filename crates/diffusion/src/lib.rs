@@ -21,9 +21,10 @@
 //! **Invariant:** has no architecture and draws no random numbers; tables are f64 until they are applied to a tensor.
 
 pub use crate::{
-    continuous::{EdmProcess, LevelDraw, NoiseLevels, StepLevels},
+    continuous::{Continuous, EdmProcess, LevelDraw, NoiseLevels, StepLevels},
     denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
     diffusion::{Clip, Diffusion, Moments, Reverse, TimeUnit, Variance},
+    flow::{FlowConvention, FlowProcess, FlowTimes},
     gaussian::GaussianDenoiser,
     guided::Guided,
     guided_by::{GuidedBy, SigmaInterval},
@@ -46,6 +47,7 @@ mod continuous;
 mod convert;
 mod denoiser;
 mod diffusion;
+mod flow;
 mod gaussian;
 mod guided;
 mod guided_by;
@@ -57,6 +59,7 @@ mod precond;
 mod preconditioned;
 mod prediction;
 mod process;
+mod quantile;
 mod sampling;
 mod trainable;
 mod variational;

@@ -1,5 +1,6 @@
 //! Preconditioning: how a network becomes a denoiser at any noise level.
 
+use crate::FlowConvention;
 use serde::{Deserialize, Serialize};
 
 /// How the output of a network F becomes the clean image behind `x = x0 + sigma n`, the denoiser D of Karras et al. 2022.
@@ -56,6 +57,12 @@ pub enum Precond {
         /// Standard deviation of the images.
         sigma_data: f64,
     },
+    /// Flow matching: F predicts the velocity `eps - x0`, or its negative, at `x_tau = (1 - tau) x0 + tau eps`, which is `x / (1 + sigma)`
+    /// with `tau = sigma / (1 + sigma)`.
+    Flow {
+        /// The time that F is called with, and its sign.
+        convention: FlowConvention,
+    },
 }
 
 fn half() -> f64 {
@@ -88,13 +95,19 @@ impl Precond {
         sigma_data: 0.5,
     };
 
-    /// The name of the class in NVlabs/edm, or `ConsistencyAdm`.
+    /// A flow as willisma/SiT trains it.
+    pub const SIT: Self = Self::Flow {
+        convention: FlowConvention::Sit,
+    };
+
+    /// The name of the class in NVlabs/edm, `ConsistencyAdm` or `Flow`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Edm { .. } => "EDMPrecond",
             Self::Vp { .. } => "VPPrecond",
             Self::Ve { .. } => "VEPrecond",
             Self::ConsistencyAdm { .. } => "ConsistencyAdm",
+            Self::Flow { .. } => "Flow",
         }
     }
 
@@ -105,6 +118,7 @@ impl Precond {
                 sigma_data * sigma_data / (sigma * sigma + sigma_data * sigma_data)
             }
             Self::Vp { .. } | Self::Ve { .. } => 1.0,
+            Self::Flow { .. } => 1.0 / (1.0 + sigma),
         }
     }
 
@@ -116,6 +130,7 @@ impl Precond {
             }
             Self::Vp { .. } => -sigma,
             Self::Ve { .. } => sigma,
+            Self::Flow { convention } => -convention.sign() * sigma / (1.0 + sigma),
         }
     }
 
@@ -127,6 +142,7 @@ impl Precond {
             }
             Self::Vp { .. } => 1.0 / sigma.hypot(1.0),
             Self::Ve { .. } => 1.0,
+            Self::Flow { .. } => 1.0 / (1.0 + sigma),
         }
     }
 
@@ -153,6 +169,7 @@ impl Precond {
                 f64::from((m - 1.0) as f32 * time)
             }
             Self::Ve { .. } => (sigma / 2.0).ln(),
+            Self::Flow { convention } => convention.time(sigma / (1.0 + sigma)),
             Self::ConsistencyAdm { .. } => f64::from(250.0 * ((sigma + 1e-44).ln() as f32)),
         }
     }
@@ -160,6 +177,7 @@ impl Precond {
     /// The smallest noise level for samplers.
     pub fn sigma_min(&self) -> f64 {
         match *self {
+            Self::Flow { .. } => 0.0,
             Self::Vp { epsilon_t, .. } => self.vp_sigma(epsilon_t),
             Self::Edm { sigma_min, .. }
             | Self::Ve { sigma_min, .. }
@@ -171,6 +189,7 @@ impl Precond {
     pub fn sigma_max(&self) -> f64 {
         match *self {
             Self::Vp { .. } => self.vp_sigma(1.0),
+            Self::Flow { .. } => f64::INFINITY,
             Self::Edm { sigma_max, .. } => sigma_max.unwrap_or(f64::INFINITY),
             Self::Ve { sigma_max, .. } | Self::ConsistencyAdm { sigma_max, .. } => sigma_max,
         }
@@ -182,7 +201,7 @@ impl Precond {
             Self::Edm { sigma_data, .. } | Self::ConsistencyAdm { sigma_data, .. } => {
                 Some(sigma_data)
             }
-            Self::Vp { .. } | Self::Ve { .. } => None,
+            Self::Vp { .. } | Self::Ve { .. } | Self::Flow { .. } => None,
         }
     }
 
@@ -209,11 +228,15 @@ impl Precond {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) const ALL: [Precond; 4] = [
+    pub(crate) const ALL: [Precond; 6] = [
         Precond::EDM,
         Precond::VP,
         Precond::VE,
         Precond::CONSISTENCY_ADM,
+        Precond::SIT,
+        Precond::Flow {
+            convention: FlowConvention::Diffusers,
+        },
     ];
 
     #[test]
@@ -229,6 +252,8 @@ pub(crate) mod tests {
         near(edm.c_noise(s), 2.0f64.ln() / 4.0);
         near(Precond::CONSISTENCY_ADM.c_noise(s), 250.0 * 2.0f64.ln());
         near(Precond::VE.c_noise(s), 0.0);
+        near(Precond::SIT.c_noise(s), 1.0 / 3.0);
+        near(Precond::SIT.c_out(s), 2.0 / 3.0);
         // At time 1 of the VP process, F is called with step 999.
         near(Precond::VP.c_noise(Precond::VP.sigma_max()), 999.0);
         near(Precond::VP.sigma_max(), (10.05f64.exp() - 1.0).sqrt());

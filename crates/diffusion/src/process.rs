@@ -1,6 +1,6 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, EdmProcess, PredictionType, Sampling, TimeUnit, Variance};
+use crate::{Continuous, Diffusion, PredictionType, Sampling, TimeUnit, Variance};
 use sdft_schedule::{
     BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, Weighting,
     rescale_zero_terminal_snr,
@@ -42,10 +42,10 @@ pub struct Process {
     /// How diffusers' schedulers sample, with tables in single precision; `None` samples as guided-diffusion does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
-    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// The continuous process that the network was trained on (EDM's, or a flow); the fields above are then the discrete view that steps are counted
     /// in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub continuous: Option<EdmProcess>,
+    pub continuous: Option<Continuous>,
 }
 
 /// Why a process cannot be used.
@@ -129,17 +129,19 @@ impl Process {
         })
     }
 
-    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, EDM's for EDM's, and that of the velocity
+    /// for a flow.
     pub fn usual_base(&self) -> Weighting {
         match self.continuous {
             None => Weighting::P2 { k: 1.0, gamma: 1.0 },
-            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+            Some(continuous) => continuous.usual_base(),
         }
     }
 
-    fn time_unit(&self) -> TimeUnit {
+    /// The time that the network is called with.
+    pub fn time_unit(&self) -> TimeUnit {
         match (self.continuous, self.rescale_timesteps) {
-            (Some(_), _) => TimeUnit::Sigma,
+            (Some(continuous), _) => continuous.time_unit(),
             (None, true) => TimeUnit::Thousandths,
             (None, false) => TimeUnit::Steps,
         }
@@ -178,7 +180,7 @@ impl Process {
             return Err(ProcessError { field, problem });
         }
         let needs = |field, expected: &str| {
-            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            let problem = format!("expected {expected}, as process.continuous needs it");
             Err(ProcessError { field, problem })
         };
         if self.rescale_timesteps {
@@ -419,51 +421,5 @@ mod tests {
         };
         assert!(rescaled.same_noise(&steps(4000)));
         assert!(!steps(4000).same_noise(&steps(1000)));
-    }
-
-    #[test]
-    fn a_continuous_process_goes_with_networks_that_predict_the_image() {
-        let edm = |change: fn(&mut Process, &mut EdmProcess)| {
-            let mut process = Process {
-                prediction_type: PredictionType::Sample,
-                ..Process::default()
-            };
-            let mut continuous = EdmProcess::default();
-            change(&mut process, &mut continuous);
-            process.continuous = Some(continuous);
-            process
-        };
-        let plain = edm(|_, _| {});
-        assert_eq!(plain.check(), Ok(()));
-        let text = serde_json::to_string(&plain).unwrap();
-        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
-        assert!(plain.same_noise(&Process::default()));
-        assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
-        let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
-        assert_eq!(diffusion.time, TimeUnit::Sigma);
-        let level = diffusion.levels(&[700]).unwrap()[0];
-        assert!((f64::from(level.t) - level.sigma()).abs() < 1e-5 * level.sigma());
-        for (process, named) in [
-            (
-                edm(|p, _| p.rescale_timesteps = true),
-                "process.rescale_timesteps",
-            ),
-            (
-                edm(|p, _| p.prediction_type = PredictionType::Epsilon),
-                "process.prediction_type",
-            ),
-            (
-                edm(|_, c| c.sigma_min = 0.0),
-                "process.continuous.sigma_min",
-            ),
-            (
-                edm(|_, c| c.sigma_max = 0.001),
-                "process.continuous.sigma_max",
-            ),
-            (edm(|_, c| c.p_std = f64::NAN), "process.continuous.p_std"),
-        ] {
-            let error = process.check().unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
     }
 }

@@ -204,7 +204,7 @@ fn times_have_the_noise_levels_of_their_steps() {
         ..Process::default()
     };
     let edm = Process {
-        continuous: Some(EdmProcess::default()),
+        continuous: Some(EdmProcess::default().into()),
         prediction_type: PredictionType::Sample,
         ..Process::default()
     };

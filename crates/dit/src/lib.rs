@@ -16,9 +16,9 @@
 //! let n = |config| -> Result<usize, Box<dyn std::error::Error>> {
 //!     Ok(Dit::specs(config)?.iter().map(|spec| spec.shape.iter().product::<usize>()).sum())
 //! };
-//! assert_eq!(n(&config)?, 749_839_136);
+//! assert_eq!(n(&config)?, 749_826_464);
 //! // The official network has one embedder for all blocks.
-//! assert_eq!(n(&DitConfig { shared_embedder: true, ..config })?, 675_129_632);
+//! assert_eq!(n(&DitConfig { shared_embedder: true, ..config })?, 674_834_720);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -186,6 +186,12 @@ fn check_precond(precond: &Precond) -> Result<(), ConfigError> {
             positive("epsilon_t", epsilon_t)?;
         }
         Precond::Ve { sigma_min, .. } => positive("sigma_min", sigma_min)?,
+        Precond::Flow { .. } => {
+            return invalid(
+                "precond",
+                "expected a preconditioning of NVlabs/edm, found a flow".to_owned(),
+            );
+        }
     }
     let (low, high) = (precond.sigma_min(), precond.sigma_max());
     if !(low >= 0.0 && high > low) {

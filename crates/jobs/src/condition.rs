@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device};
     use sdft_adm::AdmConfig;
-    use sdft_diffusion::{EdmProcess, PredictionType, Process};
+    use sdft_diffusion::{Continuous, PredictionType, Process};
     use sdft_models::{Architecture, LoadOptions, NetworkFile, load_network, save_network};
     use sdft_testing::{nonzero_params, normal, tiny_config};
     use serde_json::json;
@@ -221,7 +221,7 @@ mod tests {
             let architecture = architecture.with_classes(Some(classes));
             let mut process = Process::default();
             if let Some(precond) = architecture.precond() {
-                process.continuous = Some(EdmProcess::of(&precond));
+                process.continuous = Some(Continuous::of(&precond));
                 process.prediction_type = PredictionType::Sample;
             }
             let params = nonzero_params(architecture.specs().unwrap(), 3);

@@ -72,13 +72,13 @@ pub struct Guide {
     pub interval: Option<SigmaInterval>,
     /// The network, with its label for each label of the model.
     source: Source,
-    /// The time that it is called with: steps or sigma.
+    /// The time that it is called with: steps, sigma or tau.
     pub(crate) time: TimeUnit,
 }
 
 impl Guide {
-    /// Loads the guide of `model` for states of a shape, `[C, H, W]`; `None` if there is none or its weight is 1. It is called with sigma if `time` is
-    /// sigma and its process is continuous, otherwise with steps.
+    /// Loads the guide of `model` for states of a shape, `[C, H, W]`; `None` if there is none or its weight is 1. It is called with `time` if
+    /// that is sigma or tau and its own unit, otherwise with steps.
     ///
     /// # Errors
     /// A file that cannot be read, another noise schedule than the model's, images or classes that the guide cannot be fitted to.
@@ -119,8 +119,9 @@ impl Guide {
         }
         let process = &guide.process;
         let network = runtime.frozen(&frozen, process.prediction_type)?;
-        let (network, time) = match (time, process.continuous) {
-            (TimeUnit::Sigma, Some(_)) => (network, TimeUnit::Sigma),
+        let own = process.continuous.map(|continuous| continuous.time_unit());
+        let (network, time) = match own {
+            Some(own) if own == time => (network, own),
             _ => (process.in_steps(network)?, TimeUnit::Steps),
         };
         Ok(Some(Self {

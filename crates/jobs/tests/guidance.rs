@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{
-    Condition, Denoiser, EdmProcess, Guided, Network, Prediction, PredictionType, Process,
+    Condition, Continuous, Denoiser, Guided, Network, Prediction, PredictionType, Process,
 };
 use sdft_models::{Architecture, Classes};
 use sdft_nn::Init;
@@ -78,7 +78,7 @@ fn guidance_is_the_formula_around_separate_predictions_in_every_sampler() {
         let name = architecture.title();
         let mut process = Process::default();
         if let Some(precond) = architecture.precond() {
-            process.continuous = Some(EdmProcess::of(&precond));
+            process.continuous = Some(Continuous::of(&precond));
             process.prediction_type = PredictionType::Sample;
         }
         let mut specs = architecture.specs().unwrap();

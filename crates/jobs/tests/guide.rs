@@ -6,7 +6,7 @@ use candle_core::Device;
 use common::{
     Place, animals, contents, never, run, spec, translated, write_classifier, write_model_of,
 };
-use sdft_diffusion::{Condition, EdmProcess, PredictionType, Process, SigmaInterval};
+use sdft_diffusion::{Condition, Continuous, PredictionType, Process, SigmaInterval};
 use sdft_imaging::{Depth, Image, ImageSpec, Samples};
 use sdft_jobs::{
     Choice as _, Error, GuideOptions, SampleOptions, SamplerKind, TranslateOptions,
@@ -387,7 +387,7 @@ fn write_edm(path: &Path, seed: u64) {
     }))
     .unwrap();
     let process = Process {
-        continuous: Some(EdmProcess::of(&architecture.precond().unwrap())),
+        continuous: Some(Continuous::of(&architecture.precond().unwrap())),
         ..process(PredictionType::Sample)
     };
     let params = nonzero_params(architecture.specs().unwrap(), seed);

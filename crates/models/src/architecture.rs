@@ -3,16 +3,13 @@
 use candle_core::{DType, Result};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_diffusion::{
-    ComputeMode, Network, PRECOND_KEY, Precond, Preconditioned, PredictionType, Trainable,
+    ComputeMode, FlowConvention, Network, PRECOND_KEY, Precond, Preconditioned, PredictionType,
+    Trainable,
 };
 use sdft_dit::{Dit, DitConfig, TrainableDit};
 use sdft_edm::{DhariwalConfig, EdmConfig, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
 use sdft_nn::{Cost, ParamSource, ParamSpec, Params};
 use sdft_unet2d::{TrainableUnet2d, Unet2d, Unet2dConfig};
-use serde::de::{Deserializer, Error as _};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// The architecture of a diffusion network, with its configuration.
@@ -31,11 +28,9 @@ pub enum Architecture {
     Edm(EdmConfig),
     /// DiT, the diffusion transformer of facebookresearch/DiT and diffusers.
     Dit(DitConfig),
+    /// A DiT that predicts the velocity of a flow, as willisma/SiT publishes it. Among DiT's fields it is `precond = "sit"` or `"flow"`.
+    DitFlow(DitConfig, FlowConvention),
 }
-
-/// The field of ADM's preconditioning, and its only value.
-pub(crate) const PRECOND: &str = "precond";
-pub(crate) const PRECOND_EDM: &str = "edm";
 
 impl Default for Architecture {
     /// ADM's default, the light FFHQ-256 network.
@@ -126,7 +121,7 @@ impl Architecture {
             Self::Adm(_) | Self::AdmEdm(_) => "adm",
             Self::Unet2d(_) => "unet2d",
             Self::Edm(_) => "edm",
-            Self::Dit(_) => "dit",
+            Self::Dit(_) | Self::DitFlow(..) => "dit",
         }
     }
 
@@ -141,6 +136,8 @@ impl Architecture {
                 ModelConfig::DhariwalUNet(_) => "DhariwalUNet (EDM)",
             },
             Self::Dit(_) => "DiT",
+            Self::DitFlow(_, FlowConvention::Sit) => "SiT",
+            Self::DitFlow(_, FlowConvention::Diffusers) => "DiT with flow matching",
         }
     }
 
@@ -148,36 +145,28 @@ impl Architecture {
     pub fn adm(&self) -> Option<&AdmConfig> {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => Some(config),
-            Self::Unet2d(_) | Self::Edm(_) | Self::Dit(_) => None,
+            Self::Unet2d(_) | Self::Edm(_) | Self::Dit(_) | Self::DitFlow(..) => None,
         }
     }
 
-    /// The preconditioning of an EDM network, which is called with noise levels instead of steps.
+    /// The configuration, if it is a DiT, of noise or of a flow.
+    pub fn dit(&self) -> Option<&DitConfig> {
+        match self {
+            Self::Dit(config) | Self::DitFlow(config, _) => Some(config),
+            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) | Self::Edm(_) => None,
+        }
+    }
+
+    /// The preconditioning of a network that is called with noise levels instead of steps: EDM's, or a flow's.
     pub fn precond(&self) -> Option<Precond> {
         match self {
             Self::Adm(_) | Self::Unet2d(_) | Self::Dit(_) => None,
+            Self::DitFlow(_, convention) => Some(Precond::Flow {
+                convention: *convention,
+            }),
             Self::AdmEdm(_) => Some(Precond::CONSISTENCY_ADM),
             Self::Edm(config) => Some(config.precond),
         }
-    }
-
-    /// The fields of the configuration, without the name of the architecture.
-    pub fn fields(&self) -> Map<String, Value> {
-        let value = match self {
-            Self::Adm(config) | Self::AdmEdm(config) => serde_json::to_value(config),
-            Self::Unet2d(config) => serde_json::to_value(config),
-            Self::Edm(config) => serde_json::to_value(config),
-            Self::Dit(config) => serde_json::to_value(config),
-        };
-        let mut fields = match value {
-            Ok(Value::Object(fields)) => fields,
-            // A configuration is a struct of numbers, texts and lists.
-            _ => Map::new(),
-        };
-        if let Self::AdmEdm(_) = self {
-            fields.insert(PRECOND.to_owned(), PRECOND_EDM.into());
-        }
-        fields
     }
 
     /// The names, shapes and initial values of all parameters.
@@ -189,7 +178,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => Unet::specs(config),
             Self::Unet2d(config) => Unet2d::specs(config),
             Self::Edm(config) => EdmNet::specs(config),
-            Self::Dit(config) => Dit::specs(config),
+            Self::Dit(config) | Self::DitFlow(config, _) => Dit::specs(config),
         }
     }
 
@@ -238,6 +227,11 @@ impl Architecture {
                     .with_prediction_type(prediction_type)
                     .with_compute_dtype(compute_dtype),
             ),
+            Self::DitFlow(config, convention) => {
+                let net = Dit::load(source, config)?.with_compute_dtype(compute_dtype);
+                let convention = *convention;
+                Box::new(Preconditioned::new(net, Precond::Flow { convention }))
+            }
         })
     }
 
@@ -266,6 +260,11 @@ impl Architecture {
             Self::Dit(config) => {
                 Box::new(TrainableDit::new(params, config, prediction_type, mode)?)
             }
+            Self::DitFlow(config, convention) => {
+                let net = TrainableDit::new(params, config, prediction_type, mode)?;
+                let convention = *convention;
+                Box::new(Preconditioned::new(net, Precond::Flow { convention }))
+            }
         })
     }
 
@@ -292,7 +291,7 @@ impl Architecture {
             }
             Self::Unet2d(config) => Ok(config.validate()?),
             Self::Edm(config) => Ok(config.validate()?),
-            Self::Dit(config) => Ok(config.validate()?),
+            Self::Dit(config) | Self::DitFlow(config, _) => Ok(config.validate()?),
         }
     }
 
@@ -306,7 +305,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => Ok(config.check_trainable()?),
             Self::Unet2d(config) => Ok(config.check_trainable()?),
             Self::Edm(config) => Ok(config.check_trainable()?),
-            Self::Dit(config) => Ok(config.check_trainable()?),
+            Self::Dit(config) | Self::DitFlow(config, _) => Ok(config.check_trainable()?),
         }
     }
 
@@ -325,7 +324,9 @@ impl Architecture {
                 config.img_resolution,
                 config.img_resolution,
             ],
-            Self::Dit(config) => [config.in_channels, config.sample_size, config.sample_size],
+            Self::Dit(config) | Self::DitFlow(config, _) => {
+                [config.in_channels, config.sample_size, config.sample_size]
+            }
         }
     }
 
@@ -346,13 +347,16 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.out_channels,
             Self::Unet2d(config) => config.out_channels,
             Self::Edm(config) => config.img_channels,
-            Self::Dit(config) => config.out_channels,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.out_channels,
         }
     }
 
-    /// Whether the network predicts the variance as well.
+    /// Whether the network predicts the variance as well. A flow has none: SiT's networks have the channels, and do not use them.
     pub fn learns_variance(&self) -> bool {
-        self.out_channels() == 2 * self.in_channels()
+        match self {
+            Self::DitFlow(..) => false,
+            _ => self.out_channels() == 2 * self.in_channels(),
+        }
     }
 
     /// Number of classes of a class-conditional network, 0 for none. A null class that is a row of the network's table counts, but not
@@ -362,7 +366,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.num_classes,
             Self::Unet2d(config) => config.n_classes(),
             Self::Edm(config) => config.label_dim,
-            Self::Dit(config) => config.num_embeds_ada_norm,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.num_embeds_ada_norm,
         }
     }
 
@@ -373,7 +377,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.dropout = probability,
             Self::Unet2d(config) => config.dropout = probability,
             Self::Edm(config) => config.model.set_dropout(probability),
-            Self::Dit(config) => config.dropout = probability,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.dropout = probability,
         }
         self
     }
@@ -381,7 +385,9 @@ impl Architecture {
     /// Number of augmentation labels that the network takes, 0 for none.
     pub fn augment_dim(&self) -> usize {
         match self {
-            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) | Self::Dit(_) => 0,
+            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) | Self::Dit(_) | Self::DitFlow(..) => {
+                0
+            }
             Self::Edm(config) => config.model.augment_dim(),
         }
     }
@@ -391,7 +397,7 @@ impl Architecture {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => config.dropout,
             Self::Unet2d(config) => config.dropout,
-            Self::Dit(config) => config.dropout,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.dropout,
             Self::Edm(EdmConfig {
                 model: ModelConfig::SongUNet(SongUnetConfig { dropout, .. }),
                 ..
@@ -418,7 +424,9 @@ impl Architecture {
                 (channels / 4).clamp(1, 32)
             }
             // A DiT has no group norm: the largest usual number that divides its width, which is a multiple of 4.
-            Self::Dit(config) => 1 << config.width().trailing_zeros().min(5),
+            Self::Dit(config) | Self::DitFlow(config, _) => {
+                1 << config.width().trailing_zeros().min(5)
+            }
         }
     }
 
@@ -428,7 +436,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.cost(sides),
             Self::Unet2d(config) => config.cost(sides),
             Self::Edm(config) => config.cost(sides),
-            Self::Dit(config) => config.cost(sides),
+            Self::Dit(config) | Self::DitFlow(config, _) => config.cost(sides),
         }
     }
 
@@ -446,84 +454,14 @@ impl Architecture {
             Self::Unet2d(config) => config.metadata(),
             Self::Edm(config) => config.metadata(),
             Self::Dit(config) => config.metadata(),
+            Self::DitFlow(config, convention) => {
+                let mut metadata = config.metadata();
+                let convention = *convention;
+                // A struct of numbers always has JSON.
+                let precond = serde_json::to_string(&Precond::Flow { convention });
+                metadata.insert(PRECOND_KEY.to_owned(), precond.unwrap_or_default());
+                metadata
+            }
         }
-    }
-
-    /// The configuration in the fields of a section.
-    ///
-    /// # Errors
-    /// An unknown architecture, an unknown field, or a value of another type.
-    pub fn from_fields(mut fields: Map<String, Value>) -> serde_json::Result<Self> {
-        let invalid = |field: &str, expected: &str, found: Value| {
-            serde_json::Error::custom(format!("{field}: expected {expected}, found {found}"))
-        };
-        let name = fields.remove(Self::TAG).unwrap_or_else(|| "adm".into());
-        match name.as_str() {
-            Some("adm") => match fields.remove(PRECOND) {
-                None => serde_json::from_value(Value::Object(fields)).map(Self::Adm),
-                Some(value) if value == PRECOND_EDM => {
-                    serde_json::from_value(Value::Object(fields)).map(Self::AdmEdm)
-                }
-                Some(value) => Err(invalid(PRECOND, "\"edm\" or no such field", value)),
-            },
-            Some("unet2d") => Unet2dConfig::from_json(&nulls(fields))
-                .map(Self::Unet2d)
-                .map_err(serde_json::Error::custom),
-            Some("edm") => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
-            Some("dit") => DitConfig::from_json(&fields)
-                .map(Self::Dit)
-                .map_err(serde_json::Error::custom),
-            _ => Err(invalid(Self::TAG, &Self::NAMES.join(", "), name)),
-        }
-    }
-}
-
-/// How a field without a value is written: TOML has no null.
-const NULL: &str = "null";
-
-/// The fields of a `UNet2DModel` with the nulls that are not the default under their name, and without the others.
-fn named_nulls(fields: Map<String, Value>) -> Map<String, Value> {
-    let usual = Architecture::from(Unet2dConfig::default()).fields();
-    let written = fields.into_iter().filter_map(|(field, value)| {
-        let is_usual = usual.get(&field) == Some(&value);
-        match value {
-            Value::Null if is_usual => None,
-            Value::Null => Some((field, NULL.into())),
-            value => Some((field, value)),
-        }
-    });
-    written.collect()
-}
-
-/// The fields with nulls in place of their name.
-fn nulls(fields: Map<String, Value>) -> Map<String, Value> {
-    let read = fields.into_iter().map(|(field, value)| match value {
-        value if value == NULL => (field, Value::Null),
-        value => (field, value),
-    });
-    read.collect()
-}
-
-impl Serialize for Architecture {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        if let Self::Adm(config) = self {
-            // In the order of its fields, which hashes of older versions cover.
-            return config.serialize(serializer);
-        }
-        let mut fields = match self {
-            Self::Unet2d(_) => named_nulls(self.fields()),
-            _ => self.fields(),
-        };
-        if self.name() != "adm" {
-            fields.insert(Self::TAG.to_owned(), self.name().into());
-        }
-        fields.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Architecture {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let fields = Map::<String, Value>::deserialize(deserializer)?;
-        Self::from_fields(fields).map_err(D::Error::custom)
     }
 }

@@ -27,7 +27,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => [config.factor(), 0],
             Self::Unet2d(config) => [config.factor(), 0],
             Self::Edm(config) => config.valid_sides(),
-            Self::Dit(config) => [config.patch_size, 0],
+            Self::Dit(config) | Self::DitFlow(config, _) => [config.patch_size, 0],
         }
     }
 
@@ -98,7 +98,7 @@ impl Architecture {
                 ModelConfig::DhariwalUNet(model) => model.label_dropout > 0.0,
             },
             Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) => false,
-            Self::Dit(_) => true,
+            Self::Dit(_) | Self::DitFlow(..) => true,
         };
         let n = self.n_classes();
         (1..=MOST_NAMES)
@@ -109,7 +109,9 @@ impl Architecture {
     /// The same architecture for images of so many channels. A learned variance has as many.
     #[must_use]
     pub fn with_channels(mut self, channels: usize) -> Self {
-        let outputs = channels * if self.learns_variance() { 2 } else { 1 };
+        // A flow keeps the channels that it does not use.
+        let is_double = self.out_channels() == 2 * self.in_channels();
+        let outputs = channels * if is_double { 2 } else { 1 };
         match &mut self {
             Self::Adm(config) | Self::AdmEdm(config) => {
                 (config.in_channels, config.out_channels) = (channels, outputs);
@@ -117,7 +119,7 @@ impl Architecture {
             Self::Unet2d(config) => {
                 (config.in_channels, config.out_channels) = (channels, outputs);
             }
-            Self::Dit(config) => {
+            Self::Dit(config) | Self::DitFlow(config, _) => {
                 (config.in_channels, config.out_channels) = (channels, outputs);
             }
             Self::Edm(config) => config.img_channels = channels,
@@ -134,7 +136,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.num_classes = labels,
             Self::Unet2d(config) => config.num_class_embeds = (labels > 0).then_some(labels),
             Self::Edm(config) => config.label_dim = names,
-            Self::Dit(config) => config.num_embeds_ada_norm = names,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.num_embeds_ada_norm = names,
         }
         self
     }
@@ -145,7 +147,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => config.time_adapter_rank,
             Self::Unet2d(config) => config.time_adapter_rank,
             Self::Edm(config) => config.time_adapter_rank,
-            Self::Dit(_) => None,
+            Self::Dit(_) | Self::DitFlow(..) => None,
         }
     }
 
@@ -157,7 +159,7 @@ impl Architecture {
             Self::Adm(config) | Self::AdmEdm(config) => &mut config.time_adapter_rank,
             Self::Unet2d(config) => &mut config.time_adapter_rank,
             Self::Edm(config) => &mut config.time_adapter_rank,
-            Self::Dit(_) => return self,
+            Self::Dit(_) | Self::DitFlow(..) => return self,
         };
         field.get_or_insert(rank);
         self
@@ -167,7 +169,9 @@ impl Architecture {
     pub(crate) fn classes_problem(&self, classes: &Classes) -> Option<String> {
         let (expected, found) = match self {
             Self::Edm(config) => (config.label_dim, classes.names.len()),
-            Self::Dit(config) => (config.num_embeds_ada_norm, classes.names.len()),
+            Self::Dit(config) | Self::DitFlow(config, _) => {
+                (config.num_embeds_ada_norm, classes.names.len())
+            }
             _ => (self.n_classes(), classes.n_labels()),
         };
         classes.problem().or_else(|| {

@@ -19,7 +19,7 @@ impl Architecture {
                 });
             }
             Self::Edm(config) => config.img_resolution = side,
-            Self::Dit(config) => config.sample_size = side,
+            Self::Dit(config) | Self::DitFlow(config, _) => config.sample_size = side,
         }
         self
     }

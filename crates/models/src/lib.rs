@@ -66,4 +66,5 @@ mod opened;
 mod resolve;
 mod save;
 mod scheduler;
+mod section;
 mod stage;

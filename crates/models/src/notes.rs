@@ -23,7 +23,7 @@ pub(crate) fn assumed(resolved: &Resolved, of_other: bool) -> Vec<String> {
             fields.join(", "),
             match resolved.architecture {
                 Architecture::Adm(_) | Architecture::AdmEdm(_) => "ADM's",
-                Architecture::Unet2d(_) | Architecture::Dit(_) => "diffusers'",
+                Architecture::Unet2d(_) | Architecture::Dit(_) | Architecture::DitFlow(..) => "diffusers'",
                 Architecture::Edm(_) => "NVlabs/edm's",
             }
         ));

@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use crate::folder::Siblings;
 use crate::layout::{EDM_PREFIX, Layout, Shapes, take_positions};
 use crate::resolve::{Resolved, Seen, resolve};
-use crate::{Architecture, LoadOptions, notes};
+use crate::{LoadOptions, notes};
 use candle_core::Tensor;
 use sdft_adm::Encoder;
 use sdft_autoencoder::AutoencoderConfig;
@@ -113,9 +113,9 @@ impl Opened {
             return Ok(entries);
         };
         let mut tensors = self.layout.named(entries);
-        if let (Some(found), Architecture::Dit(config)) = (
+        if let (Some(found), Some(config)) = (
             take_positions(self.layout, &mut tensors),
-            &resolved.architecture,
+            resolved.architecture.dit(),
         ) {
             let grid = config.sample_size / config.patch_size;
             let expected = sdft_dit::positions(config.width(), grid, [grid; 2])?;

@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use common::given;
 use sdft_adm::Origin;
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{Condition, Process};
-use sdft_dit::{DitConfig, positions};
+use sdft_diffusion::{Condition, Continuous, FlowConvention, Level, Process};
+use sdft_dit::{Dit, DitConfig, positions};
 use sdft_models::{
     Architecture, LoadOptions, LoadedModel, convert_file, convert_to_diffusers, inspect_file,
     load_network, save_network,
@@ -125,7 +125,8 @@ fn an_official_file_is_the_network_that_its_names_and_shapes_show() {
     let error = load_network(&path, &LoadOptions::default()).unwrap_err();
     let error = error.to_string();
     assert!(
-        error.contains("SiT") && error.contains("--set process.noise_schedule=linear"),
+        error.contains("--set model.precond=sit")
+            && error.contains("--set process.noise_schedule=linear"),
         "{error}"
     );
     let model = load_network(&path, &as_dit(json!({}))).unwrap();
@@ -145,6 +146,56 @@ fn an_official_file_is_the_network_that_its_names_and_shapes_show() {
     let again = load_network(&ours, &LoadOptions::default()).unwrap();
     assert_eq!(again.architecture, model.architecture);
     assert_eq!(max_abs_diff(&output(&again), &output(&model)), 0.0);
+}
+
+#[test]
+fn an_official_file_of_sit_is_a_flow_and_stays_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("SiT-S-2.safetensors");
+    let expected = Architecture::DitFlow(small(), FlowConvention::Sit);
+    let source = loaded(expected.clone());
+    write(&path, &official(&source.params));
+    let options = given(json!({"precond": "sit"}));
+    let model = load_network(&path, &options).unwrap();
+    assert_eq!(model.architecture, expected);
+    assert!(matches!(
+        model.process.continuous,
+        Some(Continuous::Flow(_))
+    ));
+    assert!(!model.architecture.learns_variance());
+    // SiT is called with 1 - tau and predicts x0 - eps in its first channels.
+    let dit = Dit::load(&model.params, &small()).unwrap();
+    let x = images([2, 3, 8, 8]);
+    let labels = [3u32, 10];
+    let raw = dit.forward(&x, &[0.6, 0.6], Some(&labels), None).unwrap();
+    let v = raw.narrow(1, 0, 3).unwrap().neg().unwrap();
+    let level = Level::of_tau(f64::from(1.0f32 - 0.6));
+    // The same image in the state of the variance-preserving process.
+    let share = level.alpha_bar.sqrt() + (1.0 - level.alpha_bar).sqrt();
+    let xt = (&x * share).unwrap();
+    let condition = Condition {
+        labels: Some(&labels),
+        ..Condition::default()
+    };
+    let net = model.network().unwrap();
+    let prediction = net.predict_with(&xt, &[level.t; 2], &condition).unwrap();
+    let clean = (&x - (v * f64::from(level.t)).unwrap()).unwrap();
+    assert!(max_abs_diff(&prediction.output, &clean) < 1e-5);
+    // Converted, the file states its flow.
+    let ours = dir.path().join("ours.safetensors");
+    convert_file(&path, &ours, &options, None).unwrap();
+    let again = load_network(&ours, &LoadOptions::default()).unwrap();
+    assert_eq!(again.architecture, expected);
+    assert_eq!(again.process, model.process);
+    assert_eq!(max_abs_diff(&output(&again), &output(&model)), 0.0);
+    let error = load_network(&ours, &given(json!({"precond": "flow"}))).unwrap_err();
+    assert!(error.to_string().contains("model.precond"), "{error}");
+    let error = load_network(&path, &given(json!({"precond": "edm"}))).unwrap_err();
+    assert!(error.to_string().contains("sit"), "{error}");
+    // diffusers has no such network.
+    let folder = dir.path().join("folder");
+    let error = convert_to_diffusers(&ours, &folder, &LoadOptions::default(), None);
+    assert!(error.unwrap_err().to_string().contains("a flow"));
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn assert_denoises(model: &LoadedModel) {
     assert_eq!(prediction.prediction_type, PredictionType::Sample);
     assert_eq!(prediction.output.dims(), x.dims());
     let continuous = model.process.continuous.unwrap();
-    assert_eq!((continuous.sigma_min, continuous.sigma_max), (0.002, 80.0));
+    assert_eq!(continuous.sigma_range(), (0.002, 80.0));
 }
 
 #[test]
@@ -110,7 +110,8 @@ fn the_constructor_of_a_snapshot_states_everything() {
     let path = write(dir.path(), &song(), "", &metadata);
     let model = load_network(&path, &LoadOptions::default()).unwrap();
     assert!(model.origins.values().all(|origin| *origin == Origin::Read));
-    assert_eq!(model.process.continuous.unwrap().sigma_data, 0.25);
+    let continuous = model.process.continuous.unwrap();
+    assert_eq!(continuous.edm().unwrap().sigma_data, 0.25);
     assert_denoises(&model);
     let error = load_network(&path, &given(json!({"img_channels": 1}))).unwrap_err();
     assert!(matches!(error, ModelError::Conflict { .. }), "{error}");

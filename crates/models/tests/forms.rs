@@ -92,7 +92,7 @@ fn without_metadata_the_architecture_decides() {
         let again = load(&path);
         assert_eq!(again.image, ImageSpec::new(4, Depth::U8, 8, 8));
         // The table of a DiT always has a null class.
-        let null = matches!(again.architecture, Architecture::Dit(_)).then_some(3);
+        let null = again.architecture.dit().map(|_| 3);
         assert_eq!(again.classes, Some(Classes { null, ..numbered }));
         assert_eq!((again.n_classes(), again.null_class()), (3, null));
         let unconditional = loaded(all().remove(0));

@@ -28,7 +28,7 @@ fn turned_params(params: &Params) -> Params {
 
 /// Whether the network tells rows from columns.
 fn has_positions(architecture: &Architecture) -> bool {
-    matches!(architecture, Architecture::Dit(_))
+    architecture.dit().is_some()
 }
 
 #[test]

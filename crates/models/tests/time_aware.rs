@@ -16,7 +16,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 
 /// A DiT has no adapter: all its layers are modulated by time.
 fn has_place(net: &Architecture) -> bool {
-    !matches!(net, Architecture::Dit(_))
+    net.dit().is_none()
 }
 
 #[test]

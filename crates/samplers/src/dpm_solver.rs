@@ -1,7 +1,7 @@
 //! DPM-Solver++(2M): a multistep method of second order for the predicted image.
 
 use crate::StepCallback;
-use crate::flow::{check_range, evenly, levels_of, noise_and_image, report};
+use crate::flow::{Report, check_range, evenly, levels_of, noise_and_image};
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{Clip, Denoiser, Diffusion, Level};
 
@@ -67,6 +67,11 @@ pub fn sample_dpm(
     let (levels, dtype) = (options.levels(diffusion)?, x.dtype());
     let mut x = x.to_dtype(DType::F64)?;
     let mut before: Option<(Tensor, f64)> = None;
+    let mut report = Report {
+        callback,
+        diffusion,
+        levels: &levels,
+    };
     for (done, &level) in levels.iter().enumerate() {
         if done == 0 {
             x = (x / level.alpha_bar.sqrt())?;
@@ -83,7 +88,7 @@ pub fn sample_dpm(
             _ => x0.clone(),
         };
         x = ((x * ratio)? + (leads_to * (1.0 - ratio))?)?;
-        report(callback, diffusion, &levels, done, &x, &x0, dtype)?;
+        report.step(done, &x, &x0, dtype)?;
         before = Some((x0, step));
     }
     x.to_dtype(dtype)

@@ -41,12 +41,21 @@ pub(crate) fn noise_and_image(
     level: Level,
     dtype: DType,
 ) -> Result<(Tensor, Tensor)> {
-    let levels = vec![level; x.dim(0)?];
-    let xt = variance_preserving(x, &level)?;
+    noise_and_image_at(denoiser, &variance_preserving(x, &level)?, level, dtype)
+}
+
+/// The same at the state `xt` of the variance-preserving process, which is finite where no signal is left.
+pub(crate) fn noise_and_image_at(
+    denoiser: &dyn Denoiser,
+    xt: &Tensor,
+    level: Level,
+    dtype: DType,
+) -> Result<(Tensor, Tensor)> {
+    let levels = vec![level; xt.dim(0)?];
     let predicted = predict_at(denoiser, &xt.to_dtype(dtype)?, &levels)?;
     let output = predicted.output.detach().to_dtype(DType::F64)?;
     let prediction = Prediction::new(output, predicted.prediction_type);
-    Ok((prediction.eps(&xt, &levels)?, prediction.x0(&xt, &levels)?))
+    Ok((prediction.eps(xt, &levels)?, prediction.x0(xt, &levels)?))
 }
 
 /// The state of the variance-preserving process, `x_t = x / sqrt(1 + sigma^2)`.
@@ -54,25 +63,42 @@ fn variance_preserving(x: &Tensor, level: &Level) -> Result<Tensor> {
     x * level.alpha_bar.sqrt()
 }
 
-/// Calls the callback after the step from `levels[done]`, which led to `x` in EDM's coordinates.
-pub(crate) fn report(
-    callback: &mut StepCallback<'_>,
-    diffusion: &Diffusion,
-    levels: &[Level],
-    done: usize,
-    x: &Tensor,
-    x0: &Tensor,
-    dtype: DType,
-) -> Result<()> {
-    let shown = match levels.get(done + 1) {
-        Some(next) => variance_preserving(x, next)?,
-        None => x.clone(),
-    };
-    callback(&Step {
-        done: done + 1,
-        total: levels.len(),
-        t: diffusion.nearest_step(levels[done].sigma()),
-        x: &shown.to_dtype(dtype)?,
-        x0: &x0.to_dtype(dtype)?,
-    })
+/// The callback of a sampler that goes through these levels.
+pub(crate) struct Report<'a, 'b> {
+    pub(crate) callback: &'a mut StepCallback<'b>,
+    pub(crate) diffusion: &'a Diffusion,
+    pub(crate) levels: &'a [Level],
+}
+
+impl Report<'_, '_> {
+    /// Calls the callback after the step from `levels[done]`, which led to `x` in EDM's coordinates.
+    pub(crate) fn step(
+        &mut self,
+        done: usize,
+        x: &Tensor,
+        x0: &Tensor,
+        dtype: DType,
+    ) -> Result<()> {
+        match self.levels.get(done + 1) {
+            Some(next) => self.state(done, &variance_preserving(x, next)?, x0, dtype),
+            None => self.state(done, x, x0, dtype),
+        }
+    }
+
+    /// The same with the state of the variance-preserving process.
+    pub(crate) fn state(
+        &mut self,
+        done: usize,
+        x: &Tensor,
+        x0: &Tensor,
+        dtype: DType,
+    ) -> Result<()> {
+        (self.callback)(&Step {
+            done: done + 1,
+            total: self.levels.len(),
+            t: self.diffusion.nearest_step(self.levels[done].sigma()),
+            x: &x.to_dtype(dtype)?,
+            x0: &x0.to_dtype(dtype)?,
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! EDM's sampler: Heun's method of second order, with churn.
 
 use crate::StepCallback;
-use crate::flow::{check_range, evenly, levels_of, noise_and_image, report};
+use crate::flow::{Report, check_range, evenly, levels_of, noise_and_image};
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion, Level};
 use sdft_randn::NoiseSource;
@@ -57,8 +57,10 @@ impl Heun {
         check_range("Heun's sampler", self.steps, low, high)?;
         let rho = match (self.rho, &diffusion.continuous) {
             (Some(rho), _) => rho,
-            (None, Some(continuous)) => continuous.rho,
-            (None, None) => 7.0,
+            (None, continuous) => {
+                let edm = continuous.as_ref().and_then(|continuous| continuous.edm());
+                edm.map_or(7.0, |edm| edm.rho)
+            }
         };
         if !(rho > 0.0 && rho.is_finite()) {
             candle_core::bail!("Heun's sampler: expected rho above 0, found {rho}");
@@ -100,6 +102,11 @@ pub fn sample_heun(
 ) -> Result<Tensor> {
     let (levels, dtype) = (options.levels(diffusion)?, latents.dtype());
     let mut x = latents.to_dtype(DType::F64)?;
+    let mut report = Report {
+        callback,
+        diffusion,
+        levels: &levels,
+    };
     for (done, &level) in levels.iter().enumerate() {
         if done == 0 {
             x = (x * level.sigma())?;
@@ -119,7 +126,7 @@ pub fn sample_heun(
             after = (&x + ((slope + at_end)? * (0.5 * length))?)?;
         }
         x = after;
-        report(callback, diffusion, &levels, done, &x, &x0, dtype)?;
+        report.step(done, &x, &x0, dtype)?;
     }
     x.to_dtype(dtype)
 }

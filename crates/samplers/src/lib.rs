@@ -1,4 +1,4 @@
-//! From noise to images and back: DDIM, ancestral DDPM, Heun, DPM-Solver++ and deterministic inversion, on any
+//! From noise to images and back: DDIM, ancestral DDPM, Heun, DPM-Solver++, the solvers of flows and deterministic inversion, on any
 //! [`sdft_diffusion::Denoiser`].
 //!
 //! ```text
@@ -7,9 +7,10 @@
 //! DDPM      x_prev = mean + sqrt(variance) z
 //! Heun      x' = x + (sigma' - sigma) (eps^ + eps^') / 2,                                 x = x_t / sqrt(ab), sigma = sqrt((1 - ab) / ab)
 //! DPM++     x' = (sigma' / sigma) x + (1 - sigma' / sigma) D,                             D extrapolates x0^ of two steps
+//! Euler     x' = x + (tau' - tau) (eps^ - x0^),                                           x = (1 - tau) x0 + tau eps, tau = sigma / (1 + sigma)
 //! ```
-//! The first three visit the steps of a process. Heun and DPM-Solver++ choose levels of their own: exact ones for a network that is called
-//! with sigma, otherwise the nearest steps.
+//! The first three visit the steps of a process. The others choose levels of their own: exact ones for a network that is called with sigma
+//! or tau, otherwise the nearest steps. [`sample_straight`] has Heun's method in tau too.
 //! Steps, noise levels and clamping are those of the process: guided-diffusion's, or diffusers' ([`sdft_diffusion::Sampling`]).
 //!
 //! Noise comes from a [`sdft_randn::NoiseSource`]. A [`StepCallback`] is called after every step, so progress, previews and metrics stay
@@ -41,6 +42,7 @@ pub use crate::{
     dpm_solver::{DpmSolver, sample_dpm},
     heun::{Heun, sample_heun},
     step::{Step, StepCallback, Stepped},
+    straight::{Straight, StraightMethod, sample_straight},
 };
 
 mod ancestral;
@@ -49,3 +51,4 @@ mod dpm_solver;
 mod flow;
 mod heun;
 mod step;
+mod straight;

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 fn edm() -> Diffusion {
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(EdmProcess::default()),
+        continuous: Some(EdmProcess::default().into()),
         ..Process::default()
     };
     process.diffusion(false, &Respacing::All).unwrap()

@@ -18,6 +18,7 @@ use crate::{
 /// | `min-snr-CAP-eps` | `min(SNR, cap) / SNR` | Min-SNR for a network that predicts eps (Hang et al. 2023) |
 /// | `min-snr-CAP-v` | `min(SNR, cap) / (SNR + 1)` | Min-SNR for a network that predicts v |
 /// | `edm`, `edm-SIGMA_DATA` | `SNR + 1 / sigma_data^2` | EDM's loss, for a network that predicts x0 (Karras et al. 2022); `edm` is 0.5 |
+/// | `flow` | `(1 + sqrt(SNR))^2` | the error of a flow's velocity, written for x0 (rectified flow, SiT) |
 ///
 /// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 for a nearly clean image, close to 1 for noise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -59,6 +60,9 @@ pub enum Weighting {
         /// Standard deviation of the images, above 0.
         sigma_data: f64,
     },
+    /// The weight `1 / tau^2` at the time `tau = sigma / (1 + sigma)` of a flow, `sigma^2 = 1 / SNR`, so `(1 + sqrt(SNR))^2`: the squared
+    /// error of the velocity `eps - x0` at `(1 - tau) x0 + tau eps` is that of x0 times this.
+    Flow,
 }
 
 impl Weighting {
@@ -79,6 +83,7 @@ impl Weighting {
             }
             Self::MinSnrV { cap } => snr.min(cap) / (snr + 1.0),
             Self::Edm { sigma_data } => snr + 1.0 / (sigma_data * sigma_data),
+            Self::Flow => (1.0 + snr.sqrt()).powi(2),
         }
     }
 
@@ -98,7 +103,7 @@ impl Weighting {
             self.refuse_unless(inside, parameter, value, "(0, inf)")
         };
         match *self {
-            Self::Constant => Ok(()),
+            Self::Constant | Self::Flow => Ok(()),
             Self::P2 { k, gamma } | Self::Snr { k, gamma } => {
                 positive("k", k)?;
                 let inside = gamma >= 0.0 && gamma.is_finite();
@@ -129,6 +134,7 @@ impl Weighting {
             Self::MinSnrEps { .. } => "min-snr-eps",
             Self::MinSnrV { .. } => "min-snr-v",
             Self::Edm { .. } => "edm",
+            Self::Flow => "flow",
         };
         Err(ScheduleError::WeightingOutOfRange {
             weighting,
@@ -153,6 +159,7 @@ impl fmt::Display for Weighting {
             Self::MinSnrEps { cap } => write!(f, "min-snr-{cap}-eps"),
             Self::MinSnrV { cap } => write!(f, "min-snr-{cap}-v"),
             Self::Edm { sigma_data } => write!(f, "edm-{sigma_data}"),
+            Self::Flow => f.write_str("flow"),
         }
     }
 }
@@ -174,6 +181,7 @@ impl FromStr for Weighting {
             "p2" => Self::P2 { k: 1.0, gamma: 1.0 },
             "snr" => Self::Snr { k: 1.0, gamma: 3.0 },
             "edm" => Self::Edm { sigma_data: 0.5 },
+            "flow" => Self::Flow,
             _ => {
                 if let Some(rest) = text.strip_prefix("min-snr-") {
                     if let Some(cap) = rest.strip_suffix("-eps") {
@@ -211,6 +219,7 @@ mod tests {
     fn text_round_trips() {
         for text in [
             "constant",
+            "flow",
             "p2-1",
             "p2-0.5-k2",
             "snr-3",

@@ -422,7 +422,7 @@ mod tests {
         for sampling in [AuxSampling::Weighted, AuxSampling::Uniform] {
             let recipe = recipe(|plan| {
                 plan.process.prediction_type = PredictionType::Sample;
-                plan.process.continuous = Some(EdmProcess::default());
+                plan.process.continuous = Some(EdmProcess::default().into());
                 plan.loss.aux_sampling = sampling;
             });
             let draw = recipe.draw(3, 5);

@@ -7,8 +7,8 @@ use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_checkpoint::ReadOptions;
 use sdft_data::{Digits, DigitsSource, Style};
 use sdft_diffusion::{
-    ComputeMode, Condition, EdmProcess, Precond, Preconditioned, Prediction, PredictionType,
-    Trainable, named_vars,
+    ComputeMode, Condition, Continuous, EdmProcess, Precond, Preconditioned, Prediction,
+    PredictionType, Trainable, named_vars,
 };
 use sdft_noise::Purpose;
 use sdft_randn::randn;
@@ -244,12 +244,22 @@ fn a_lora_trains_and_resumes_bit_for_bit() {
 fn a_network_of_a_continuous_process_trains_and_resumes_bit_for_bit() {
     let mut plan = plan();
     plan.process.prediction_type = PredictionType::Sample;
-    plan.process.continuous = Some(EdmProcess {
+    let process = EdmProcess {
         p_std: 0.2,
         ..EdmProcess::of(&Precond::EDM)
-    });
+    };
+    plan.process.continuous = Some(process.into());
     plan.loss.base = plan.process.usual_base();
     survives_everything(plan, || Preconditioned::new(Layers::new(), Precond::EDM));
+}
+
+#[test]
+fn a_network_of_a_flow_trains_and_resumes_bit_for_bit() {
+    let mut plan = plan();
+    plan.process.prediction_type = PredictionType::Sample;
+    plan.process.continuous = Some(Continuous::of(&Precond::SIT));
+    plan.loss.base = plan.process.usual_base();
+    survives_everything(plan, || Preconditioned::new(Layers::new(), Precond::SIT));
 }
 
 #[test]

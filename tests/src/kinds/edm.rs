@@ -105,7 +105,7 @@ fn process(precond: &Precond) -> Result<Diffusion> {
     };
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(continuous),
+        continuous: Some(continuous.into()),
         ..Process::default()
     };
     Ok(process.diffusion(false, &Respacing::All)?)

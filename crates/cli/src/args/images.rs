@@ -89,17 +89,17 @@ pub(crate) struct SampleArgs {
     /// Seed; image i depends on the seed and on i only.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
-    /// Which sampler; heun for EDM networks and ddim for others if not given.
+    /// Which sampler; heun for EDM networks and flows, and ddim for others, if not given.
     #[arg(long, value_parser = choice::<SamplerKind>())]
     pub(crate) sampler: Option<SamplerKind>,
     /// Its steps. ddim, ddpm: `ddim40` (a stride; the default), `250` (evenly spread), `10,15,20` (per section), or empty for all. heun,
-    /// dpm: their number; 18 and 20 if not given.
+    /// dpm, euler: their number; 18, 20 and 50 if not given.
     #[arg(long, value_name = "RESPACING")]
     pub(crate) steps: Option<String>,
     /// DDIM only: share of fresh noise, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
     pub(crate) eta: f64,
-    /// heun only: fresh noise, as EDM's `S_churn` or `S_churn,S_min,S_max,S_noise`.
+    /// heun only, and not for a flow: fresh noise, as EDM's `S_churn` or `S_churn,S_min,S_max,S_noise`.
     #[arg(long, value_name = "S_CHURN,..", hide_short_help = true)]
     pub(crate) churn: Option<Churn>,
     /// Begin below the end of the process, with pure noise at this share of it: the model takes the noise for a blurred

@@ -13,7 +13,7 @@ use crate::embedded::EMOJI_SOURCE;
 use crate::error::{Result, ResultExt as _, option};
 use crate::guide::{Guide, GuideOptions};
 use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
-use sdft_diffusion::TimeUnit;
+use sdft_diffusion::{Continuous, TimeUnit};
 use sdft_gallery::{
     Outputs, check_folder, check_sheet, full_path, recorded_names, space_warning, usual_batch,
     write_sheet,
@@ -51,7 +51,7 @@ pub struct SampleOptions {
     pub churn: Option<Churn>,
     /// The share of the process at which samples begin, above 0 up to 1.
     pub start: f64,
-    /// Whether predicted images are clamped to [-1, 1]; Heun's sampler never does.
+    /// Whether predicted images are clamped to [-1, 1]; Heun's sampler and Euler's never do.
     pub clip: bool,
     /// The class of every image, by name or number; if absent, image `i` of a class-conditional model is of class `i` mod the number of
     /// classes, so that all are equally frequent.
@@ -131,12 +131,17 @@ pub fn sample_to_folder(
     let usual = || SamplerKind::usual(&model.process);
     let sampler = options.sampler.unwrap_or_else(usual);
     check_noise(options, sampler)?;
+    let is_flow = matches!(model.process.continuous, Some(Continuous::Flow(_)));
+    if options.churn.is_some() && is_flow {
+        return Err(option(
+            "churn",
+            "expected a model that is called with sigma or steps, found a flow, whose heun adds no noise",
+        ));
+    }
     let steps = options.steps.as_deref();
     let (runtime, of_guide) = (context.runtime(Precision::Auto), options.guide.as_ref());
-    let time = match model.process.continuous {
-        Some(_) => TimeUnit::Sigma,
-        None => TimeUnit::Steps,
-    };
+    let continuous = model.process.continuous;
+    let time = continuous.map_or(TimeUnit::Steps, |continuous| continuous.time_unit());
     let guide = Guide::load(
         of_guide,
         &model,
@@ -156,7 +161,7 @@ pub fn sample_to_folder(
         eta: (sampler == SamplerKind::Ddim).then_some(options.eta),
         churn: options.churn,
         start: options.start,
-        clip: options.clip && sampler != SamplerKind::Heun,
+        clip: options.clip && !matches!(sampler, SamplerKind::Heun | SamplerKind::Euler),
         class,
         classes: names_of_classes(&model, class),
         guidance: options.guidance.filter(|guidance| *guidance != 1.0),

@@ -19,10 +19,12 @@ pub enum SamplerKind {
     Ddim,
     /// DDPM's ancestral sampling.
     Ddpm,
-    /// EDM's second-order sampler, with churn if that is given.
+    /// EDM's second-order sampler, with churn if that is given; for a flow, Heun's method in its own time.
     Heun,
     /// DPM-Solver++(2M).
     Dpm,
+    /// Euler's method in even steps of the time of a flow; of any model.
+    Euler,
 }
 
 impl Choice for SamplerKind {
@@ -32,12 +34,17 @@ impl Choice for SamplerKind {
         (
             Self::Heun,
             "heun",
-            "EDM's second-order sampler, two evaluations a step",
+            "second order, two evaluations a step: EDM's sampler, or in the time of a flow",
         ),
         (
             Self::Dpm,
             "dpm",
             "DPM-Solver++(2M), good images in few steps",
+        ),
+        (
+            Self::Euler,
+            "euler",
+            "first order, in even steps of the time of a flow",
         ),
     ];
 }
@@ -57,6 +64,7 @@ impl SamplerKind {
             Self::Ddim | Self::Ddpm => "ddim40",
             Self::Heun => "18",
             Self::Dpm => "20",
+            Self::Euler => "50",
         }
     }
 }

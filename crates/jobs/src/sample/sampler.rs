@@ -8,14 +8,14 @@ use crate::guide::Guide;
 use crate::model::check_form;
 use candle_core::Tensor;
 use sdft_autoencoder::Space;
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Guided, Network, TimeUnit};
+use sdft_diffusion::{Clip, Continuous, Denoiser, Diffusion, Guided, Network, TimeUnit};
 use sdft_gallery::{Failures, Outputs};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
 use sdft_randn::SeededNoise;
 use sdft_samplers::{
-    Ancestral, Ddim, DpmSolver, Heun, StepCallback, sample_ddim, sample_ddpm, sample_dpm,
-    sample_heun,
+    Ancestral, Ddim, DpmSolver, Heun, StepCallback, Straight, StraightMethod, sample_ddim,
+    sample_ddpm, sample_dpm, sample_heun, sample_straight,
 };
 use sdft_schedule::Respacing;
 use sdft_train::{Precision, to_pictures};
@@ -26,6 +26,7 @@ enum Way {
     Ddpm(Ancestral),
     Heun(Heun),
     Dpm(DpmSolver),
+    Straight(Straight),
 }
 
 /// A plan and its network.
@@ -156,6 +157,7 @@ impl Sampler {
                 sample_heun(diffusion, denoiser, &x, options, &mut noise, observer)
             }
             Way::Dpm(options) => sample_dpm(diffusion, denoiser, &x, options, observer),
+            Way::Straight(options) => sample_straight(diffusion, denoiser, &x, options, observer),
         };
         self.space.decode(&states?)
     }
@@ -281,7 +283,14 @@ fn way(
             plan.sampler
         ))
     })?;
+    let is_flow = matches!(plan.process.continuous, Some(Continuous::Flow(_)));
+    let straight = |method| {
+        let options = Straight { steps, method };
+        Ok::<_, crate::Error>((Way::Straight(options), options.levels(&diffusion)?))
+    };
     let (way, levels) = match plan.sampler {
+        SamplerKind::Euler => straight(StraightMethod::Euler)?,
+        SamplerKind::Heun if is_flow => straight(StraightMethod::Heun)?,
         SamplerKind::Dpm => {
             let options = DpmSolver { steps, clip };
             (Way::Dpm(options), options.levels(&diffusion)?)

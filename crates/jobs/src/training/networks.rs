@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, Base, Sizes, sizes};
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderFile};
 use sdft_data::{Fit, ImageSource};
-use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
+use sdft_diffusion::{ComputeMode, Precond, PredictionType, Trainable};
 use sdft_imaging::Depth;
 use sdft_models::{
     Adapted, Architecture, Classes, LoadedModel, ModelError, NetworkFile, Target, adapt,
@@ -195,15 +195,19 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
         key: format!("model.{}", error.field),
         problem: error.problem,
     })?;
-    let (is_edm, is_continuous) = (
-        plan.model.precond().is_some(),
-        plan.process.continuous.is_some(),
-    );
-    if is_edm != is_continuous {
-        let expected = match is_edm {
-            true => "a continuous process, as the network has EDM's preconditioning, found none",
-            false => "none, as the network is called with steps",
-        };
+    let expected = match (plan.model.precond(), plan.process.continuous) {
+        (Some(precond), Some(continuous)) if continuous.fits(&precond) => None,
+        (None, None) => None,
+        (Some(Precond::Flow { .. }), _) => {
+            Some("kind = \"flow\", as the network predicts the velocity of a flow")
+        }
+        (Some(_), None) => {
+            Some("a continuous process, as the network has EDM's preconditioning, found none")
+        }
+        (Some(_), Some(_)) => Some("no kind, as the network has EDM's preconditioning"),
+        (None, Some(_)) => Some("none, as the network is called with steps"),
+    };
+    if let Some(expected) = expected {
         return wrong("process.continuous", format!("expected {expected}"));
     }
     let config = plan.model.autoencoder_config();

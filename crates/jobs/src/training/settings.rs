@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Result, usage};
 use sdft_adm::AdmConfig;
-use sdft_diffusion::{EdmProcess, PredictionType};
+use sdft_diffusion::{Continuous, PredictionType};
 use sdft_models::Architecture;
 use sdft_settings::{assigned, layers, merge, put, set_all};
 use sdft_train::{Method, Size};
@@ -224,10 +224,10 @@ pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<Stri
     }
 }
 
-/// The process of a new network with EDM's preconditioning is continuous.
+/// The process of a new network with EDM's preconditioning, or of a flow, is continuous.
 pub(super) fn fit_process(plan: &mut TrainPlan) {
     if let (Some(precond), None) = (plan.model.precond(), plan.process.continuous) {
-        plan.process.continuous = Some(EdmProcess::of(&precond));
+        plan.process.continuous = Some(Continuous::of(&precond));
         plan.process.prediction_type = PredictionType::Sample;
     }
 }

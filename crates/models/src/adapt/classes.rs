@@ -25,8 +25,7 @@ pub(super) fn fitted(
     if let Some(problem) = target.and_then(Classes::problem) {
         return Err(ModelError::Adapt { problem });
     }
-    if let Architecture::Dit(config) = &source.architecture {
-        let config = config.clone();
+    if let Some(config) = source.architecture.dit().cloned() {
         return match source.classes == target {
             true => Ok(unchanged(source)),
             false => Ok(label_table::fitted(source, &config, target)?),
@@ -254,7 +253,7 @@ impl Head {
                 ModelConfig::DhariwalUNet(_) => Self::Dhariwal,
             }),
             // Its tables are changed by `label_table`.
-            Architecture::Dit(_) => None,
+            Architecture::Dit(_) | Architecture::DitFlow(..) => None,
         }
     }
 

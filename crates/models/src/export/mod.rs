@@ -262,11 +262,16 @@ fn equal(architecture: &Architecture) -> Result<OfDiffusers, ArchitectureError> 
             let equal = OfDiffusers::Dit(config.clone());
             equal.fields().map(|_| equal)
         }
-        Architecture::AdmEdm(_) | Architecture::Edm(_) => Err(ArchitectureError {
-            field: "precond".to_owned(),
-            problem: "expected a network that is called with steps, found EDM's preconditioning"
-                .to_owned(),
-        }),
+        Architecture::AdmEdm(_) | Architecture::Edm(_) | Architecture::DitFlow(..) => {
+            let found = match architecture {
+                Architecture::DitFlow(..) => "a flow",
+                _ => "EDM's preconditioning",
+            };
+            Err(ArchitectureError {
+                field: "precond".to_owned(),
+                problem: format!("expected a network that is called with steps, found {found}"),
+            })
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::fields::{Fields, agrees};
 use super::{Found, Seen, is_free, process};
-use crate::architecture::{Architecture, PRECOND, PRECOND_EDM};
+use crate::Architecture;
 use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::layout::Shapes;
+use crate::section::{PRECOND, PRECOND_EDM};
 use sdft_adm::{AdmConfig, Inferred, Origin, infer};
 use sdft_diffusion::{MODEL_KEY, PRECOND_KEY, Precond};
 use serde_json::{Map, Value};

@@ -2,10 +2,11 @@
 
 use super::fields::Fields;
 use super::{Found, Seen, is_free, process};
-use crate::architecture::Architecture;
-use crate::error::{ModelError, cut};
+use crate::Architecture;
+use crate::error::{ModelError, brief, cut};
+use crate::section::PRECOND;
 use sdft_adm::Origin;
-use sdft_diffusion::MODEL_KEY;
+use sdft_diffusion::{MODEL_KEY, PRECOND_KEY, Precond};
 use sdft_dit::{DitConfig, infer};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -31,8 +32,11 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
         let stated: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| seen.bad_metadata(MODEL_KEY, e))?;
         let config = DitConfig::from_json(&stated).map_err(|e| seen.bad_metadata(MODEL_KEY, e))?;
-        let all = Architecture::Dit(config).fields();
-        fields.state(&all, &seen.assumed("model"));
+        let architecture = match preconditioning(seen, given)? {
+            Some(Precond::Flow { convention }) => Architecture::DitFlow(config, convention),
+            _ => Architecture::Dit(config),
+        };
+        fields.state(&architecture.fields(), &seen.assumed("model"));
     } else if is_shared {
         let tokens = seen.positions.and_then(|shape| shape.get(1).copied());
         let inferred = infer(seen.shapes, tokens).map_err(|e| seen.problem(cut(e, MOST)))?;
@@ -69,13 +73,15 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
         .into_iter()
         .find(|(field, _)| is_official && fields.is_assumed(field));
     let is_ours = seen.metadata.contains_key(MODEL_KEY);
-    let config = DitConfig::from_json(&fields.all).map_err(|e| seen.bad_model(cut(e, MOST)))?;
-    let channels = config.in_channels;
-    let architecture = Architecture::Dit(config);
+    let mut all = fields.all;
+    all.insert(Architecture::TAG.to_owned(), "dit".into());
+    let architecture = Architecture::from_fields(all).map_err(|e| seen.bad_model(cut(e, MOST)))?;
+    let channels = architecture.in_channels();
     Ok(Found {
-        usual: match is_shared {
-            true => process::guided_diffusion(Origin::Assumed),
-            false => process::diffusers(architecture.learns_variance())?,
+        usual: match (architecture.precond(), is_shared) {
+            (Some(precond), _) => process::continuous(&precond),
+            (None, true) => process::guided_diffusion(Origin::Assumed),
+            (None, false) => process::diffusers(architecture.learns_variance())?,
         },
         architecture,
         pool: None,
@@ -89,6 +95,32 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
             None => None,
         },
     })
+}
+
+/// The preconditioning that the metadata states, which the user may not contradict.
+fn preconditioning(
+    seen: &Seen<'_>,
+    given: &Map<String, Value>,
+) -> Result<Option<Precond>, ModelError> {
+    let Some(text) = seen.metadata.get(PRECOND_KEY) else {
+        return match given.get(PRECOND) {
+            None => Ok(None),
+            Some(value) => Err(ModelError::Conflict {
+                path: seen.path.to_owned(),
+                field: format!("model.{PRECOND}"),
+                given: brief(value),
+                found: "none".to_owned(),
+            }),
+        };
+    };
+    match serde_json::from_str::<Precond>(text) {
+        Ok(precond @ Precond::Flow { .. }) => Ok(Some(precond)),
+        Ok(other) => Err(seen.bad_metadata(
+            PRECOND_KEY,
+            format!("expected a flow, found {}", other.name()),
+        )),
+        Err(e) => Err(seen.bad_metadata(PRECOND_KEY, e)),
+    }
 }
 
 /// The width of the tokens.
@@ -114,4 +146,6 @@ const ASK_SIZE: &str =
 const ASK_PROCESS: &str = "the file does not say which process it was trained with: DiT, which predicts noise, and SiT, which predicts a velocity, have the same names and \
 shapes, so it must be given
   as facebookresearch/DiT's:
-    --set process.noise_schedule=linear --set process.diffusion_steps=1000";
+    --set process.noise_schedule=linear --set process.diffusion_steps=1000
+  as willisma/SiT's, with its linear path and velocity:
+    --set model.precond=sit";

@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::{Found, Seen, process};
-use crate::architecture::Architecture;
+use crate::Architecture;
 use crate::error::{ModelError, brief};
 use sdft_adm::Origin;
 use sdft_checkpoint::CONSTRUCTOR_KEY;

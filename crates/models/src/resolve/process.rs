@@ -6,7 +6,7 @@ use crate::error::{ModelError, brief};
 use crate::folder::Settings;
 use crate::{LoadOptions, scheduler};
 use sdft_adm::Origin;
-use sdft_diffusion::{EdmProcess, PROCESS_KEY, Precond, PredictionType, Process};
+use sdft_diffusion::{Continuous, PROCESS_KEY, Precond, PredictionType, Process};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ pub(super) fn diffusers(learns_variance: bool) -> Result<Fields, ModelError> {
 pub(super) fn continuous(precond: &Precond) -> Fields {
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(EdmProcess::of(precond)),
+        continuous: Some(Continuous::of(precond)),
         ..Process::default()
     };
     Fields::new(all(&process), Origin::Inferred)
@@ -114,14 +114,26 @@ pub(super) fn find(
         problem: e.to_string(),
     })?;
     let architecture = &found.architecture;
-    match (architecture.precond().is_some(), process.continuous.is_some()) {
-        (true, false) => Err(seen.problem(
-            "process.continuous: the network has EDM's preconditioning, which needs a continuous process, found none",
-        )),
-        (false, true) => Err(seen.problem(
-            "process.continuous: expected none, as the network has no preconditioning",
-        )),
-        _ => Ok((process, fields.origins)),
+    match (architecture.precond(), process.continuous) {
+        (Some(precond), Some(continuous)) if continuous.fits(&precond) => {
+            Ok((process, fields.origins))
+        }
+        (Some(precond), found) => Err(seen.problem(format!(
+            "process.continuous: the network has the preconditioning {}, which needs {}, found {}",
+            precond.name(),
+            match Continuous::of(&precond) {
+                Continuous::Edm(_) => "a continuous process",
+                Continuous::Flow(_) => "a flow (kind = \"flow\")",
+            },
+            match found {
+                None => "none",
+                Some(Continuous::Edm(_)) => "EDM's",
+                Some(Continuous::Flow(_)) => "a flow",
+            }
+        ))),
+        (None, Some(_)) => Err(seen
+            .problem("process.continuous: expected none, as the network has no preconditioning")),
+        (None, None) => Ok((process, fields.origins)),
     }
 }
 

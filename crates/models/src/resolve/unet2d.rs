@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::{Found, Seen, is_free, process};
-use crate::architecture::Architecture;
+use crate::Architecture;
 use crate::error::{ModelError, cut};
 use sdft_diffusion::MODEL_KEY;
 use sdft_unet2d::Unet2dConfig;

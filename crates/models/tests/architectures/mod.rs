@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Tensor};
 use sdft_adm::AdmConfig;
-use sdft_diffusion::{EdmProcess, Precond, PredictionType, Process};
+use sdft_diffusion::{Continuous, FlowConvention, Precond, PredictionType, Process};
 use sdft_dit::DitConfig;
 use sdft_edm::{
     DecoderType, DhariwalConfig, EdmConfig, EmbeddingType, EncoderType, ModelConfig, SongUnetConfig,
@@ -14,7 +14,7 @@ use sdft_testing::{nonzero_params, tiny_config};
 use sdft_unet2d::{DownBlock, ResampleType, Unet2dConfig, UpBlock};
 
 /// ADM with and without a learned variance, with EDM's preconditioning and with plain resampling; `UNet2DModel`; `SongUNet` as DDPM++,
-/// as NCSN++ and with both branches; `DhariwalUNet`; DiT as diffusers has it and with one embedder. All take images of 8x8 pixels, and halve
+/// as NCSN++ and with both branches; `DhariwalUNet`; DiT as diffusers has it and with one embedder, of noise and of a flow. All take images of 8x8 pixels, and halve
 /// them once or cut them into patches of two.
 pub(crate) fn all() -> Vec<Architecture> {
     let adm = tiny_config();
@@ -109,8 +109,10 @@ pub(crate) fn all() -> Vec<Architecture> {
         edm(ModelConfig::SongUNet(ncsnpp), Precond::VE),
         edm(ModelConfig::SongUNet(branches), Precond::VP),
         edm(ModelConfig::DhariwalUNet(dhariwal), Precond::EDM),
-        dit.into(),
-        shared.into(),
+        dit.clone().into(),
+        shared.clone().into(),
+        Architecture::DitFlow(dit, FlowConvention::Diffusers),
+        Architecture::DitFlow(shared, FlowConvention::Sit),
     ]
 }
 
@@ -134,7 +136,7 @@ pub(crate) fn process(architecture: &Architecture) -> Process {
         None => Process::default(),
         Some(precond) => Process {
             prediction_type: PredictionType::Sample,
-            continuous: Some(EdmProcess::of(&precond)),
+            continuous: Some(Continuous::of(&precond)),
             ..Process::default()
         },
     }
@@ -158,6 +160,7 @@ pub(crate) fn loaded(architecture: Architecture) -> LoadedModel {
 /// Times of two images, as the network takes them.
 pub(crate) fn times(architecture: &Architecture) -> [f32; 2] {
     match architecture.precond() {
+        Some(Precond::Flow { .. }) => [0.3, 1.0],
         Some(_) => [0.4, 6.0],
         None => [5.0, 700.0],
     }

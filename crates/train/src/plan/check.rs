@@ -121,7 +121,7 @@ impl<M> Plan<M> {
             return wrong(
                 "loss.timesteps",
                 format!(
-                    "a continuous process draws ln sigma from a normal distribution (process.continuous.p_mean, p_std); expected \"uniform\", found {:?}",
+                    "a continuous process draws its levels from its own distribution (process.continuous); expected \"uniform\", found {:?}",
                     self.loss.timesteps
                 ),
             );
@@ -365,7 +365,7 @@ mod tests {
         let edm = |change: fn(&mut Plan)| {
             let mut plan = digits();
             plan.process.prediction_type = PredictionType::Sample;
-            plan.process.continuous = Some(EdmProcess::default());
+            plan.process.continuous = Some(EdmProcess::default().into());
             plan.loss.base = plan.process.usual_base();
             change(&mut plan);
             plan.validate()
@@ -381,7 +381,13 @@ mod tests {
             "process.prediction_type"
         );
         assert_eq!(
-            key(|plan| plan.process.continuous.as_mut().unwrap().p_std = -1.0),
+            key(|plan| {
+                let process = EdmProcess {
+                    p_std: -1.0,
+                    ..EdmProcess::default()
+                };
+                plan.process.continuous = Some(process.into());
+            }),
             "process.continuous.p_std"
         );
     }
