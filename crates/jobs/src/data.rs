@@ -5,13 +5,17 @@ use crate::embedded::EMBEDDED_IMAGES;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_data::{
     DataError, Digits, DigitsOptions, DigitsSource, EmbeddedForm, Emoji, EmojiOptions, EmojiSource,
-    EmojiStyle, FolderOptions, FolderSource, ImageSource, Listing, Place, Style, scan_images,
+    EmojiStyle, FolderOptions, FolderSource, ImageSource, Joined, Listing, Place, Style,
+    scan_images,
 };
 use sdft_gallery::Input;
 use sdft_imaging::{Depth, ImageSpec, Limits};
 use sdft_train::DataPlan;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The value of `data.style` for digits in each style.
+const BOTH: &str = "both";
 
 /// Images whose pixels are part of a data set's fingerprint, spread over all of it.
 const FINGERPRINTED: usize = 32;
@@ -138,8 +142,11 @@ fn open_embedded(plan: &DataPlan, form: &Form) -> Result<Arc<dyn ImageSource>> {
         let source = EmojiSource::new(&Emoji::embedded()?, &options).map_err(of_key)?;
         return Ok(Arc::new(source));
     }
-    let style = plan.style.as_deref().unwrap_or("chalk");
-    let mut options = DigitsOptions::new(style.parse::<Style>().map_err(of_key)?);
+    let styles = match plan.style.as_deref().unwrap_or("chalk") {
+        BOTH => Style::ALL.to_vec(),
+        style => vec![style.parse::<Style>().map_err(of_key)?],
+    };
+    let mut options = DigitsOptions::new(styles[0]);
     options.digits = plan.chosen_digits().to_vec();
     options.per_class = match plan.per_class {
         None | Some(0) => usize::MAX,
@@ -147,8 +154,18 @@ fn open_embedded(plan: &DataPlan, form: &Form) -> Result<Arc<dyn ImageSource>> {
     };
     options.labelled = plan.classes_from().is_some();
     fill(&mut options.form);
-    let source = DigitsSource::with_options(&Digits::embedded()?, &options).map_err(of_key)?;
-    Ok(Arc::new(source))
+    let digits = Digits::embedded()?;
+    let mut parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)> = Vec::new();
+    for style in styles {
+        options.style = style;
+        let source = DigitsSource::with_options(&digits, &options).map_err(of_key)?;
+        let all = (0..source.len()).collect();
+        parts.push((Arc::new(source), all));
+    }
+    match parts.len() {
+        1 => Ok(parts.remove(0).0),
+        _ => Ok(Arc::new(Joined::new(parts)?)),
+    }
 }
 
 /// An error with an option of the data has the key of the plan.

@@ -27,7 +27,7 @@ pub struct DataPlan {
     pub strict: bool,
     /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
-    /// Of the digits `chalk` or `ember`, of the emoji `noto` or `fluent`.
+    /// Of the digits `chalk`, `ember` or `both`, of the emoji `noto` or `fluent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Where the classes are: `folders`, or a CSV or JSON file. A list of digits, as [`DataPlan::digits`], chooses digits.
