@@ -3,8 +3,9 @@
 use sdft_adapters::AdapterFile;
 use sdft_checkpoint::ReadOptions;
 use sdft_imaging::{Limits, Reading};
-use sdft_models::LoadOptions;
+use sdft_models::{AutoencoderOptions, LoadOptions};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -20,8 +21,12 @@ pub struct Reader {
 }
 
 /// All readers, by name.
-pub const READERS: [Reader; 19] = [
+pub const READERS: [Reader; 20] = [
     reader("adapter", adapter),
+    Reader {
+        repair: Some(crate::fix_zip_checksums),
+        ..reader("autoencoder", autoencoder)
+    },
     reader("bmp", image),
     reader("direction", direction),
     reader("exclude", exclude),
@@ -129,6 +134,26 @@ fn weights(bytes: &[u8]) -> bool {
         "a model that cannot be read"
     );
     is_read
+}
+
+/// CompVis' files do not show all fields.
+fn autoencoder(bytes: &[u8]) -> bool {
+    let given = [
+        ("norm_num_groups", Value::from(2)),
+        ("scaling_factor", Value::from(0.5)),
+    ];
+    let plain = AutoencoderOptions::default();
+    let given = AutoencoderOptions {
+        given: given
+            .map(|(key, value)| (key.to_owned(), value))
+            .into_iter()
+            .collect(),
+        ..AutoencoderOptions::default()
+    };
+    let mut read = [plain, given]
+        .into_iter()
+        .map(|options| sdft_models::load_autoencoder_bytes("file", bytes, &options));
+    read.any(|read| read.is_ok())
 }
 
 /// The network that the adapters of the corpus were trained on.

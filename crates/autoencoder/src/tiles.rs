@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 /// The most pixels, of all images together, that are computed at once. Decoding that many with Stable Diffusion's autoencoder takes less
 /// than 2 GB in f32.
-pub const MOST_PIXELS: usize = 768 * 768;
+pub const MOST_PIXELS: usize = 512 * 512;
 
 /// Side of the tiles of larger images, in pixels.
 pub(crate) const TILE: usize = 512;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{assert_same, essence, workspace};
 
-const AUTOENCODER: [&str; 13] = [
+const AUTOENCODER: [&str; 15] = [
     "train-autoencoder",
     "--steps",
     "8",
@@ -18,6 +18,8 @@ const AUTOENCODER: [&str; 13] = [
     "--set=output.log_every=2",
     "--set=output.checkpoint_every=3",
     "--set=output.samples=4",
+    "--set=output.sample_every=4",
+    "--set=eval.every=4",
 ];
 
 #[test]
