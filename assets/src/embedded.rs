@@ -18,6 +18,14 @@ pub const EMOJI_INDEX: &str = include_str!("../emoji/index.tsv");
 /// A diffusion model trained on the digits, as `.safetensors`.
 pub const DIGITS_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-source.safetensors");
 
+/// An autoencoder trained on the digits in both styles, as `.safetensors`.
+pub const DIGITS_AUTOENCODER_WEIGHTS: &[u8] =
+    include_bytes!("../weights/digits-autoencoder.safetensors");
+
+/// A DiT trained on the latents of that autoencoder, as `.safetensors`.
+pub const DIGITS_DIT_SOURCE_WEIGHTS: &[u8] =
+    include_bytes!("../weights/digits-dit-source.safetensors");
+
 /// A diffusion model trained on the emoji in Google's style, as `.safetensors`.
 pub const EMOJI_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-source.safetensors");
 

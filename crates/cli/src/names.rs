@@ -170,8 +170,8 @@ impl Names {
             .iter()
             .filter(|known| known.file.starts_with("data/") == images);
         let embedded = match images {
-            true => sdft_jobs::EMBEDDED_IMAGES,
-            false => sdft_jobs::EMBEDDED_MODELS,
+            true => &sdft_jobs::EMBEDDED_IMAGES[..],
+            false => &sdft_jobs::EMBEDDED_MODELS,
         };
         let names = of_kind.chain(others.map(|known| known.name.as_str()));
         let near = similar(text, names.chain(embedded));

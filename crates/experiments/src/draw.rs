@@ -109,6 +109,8 @@ pub(crate) fn edits(
     let stop = context.stop;
     let mut observer = |_: &Step<'_>| check_stop(stop);
     let inversion = sequence(info.inversion, info.t_0);
+    let space = context.runtime(Precision::F32).space(model, model.image)?;
+    let x0 = &space.encode(x0)?;
     let latent = invert(&*net, &schedule, x0, &inversion, &mut observer)?;
     let plan = EditPlan {
         steps: sequence(steps, info.t_0),
@@ -130,7 +132,7 @@ pub(crate) fn edits(
             &mut observer,
         )?;
         // Judged like files, after rounding to 8 bits.
-        Ok(to_screens(&out, &model.image)?)
+        Ok(to_screens(&space.decode(&out)?, &model.image)?)
     };
     let plain = drawn(Vec::new())?;
     let edited = drawn(vec![Direction {

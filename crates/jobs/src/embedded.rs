@@ -14,16 +14,22 @@ pub const EMOJI: &str = "emoji";
 /// The name of the embedded source model that draws emoji.
 pub const EMOJI_SOURCE: &str = "emoji-source";
 
+/// The name of the embedded autoencoder of the digits.
+pub const DIGITS_AUTOENCODER: &str = "digits-autoencoder";
+
+/// The name of the embedded source model that draws digits as a transformer, in the latents of that autoencoder.
+pub const DIGITS_DIT_SOURCE: &str = "digits-dit-source";
+
 /// The names of embedded images.
 pub const EMBEDDED_IMAGES: [&str; 2] = [EMOJI, DIGITS];
 
 /// The names of embedded models.
-pub const EMBEDDED_MODELS: [&str; 2] = [EMOJI_SOURCE, DIGITS_SOURCE];
+pub const EMBEDDED_MODELS: [&str; 3] = [EMOJI_SOURCE, DIGITS_SOURCE, DIGITS_DIT_SOURCE];
 
 /// The width and height of the images of an embedded model; `None` for other names.
 pub fn embedded_size(model: &str) -> Option<usize> {
     match model {
-        DIGITS_SOURCE => Some(Digits::SIZE),
+        DIGITS_SOURCE | DIGITS_DIT_SOURCE => Some(Digits::SIZE),
         EMOJI_SOURCE => Some(Emoji::SIZE),
         _ => None,
     }
@@ -33,12 +39,18 @@ pub fn embedded_size(model: &str) -> Option<usize> {
 pub(crate) fn embedded_model(name: &str) -> Option<&'static [u8]> {
     match name {
         DIGITS_SOURCE => Some(sdft_assets::DIGITS_SOURCE_WEIGHTS),
+        DIGITS_DIT_SOURCE => Some(sdft_assets::DIGITS_DIT_SOURCE_WEIGHTS),
         EMOJI_SOURCE => Some(sdft_assets::EMOJI_SOURCE_WEIGHTS),
         _ => None,
     }
 }
 
-/// Whether a name is that of embedded images or an embedded model.
+/// The file of an embedded autoencoder; `None` for other names.
+pub(crate) fn embedded_autoencoder(name: &str) -> Option<&'static [u8]> {
+    (name == DIGITS_AUTOENCODER).then_some(sdft_assets::DIGITS_AUTOENCODER_WEIGHTS)
+}
+
+/// Whether a name is that of embedded images or an embedded model or autoencoder.
 pub fn is_embedded(name: &str) -> bool {
-    EMBEDDED_IMAGES.contains(&name) || EMBEDDED_MODELS.contains(&name)
+    EMBEDDED_IMAGES.contains(&name) || EMBEDDED_MODELS.contains(&name) || name == DIGITS_AUTOENCODER
 }

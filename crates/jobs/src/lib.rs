@@ -33,8 +33,8 @@ pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
 pub use data::{Form, fingerprint, list_inputs, open_data};
 pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
 pub use embedded::{
-    DIGITS, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS, EMOJI, EMOJI_SOURCE, embedded_size,
-    is_embedded,
+    DIGITS, DIGITS_AUTOENCODER, DIGITS_DIT_SOURCE, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS,
+    EMOJI, EMOJI_SOURCE, embedded_size, is_embedded,
 };
 pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};

@@ -1,7 +1,9 @@
 //! Finds and loads the model of a name or path.
 
 use crate::context::Context;
-use crate::embedded::embedded_model;
+use crate::embedded::{
+    DIGITS_AUTOENCODER, DIGITS_DIT_SOURCE, embedded_autoencoder, embedded_model,
+};
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_adm::Origin;
 use sdft_autoencoder::{AutoencoderConfig, Space};
@@ -9,7 +11,7 @@ use sdft_diffusion::Network;
 use sdft_imaging::ImageSpec;
 use sdft_models::{
     Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, LoadedModel, inspect_file,
-    load_network, load_network_bytes,
+    load_autoencoder_bytes, load_network, load_network_bytes,
 };
 use sdft_train::{Size, model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
@@ -122,17 +124,24 @@ pub fn newest_run(folder: &Path) -> Option<PathBuf> {
 /// The file cannot be read, or does not hold a model that fits the options.
 pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     if let Some(bytes) = embedded_model(name) {
-        return Ok(load_network_bytes(name, bytes, options)?);
+        let mut options = options.clone();
+        if name == DIGITS_DIT_SOURCE && options.autoencoder.is_none() {
+            options.autoencoder = Some(load_autoencoder(DIGITS_AUTOENCODER)?);
+        }
+        return Ok(load_network_bytes(name, bytes, &options)?);
     }
     Ok(load_network(Path::new(name), options)?)
 }
 
-/// The autoencoder in a file or folder.
+/// The autoencoder in a file or folder, or an embedded one.
 ///
 /// # Errors
 /// The file cannot be read, or is not an autoencoder.
 pub fn load_autoencoder(name: &str) -> Result<Arc<LoadedAutoencoder>> {
     let options = AutoencoderOptions::default();
+    if let Some(bytes) = embedded_autoencoder(name) {
+        return Ok(Arc::new(load_autoencoder_bytes(name, bytes, &options)?));
+    }
     Ok(Arc::new(sdft_models::load_autoencoder(
         Path::new(name),
         &options,

@@ -33,9 +33,16 @@ impl Classes {
         self.names.len() + usize::from(self.null.is_some())
     }
 
-    /// The label of a class.
+    /// The label of a class: of its whole name, or of one of the synonyms in it, as in `tench, Tinca tinca`, if no other class has it.
     pub fn label(&self, name: &str) -> Option<u32> {
-        let place = self.names.iter().position(|known| known == name)?;
+        let whole = self.names.iter().position(|known| known == name);
+        let is_synonym = |known: &String| known.split(',').any(|word| word.trim() == name);
+        let place = whole.or_else(|| {
+            let all = self.names.iter().enumerate();
+            let mut places = all.filter(|(_, known)| is_synonym(known));
+            let (place, _) = places.next()?;
+            places.next().is_none().then_some(place)
+        })?;
         u32::try_from(place).ok()
     }
 
@@ -57,6 +64,33 @@ impl Classes {
                 "null: expected {n}, the label after those of {n} classes, found {null}"
             )),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_found_by_its_name_or_by_a_synonym_that_no_other_has() {
+        let names = [
+            "tench, Tinca tinca",
+            "crane",
+            "crane, derrick",
+            "goldfish, fish",
+            "shark, fish",
+        ];
+        let classes = Classes::new(names.map(str::to_owned).into(), false);
+        for (name, label) in [
+            ("tench, Tinca tinca", Some(0)),
+            ("Tinca tinca", Some(0)),
+            ("crane", Some(1)),
+            ("derrick", Some(2)),
+            ("fish", None),
+            ("ench", None),
+        ] {
+            assert_eq!(classes.label(name), label, "{name}");
         }
     }
 }

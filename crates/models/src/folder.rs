@@ -2,6 +2,7 @@
 
 use crate::error::{ModelError, brief};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -132,8 +133,16 @@ impl Siblings {
 fn class_names(index: &Settings) -> Option<Vec<String>> {
     let labels = index.fields.get("id2label")?.as_object()?;
     let name = |number: usize| labels.get(&number.to_string())?.as_str();
+    let mut seen = BTreeSet::new();
     let names: Option<Vec<String>> = (0..labels.len())
-        .map(|number| name(number).map(str::to_owned))
+        .map(|number| {
+            let name = name(number)?;
+            // ImageNet has two classes called crane.
+            Some(match seen.insert(name) {
+                true => name.to_owned(),
+                false => format!("{name} ({number})"),
+            })
+        })
         .collect();
     names.filter(|names| !names.is_empty())
 }

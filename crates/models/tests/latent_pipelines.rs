@@ -110,6 +110,26 @@ fn a_dit_pipeline_makes_the_same_images_with_and_without_guidance() {
 }
 
 #[test]
+fn the_classes_of_a_pipeline_have_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    convert_to_diffusers(&folder("dit"), &out, &LoadOptions::default(), None).unwrap();
+    let index = out.join("model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(fields["id2label"]["7"], "7");
+    fields["id2label"]["7"] = "crane, bird".into();
+    fields["id2label"]["9"] = "crane, bird".into();
+    std::fs::write(&index, fields.to_string()).unwrap();
+    let classes = load(&out).classes.unwrap();
+    assert_eq!(
+        (classes.names[7].as_str(), classes.names[9].as_str()),
+        ("crane, bird", "crane, bird (9)")
+    );
+    assert_eq!(classes.null, Some(1000));
+}
+
+#[test]
 fn converted_models_keep_their_images_and_their_autoencoder() {
     let dir = tempfile::tempdir().unwrap();
     let options = LoadOptions::default();

@@ -14,6 +14,10 @@ pub const COMPARISONS: Presets = Presets(&[
         include_str!("../../../../assets/configs/compare/digits.toml"),
     ),
     (
+        "digits-dit",
+        include_str!("../../../../assets/configs/compare/digits-dit.toml"),
+    ),
+    (
         "emoji",
         include_str!("../../../../assets/configs/compare/emoji.toml"),
     ),
