@@ -68,7 +68,7 @@ shared_embedder = true
 freq_shift = 0
 
 [process.continuous]
-kind = "flow"
+process_type = "flow"
 timesteps = "logit_normal"
 "#;
 
@@ -183,7 +183,7 @@ fn the_plan_of_a_flow_keeps_its_times_and_the_weight_of_the_velocity() {
     let plan = read(&place, "runs/source/plan.toml");
     for line in [
         "precond = \"sit\"",
-        "kind = \"flow\"",
+        "process_type = \"flow\"",
         "timesteps = \"logit_normal\"",
         "base = \"flow\"",
     ] {

@@ -108,7 +108,7 @@ impl EdmProcess {
 
 /// A continuous process: of EDM's networks, or a flow.
 ///
-/// As a section of a file it is the fields of the process, and `kind = "flow"` for a flow.
+/// As a section of a file it is the fields of the process, and `process_type = "flow"` for a flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Continuous {
     /// EDM's, whose networks are called with `sigma`.
@@ -118,7 +118,7 @@ pub enum Continuous {
 }
 
 /// The field that names the kind of process, and its only value.
-const KIND: &str = "kind";
+const KIND: &str = "process_type";
 const FLOW: &str = "flow";
 
 impl Continuous {
@@ -346,13 +346,13 @@ mod tests {
         for process in [flow, edm] {
             let text = serde_json::to_string(&process).unwrap();
             assert_eq!(serde_json::from_str::<Continuous>(&text).unwrap(), process);
-            assert_eq!(text.contains("kind"), process == flow, "{text}");
+            assert_eq!(text.contains("process_type"), process == flow, "{text}");
         }
         let old = serde_json::to_string(&EdmProcess::default()).unwrap();
         assert_eq!(serde_json::to_string(&edm).unwrap(), old);
         for wrong in [
-            r#"{"kind":"flows"}"#,
-            r#"{"kind":"flow","p_mean":1}"#,
+            r#"{"process_type":"flows"}"#,
+            r#"{"process_type":"flow","p_mean":1}"#,
             r#"{"logit_mean":1}"#,
         ] {
             assert!(

@@ -289,7 +289,7 @@ fn a_folder_of_diffusers_is_read_and_written() {
         assert!(!config.shared_embedder);
         assert!(read.origins.values().all(|origin| *origin == Origin::Read));
         let expected = Process {
-            sampling: read.process.sampling.clone(),
+            sampling: read.process.sampling,
             ..model.process.clone()
         };
         assert_eq!(read.process, expected);

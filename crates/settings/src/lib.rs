@@ -21,7 +21,7 @@
 //! # Ok::<(), sdft_settings::Error>(())
 //! ```
 //!
-//! A section can be of several kinds, which its key `architecture` (inside EDM networks `model_type`) names. The kind decides the other keys of the section.
+//! A section can be of several kinds, which its key `architecture` (inside EDM networks `model_type`, of a continuous process `process_type`) names. The kind decides the other keys of the section.
 //!
 //! **Invariant:** a key that the plan does not have is an error, never ignored; nothing is printed and no file is written.
 

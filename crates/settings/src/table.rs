@@ -13,7 +13,7 @@ pub trait Plan: Default + Serialize + DeserializeOwned {}
 impl<P: Default + Serialize + DeserializeOwned> Plan for P {}
 
 /// Keys that say of which kind a section is. The kind decides which other keys the section has, and their defaults.
-pub(crate) const KINDS: [&str; 2] = ["architecture", "model_type"];
+pub(crate) const KINDS: [&str; 3] = ["architecture", "model_type", "process_type"];
 
 /// Puts the values of one table over those of another, key by key. A section of another kind replaces the old section, whose keys it does
 /// not have.

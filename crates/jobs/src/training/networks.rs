@@ -199,12 +199,12 @@ pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
         (Some(precond), Some(continuous)) if continuous.fits(&precond) => None,
         (None, None) => None,
         (Some(Precond::Flow { .. }), _) => {
-            Some("kind = \"flow\", as the network predicts the velocity of a flow")
+            Some("process_type = \"flow\", as the network predicts the velocity of a flow")
         }
         (Some(_), None) => {
             Some("a continuous process, as the network has EDM's preconditioning, found none")
         }
-        (Some(_), Some(_)) => Some("no kind, as the network has EDM's preconditioning"),
+        (Some(_), Some(_)) => Some("no process_type, as the network has EDM's preconditioning"),
         (None, Some(_)) => Some("none, as the network is called with steps"),
     };
     if let Some(expected) = expected {

@@ -123,7 +123,7 @@ pub(super) fn find(
             precond.name(),
             match Continuous::of(&precond) {
                 Continuous::Edm(_) => "a continuous process",
-                Continuous::Flow(_) => "a flow (kind = \"flow\")",
+                Continuous::Flow(_) => "a flow (process_type = \"flow\")",
             },
             match found {
                 None => "none",
