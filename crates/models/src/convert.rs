@@ -1,6 +1,6 @@
 //! Converts any readable file to `.safetensors`, or to a folder of diffusers.
 
-use crate::autoencoder::{converted, is_autoencoder};
+use crate::autoencoder::{Converted, converted, is_autoencoder};
 use crate::error::ModelError;
 use crate::export::write_diffusers;
 use crate::folder::weights_of;
@@ -43,7 +43,11 @@ pub fn convert_file(
         },
     )?;
     if is_autoencoder(&state.shapes(), state.metadata()) {
-        let (entries, mut metadata, notes) = converted(input, state, &options.given)?;
+        let Converted {
+            tensors: entries,
+            mut metadata,
+            notes,
+        } = converted(input, state, &options.given)?;
         let made = provenance(input, sha256_weights(input)?, options);
         metadata.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
         if dtype == Some(DType::F16) {

@@ -126,19 +126,20 @@ fn tensors(state: StateDict) -> Result<BTreeMap<String, Tensor>, ModelError> {
     tensors.collect()
 }
 
-/// What the file of an autoencoder becomes: its tensors, metadata and notes for the user.
+/// What the file of an autoencoder becomes.
+pub(crate) struct Converted {
+    pub(crate) tensors: BTreeMap<String, Tensor>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// Notes for the user.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Reads the file of an autoencoder as it will be written.
 pub(crate) fn converted(
     path: &Path,
     state: StateDict,
     given: &Map<String, Value>,
-) -> Result<
-    (
-        BTreeMap<String, Tensor>,
-        BTreeMap<String, String>,
-        Vec<String>,
-    ),
-    ModelError,
-> {
+) -> Result<Converted, ModelError> {
     let found = Found::file(path, state.shapes(), state.metadata(), given)?;
     found.refuse_to_guess(path)?;
     if let Some(mismatch) = found.misfit {
@@ -156,7 +157,11 @@ pub(crate) fn converted(
     );
     let mut notes = state.notes();
     notes.extend(found.notes);
-    Ok((tensors(state)?, metadata, notes))
+    Ok(Converted {
+        tensors: tensors(state)?,
+        metadata,
+        notes,
+    })
 }
 
 /// Writes an autoencoder with its configuration and provenance; in f32 if `dtype` is `None`.
