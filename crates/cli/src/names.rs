@@ -174,7 +174,7 @@ impl Names {
             false => &sdft_jobs::EMBEDDED_MODELS,
         };
         let names = of_kind.chain(others.map(|known| known.name.as_str()));
-        let near = similar(text, names.chain(embedded));
+        let near = similar(text, names.chain(embedded.iter().copied()));
         if near.is_empty() {
             return Ok(());
         }
