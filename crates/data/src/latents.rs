@@ -137,6 +137,9 @@ pub struct WithLatents {
     latents: Latents,
 }
 
+/// Computes the latents of images.
+pub type Encode<'a, E> = dyn FnMut(&[Image]) -> std::result::Result<Vec<Moments>, E> + 'a;
+
 /// Images whose latents are computed together.
 const TOGETHER: usize = 8;
 
@@ -150,7 +153,7 @@ impl WithLatents {
         images: Arc<dyn ImageSource>,
         mut file: LatentFile,
         mirrored: bool,
-        encode: &mut dyn FnMut(&[Image]) -> std::result::Result<Vec<Moments>, E>,
+        encode: &mut Encode<'_, E>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> std::result::Result<Self, E> {
         let (spec, n) = (*images.spec(), images.len());

@@ -69,7 +69,7 @@ pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use held_out::held_out;
 pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
-pub use latents::{LatentFile, Moments, WithLatents};
+pub use latents::{Encode, LatentFile, Moments, WithLatents};
 pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;
 pub use prefetch::Prefetcher;

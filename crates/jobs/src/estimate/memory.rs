@@ -3,7 +3,7 @@
 use super::trial::{aux_per_image, encoder_parameters, kept_per_image, source_share};
 use crate::error::{Result, usage};
 use crate::training::{
-    TrainPlan, adapter_sizes, sides, sizes_of, trained_architecture, with_adapter,
+    TrainPlan, adapter_sizes, image_sides, sides, sizes_of, trained_architecture, with_adapter,
 };
 use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
@@ -90,6 +90,10 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
         0 => 0,
         _ => plan.eval.samples,
     };
+    let decoded = match plan.model.autoencoder_config() {
+        Some(config) => config.decoding_bytes(image_sides(plan)),
+        None => 0.0,
+    };
     let weights = 4.0 * cost.parameters as f64;
     let (trained, changed) = match adapter_sizes(plan)? {
         None => (weights, weights),
@@ -110,7 +114,8 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
             * TRAINED
             * if plan.steps.recompute { inside } else { all },
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
-        sampled: sampled * FROZEN * all,
+        // Samples are decoded when all are drawn.
+        sampled: (sampled * FROZEN * all).max(decoded),
         shown: plan.output.samples + evaluated,
         image: image([plan.model.in_channels(), height, width]),
     }

@@ -23,7 +23,7 @@ pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
 pub use group::{follow, join_group};
 pub use networks::{ModelPlan, TrainPlan};
 pub(crate) use networks::{
-    adapter_sizes, sides, sizes_of, trainable, trained_architecture, with_adapter,
+    adapter_sizes, image_sides, sides, sizes_of, trainable, trained_architecture, with_adapter,
 };
 pub use options::RunOptions;
 pub(crate) use options::make_absolute;
