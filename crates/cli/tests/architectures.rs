@@ -67,6 +67,9 @@ num_layers = 2
 shared_embedder = true
 freq_shift = 0
 
+[process]
+prediction_type = "sample"
+
 [process.continuous]
 process_type = "flow"
 timesteps = "logit_normal"

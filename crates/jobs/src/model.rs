@@ -319,7 +319,7 @@ pub(crate) fn form_of(name: &str, model: &LoadedModel, size: Option<Size>) -> Re
 pub(crate) fn check_form(name: &str, model: &LoadedModel, form: &ImageSpec) -> Result<()> {
     let architecture = &model.architecture;
     let (inputs, outputs) = (architecture.in_channels(), architecture.out_channels());
-    if outputs != inputs && !architecture.learns_variance() {
+    if ![inputs, 2 * inputs].contains(&outputs) {
         return Err(usage(format!(
             "{name}: expected a model with as many output channels as input channels, or twice as many for a learned variance, found {inputs} and {outputs}"
         )));
