@@ -24,6 +24,8 @@ pub struct Inspected {
     pub resolved: Result<Resolved, ModelError>,
     /// The configuration of an autoencoder, and the setting that loading it needs in addition; `None` for other files.
     pub autoencoder: Option<(AutoencoderConfig, Option<String>)>,
+    /// Whether the file holds a diffusion model and its autoencoder.
+    pub has_first_stage: bool,
     /// The tensors that do not fit the network, if there are any.
     pub misfit: Option<Mismatch>,
     /// Notes for the user about how it was read.
@@ -76,6 +78,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         summary,
         resolved,
         autoencoder,
+        has_first_stage: matches!(stated, Stated::Inside),
         misfit,
         notes,
     })

@@ -6,7 +6,7 @@ use crate::opened::Opened;
 use crate::{Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, load_autoencoder};
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderRecord};
 use sdft_checkpoint::Summary;
-use sdft_diffusion::AUTOENCODER_KEY;
+use sdft_diffusion::{AUTOENCODER_KEY, MODEL_KEY};
 use sdft_imaging::{Depth, ImageSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,10 @@ pub(crate) fn channels_problem(
 
 /// What a file says about an autoencoder.
 pub(crate) enum Stated {
-    /// It works on images, or says nothing.
+    /// Nothing.
     Nothing,
+    /// It works on images: a file of this project without an autoencoder, or a pipeline of images.
+    Images,
     /// The metadata of this project's files.
     Record(AutoencoderRecord),
     /// The folder of the autoencoder in a pipeline of diffusers, and its `config.json`.
@@ -71,19 +73,31 @@ impl Stated {
             return Ok(Self::Folder(folder, config));
         }
         let mut names = summary.left_out.iter();
-        Ok(
-            match names.any(|name| name.starts_with("first_stage_model.")) {
-                true => Self::Inside,
-                false => Self::Nothing,
-            },
-        )
+        let is_inside = names.any(|name| name.starts_with("first_stage_model."));
+        let is_ours = metadata.contains_key(MODEL_KEY);
+        Ok(match is_inside {
+            true => Self::Inside,
+            false if is_ours || opened.siblings.is_pipeline => Self::Images,
+            false => Self::Nothing,
+        })
+    }
+
+    /// A note about a part of the autoencoder that diffusers' pipeline leaves out.
+    pub(crate) fn shift_note(&self) -> Option<String> {
+        match self {
+            Self::Folder(folder, config) if config.shift_factor() != 0.0 => Some(format!(
+                "{}: shift_factor is added to latents before they are decoded, which diffusers' pipeline of this class does not do",
+                folder.display()
+            )),
+            _ => None,
+        }
     }
 
     /// The record of this project's files.
     pub(crate) fn record(&self) -> Option<&AutoencoderRecord> {
         match self {
             Self::Record(record) => Some(record),
-            Self::Nothing | Self::Folder(..) | Self::Inside => None,
+            Self::Nothing | Self::Images | Self::Folder(..) | Self::Inside => None,
         }
     }
 
@@ -93,7 +107,11 @@ impl Stated {
             (Some(given), _) => Some(&given.record.config),
             (None, Self::Record(record)) => Some(&record.config),
             (None, Self::Folder(_, config)) => Some(config),
-            (None, Self::Inside | Self::Nothing) => None,
+            (None, Self::Nothing) => {
+                let otherwise = options.autoencoder_otherwise.as_ref()?;
+                Some(&otherwise.record.config)
+            }
+            (None, Self::Inside | Self::Images) => None,
         }
     }
 
@@ -124,7 +142,8 @@ impl Stated {
             }
             (None, Self::Folder(folder, _)) => Arc::new(load_autoencoder(folder, &usual)?),
             (None, Self::Inside) => Arc::new(load_autoencoder(&opened.path, &usual)?),
-            (None, Self::Nothing) => return Ok(None),
+            (None, Self::Nothing) => return Ok(options.autoencoder_otherwise.clone()),
+            (None, Self::Images) => return Ok(None),
         };
         if let Self::Record(record) = self
             && record.sha256 != found.record.sha256
