@@ -320,6 +320,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         }
         Some(EditVerb::Apply(args)) => {
             names.weights("--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             for edit in &mut args.edit {
                 names.weights("--edit", edit)?;
             }
@@ -333,6 +334,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         }
         Some(EditVerb::Range(args)) => {
             names.weights("--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             let size = side(Some(&args.model)).or(args.file.image_size);
             names.images("--data", &mut args.data, size.unwrap_or(SIZE))?;
             names.network(clip_of(16), &args.weights);
