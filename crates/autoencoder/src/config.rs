@@ -4,6 +4,7 @@ use crate::ConfigError;
 use crate::error::brief;
 use crate::read::{CLASS, check_known, field};
 use sdft_diffusion::{KIND_KEY, MODEL_KEY};
+use sdft_imaging::ImageSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -338,6 +339,13 @@ impl AutoencoderConfig {
     /// How many pixels of a side become one latent value.
     pub fn factor(&self) -> usize {
         1 << shared!(self, block_out_channels).len().saturating_sub(1)
+    }
+
+    /// The shape of the latents of images of this form, `[C, H, W]`.
+    pub fn latent_shape(&self, image: &ImageSpec) -> [usize; 3] {
+        let factor = self.factor();
+        let channels = self.latent_channels();
+        [channels, image.height / factor, image.width / factor]
     }
 
     /// The diffusion model sees `(z - shift_factor) * scaling_factor`.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderRecord {
-    /// SHA-256 of the autoencoder itself, its architecture and its weights: the same for every file that holds it.
+    /// SHA-256 of the autoencoder itself, its weights and what decides how it computes: the same for every file that holds it.
     pub sha256: String,
     /// Its architecture.
     pub config: AutoencoderConfig,
@@ -57,6 +57,11 @@ impl AutoencoderFile {
             sha256: record.sha256.clone(),
             config: Some(record.config.clone()),
         }
+    }
+
+    /// Pixels of a side for one latent; 1 before the autoencoder is read.
+    pub fn factor(&self) -> usize {
+        self.config.as_ref().map_or(1, AutoencoderConfig::factor)
     }
 
     /// The record, if the autoencoder was read.

@@ -53,11 +53,7 @@ impl Space {
     pub fn shape(&self) -> [usize; 3] {
         match &self.stage {
             None => self.image.shape(),
-            Some(Stage { config, .. }) => {
-                let factor = config.factor();
-                let (height, width) = (self.image.height / factor, self.image.width / factor);
-                [config.latent_channels(), height, width]
-            }
+            Some(stage) => stage.config.latent_shape(&self.image),
         }
     }
 

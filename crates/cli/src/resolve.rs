@@ -38,7 +38,8 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
             weights(names, "--source-model", &mut args.source_model)?;
             weights(names, "--guide", &mut args.guide.guide)?;
             weights(names, "--classifier", &mut args.classifier)?;
-            let size = side(args.model.as_deref()).or(args.file.image_size);
+            let stage = args.file.autoencoder.as_deref();
+            let size = side(args.model.as_deref(), stage).or(args.file.image_size);
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
         }
         Verb::Edit(args) => of_edit(args, names),
@@ -115,14 +116,23 @@ fn through(
     Ok(())
 }
 
-/// Side of a model's images, if its file can be read.
-fn side(model: Option<&str>) -> Option<usize> {
+/// A text, unless it is empty.
+fn named(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Side of a model's images, if its file can be read; `autoencoder` is the one that the user gave.
+fn side(model: Option<&str>, autoencoder: Option<&str>) -> Option<usize> {
     let model = model?;
     if let Some(size) = sdft_jobs::embedded_size(model) {
         return Some(size);
     }
     let file = peek_model_file(model)?;
-    let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
+    let options = LoadOptions {
+        autoencoder: autoencoder.and_then(|name| sdft_jobs::load_autoencoder(name).ok()),
+        ..LoadOptions::default()
+    };
+    let found = inspect_file(Path::new(&file), &options).ok()?;
     let image = found.resolved.ok()?.image;
     Some(image.height.max(image.width))
 }
@@ -181,8 +191,7 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     let stage = text_at(&table, AUTOENCODER);
     let mut stage_file = stage.clone();
     names.weights("--autoencoder", &mut stage_file)?;
-    let size = given_size(&table)
-        .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
+    let size = given_size(&table).or_else(|| side(named(&file), named(&stage_file)));
     names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
     let evaluates = table
         .get("eval")
@@ -229,7 +238,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
     weights(names, "--model", &mut args.model)?;
     let table = args.options().settings()?;
     let size = given_size(&table)
-        .or_else(|| side(args.model.as_deref()))
+        .or_else(|| side(args.model.as_deref(), None))
         .unwrap_or(SIZE);
     let init = text_at(&table, "init");
     let mut file = init.clone();
@@ -292,7 +301,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             let source = text_at(&table, "source");
             let mut file = source.clone();
             names.weights("--model", &mut file)?;
-            let size = given_size(&table).or_else(|| side(Some(&file)));
+            let size = given_size(&table).or_else(|| side(Some(&file), None));
             let data = text_at(&table, "data.path");
             let mut folder = data.clone();
             names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
@@ -324,7 +333,8 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             for edit in &mut args.edit {
                 names.weights("--edit", edit)?;
             }
-            let size = side(Some(&args.model)).or(args.file.image_size);
+            let stage = args.file.autoencoder.as_deref();
+            let size = side(Some(&args.model), stage).or(args.file.image_size);
             images(
                 names,
                 "--input",
@@ -335,7 +345,8 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         Some(EditVerb::Range(args)) => {
             names.weights("--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
-            let size = side(Some(&args.model)).or(args.file.image_size);
+            let stage = args.file.autoencoder.as_deref();
+            let size = side(Some(&args.model), stage).or(args.file.image_size);
             names.images("--data", &mut args.data, size.unwrap_or(SIZE))?;
             names.network(clip_of(16), &args.weights);
             names.network("lpips-alex", &args.weights);

@@ -117,7 +117,7 @@ fn a_run_on_latents_is_sampled_translated_and_converted_like_any_other() {
         "--source-model",
         "digits-source",
     ]);
-    other.fails(2, &["--source-model"]);
+    other.fails(2, &["--source-model", "same autoencoder", "none"]);
 }
 
 #[test]

@@ -114,11 +114,19 @@ pub(crate) fn with_latents(
             ));
             is_noted = true;
         }
-        let images = to_tensor(images, &spec)?.to_device(&runtime.device)?;
-        match space.moments(&images)? {
-            Some(moments) => parts(&moments.mean, &moments.std),
-            None => Ok(Vec::new()),
+        // A GPU chooses its algorithms by the size of the batch, which depends on what is missing.
+        let at_once = match runtime.device.is_cpu() {
+            true => images.len().max(1),
+            false => 1,
+        };
+        let mut all = Vec::with_capacity(images.len());
+        for images in images.chunks(at_once) {
+            let images = to_tensor(images, &spec)?.to_device(&runtime.device)?;
+            if let Some(moments) = space.moments(&images)? {
+                all.extend(parts(&moments.mean, &moments.std)?);
+            }
         }
+        Ok(all)
     };
     let mut done = |n: usize, total: usize| progress.borrow_mut().images(n as f64, total);
     Ok(Arc::new(WithLatents::new(

@@ -233,7 +233,7 @@ pub(crate) fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     // Files without a process are official ones, which predict the noise whatever `model` predicts.
     LoadOptions {
         process_otherwise: Some(model.process.discrete()),
-        autoencoder: model.autoencoder.clone(),
+        autoencoder_otherwise: model.autoencoder.clone(),
         ..LoadOptions::default()
     }
 }

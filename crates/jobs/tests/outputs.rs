@@ -177,6 +177,14 @@ fn a_model_runs_at_other_sizes_that_it_can_halve() {
     };
     let first = place.sampled(&own);
     assert_eq!(place.sampled(&place.samples("own")), first);
+    // A file may state another size than that of its network, which can still be asked for.
+    let stated = Place::new(&ImageSpec::rgb8(24, 16), None);
+    let as_network = SampleOptions {
+        size: Some(Size::new(8, 8)),
+        ..stated.samples("small")
+    };
+    stated.sampled(&as_network);
+    read(&stated.path("small/00000.png"), &ImageSpec::rgb8(8, 8));
     let odd = SampleOptions {
         size: Some(Size::new(15, 24)),
         ..place.samples("odd")

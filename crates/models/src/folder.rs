@@ -22,6 +22,8 @@ pub(crate) struct Siblings {
     pub(crate) scheduler: Option<Settings>,
     /// The `config.json` of the autoencoder of a pipeline of latents.
     pub(crate) autoencoder: Option<Settings>,
+    /// Whether the weights are part of a pipeline.
+    pub(crate) is_pipeline: bool,
     /// The names of a pipeline's classes, by their number.
     pub(crate) classes: Option<Vec<String>>,
 }
@@ -116,6 +118,7 @@ impl Siblings {
             config: settings(&folder.join(CONFIG))?,
             scheduler,
             autoencoder,
+            is_pipeline: pipeline.is_some(),
             classes,
         })
     }

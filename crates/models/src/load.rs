@@ -40,6 +40,8 @@ pub struct LoadOptions {
     pub adapters: Vec<AdapterFile>,
     /// The autoencoder of a network that works on latents; `None` is the one that its file states.
     pub autoencoder: Option<Arc<LoadedAutoencoder>>,
+    /// The autoencoder of a network whose file states this one, or does not say what it works on.
+    pub autoencoder_otherwise: Option<Arc<LoadedAutoencoder>>,
 }
 
 impl LoadOptions {
@@ -191,15 +193,7 @@ impl LoadedModel {
 
 /// The shape of the states of a network in the latents of an autoencoder, or on images, for images of this form: `[C, H, W]`.
 pub fn state_shape(autoencoder: Option<&AutoencoderConfig>, image: &ImageSpec) -> [usize; 3] {
-    let Some(config) = autoencoder else {
-        return image.shape();
-    };
-    let factor = config.factor();
-    [
-        config.latent_channels(),
-        image.height / factor,
-        image.width / factor,
-    ]
+    autoencoder.map_or_else(|| image.shape(), |config| config.latent_shape(image))
 }
 
 /// SHA-256 of a network itself, its architecture and its weights: the same for every file and part of a file that holds it.
@@ -335,6 +329,7 @@ fn assemble(
     let mut notes = notes_of(opened, &state, &resolved, options);
     if let Some(autoencoder) = &autoencoder {
         notes.extend(autoencoder.notes.iter().cloned());
+        notes.extend(stated.shift_note());
     }
     let params = fitted(opened, state, &resolved)?;
     opened.refuse_to_guess(&resolved)?;

@@ -7,7 +7,7 @@ use crate::opened::Opened;
 use crate::{Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, load_autoencoder};
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderRecord};
 use sdft_checkpoint::{ReadOptions, Summary};
-use sdft_diffusion::AUTOENCODER_KEY;
+use sdft_diffusion::{AUTOENCODER_KEY, MODEL_KEY};
 use sdft_imaging::{Depth, ImageSpec};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -40,8 +40,10 @@ pub(crate) fn channels_problem(
 
 /// What a file says about an autoencoder.
 pub(crate) enum Stated {
-    /// It works on images, or says nothing.
+    /// Nothing.
     Nothing,
+    /// It works on images: a file of this project without an autoencoder, or a pipeline of images.
+    Images,
     /// The metadata of this project's files.
     Record(AutoencoderRecord),
     /// The folder of the autoencoder in a pipeline of diffusers, and its `config.json`.
@@ -76,17 +78,31 @@ impl Stated {
             return Ok(Self::Folder(folder, config));
         }
         let mut names = summary.left_out.iter();
-        Ok(match names.any(|name| name.starts_with(FIRST_STAGE)) {
+        let is_inside = names.any(|name| name.starts_with(FIRST_STAGE));
+        let is_ours = metadata.contains_key(MODEL_KEY);
+        Ok(match is_inside {
             true => Self::Inside,
+            false if is_ours || opened.siblings.is_pipeline => Self::Images,
             false => Self::Nothing,
         })
+    }
+
+    /// A note about a part of the autoencoder that diffusers' pipeline leaves out.
+    pub(crate) fn shift_note(&self) -> Option<String> {
+        match self {
+            Self::Folder(folder, config) if config.shift_factor() != 0.0 => Some(format!(
+                "{}: shift_factor is added to latents before they are decoded, which diffusers' pipeline of this class does not do",
+                folder.display()
+            )),
+            _ => None,
+        }
     }
 
     /// The record of this project's files.
     pub(crate) fn record(&self) -> Option<&AutoencoderRecord> {
         match self {
             Self::Record(record) => Some(record),
-            Self::Nothing | Self::Folder(..) | Self::Inside => None,
+            Self::Nothing | Self::Images | Self::Folder(..) | Self::Inside => None,
         }
     }
 
@@ -103,7 +119,11 @@ impl Stated {
             (Some(given), _) => Some(given.record.config.clone()),
             (None, Self::Record(record)) => Some(record.config.clone()),
             (None, Self::Folder(_, config)) => Some(config.clone()),
-            (None, Self::Nothing) => None,
+            (None, Self::Nothing) => {
+                let otherwise = options.autoencoder_otherwise.as_ref();
+                otherwise.map(|otherwise| otherwise.record.config.clone())
+            }
+            (None, Self::Images) => None,
             (None, Self::Inside) => {
                 let read = ReadOptions {
                     wanted: Some(AUTOENCODER),
@@ -137,7 +157,7 @@ impl Stated {
             (Some(_), _) => Some(
                 "the autoencoder is given with --autoencoder; convert it with --set model.FIELD=VALUE",
             ),
-            (None, Self::Nothing) => {
+            (None, Self::Nothing | Self::Images) => {
                 Some("the file states no autoencoder; give it with --autoencoder FILE")
             }
             (None, _) => None,
@@ -145,8 +165,15 @@ impl Stated {
         if let Some(unused) = unused {
             return Err(opened.problem(format!("model.{GIVEN}: {unused}")));
         }
+        let is_otherwise = |record: &AutoencoderRecord| {
+            let otherwise = options.autoencoder_otherwise.as_ref();
+            otherwise.is_some_and(|otherwise| otherwise.record.sha256 == record.sha256)
+        };
         let found = match (&options.autoencoder, self) {
             (Some(given), _) => given.clone(),
+            (None, Self::Record(record)) if is_otherwise(record) => {
+                return Ok(options.autoencoder_otherwise.clone());
+            }
             (None, Self::Record(record)) => {
                 let path = next_to(&opened.path, &record.file_name());
                 let path = path.ok_or_else(|| {
@@ -162,7 +189,8 @@ impl Stated {
             }
             (None, Self::Folder(folder, _)) => Arc::new(load_autoencoder(folder, &usual)?),
             (None, Self::Inside) => Arc::new(load_autoencoder(&opened.path, &usual)?),
-            (None, Self::Nothing) => return Ok(None),
+            (None, Self::Nothing) => return Ok(options.autoencoder_otherwise.clone()),
+            (None, Self::Images) => return Ok(None),
         };
         if let Self::Record(record) = self
             && record.sha256 != found.record.sha256

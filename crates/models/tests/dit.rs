@@ -240,7 +240,7 @@ fn what_an_official_file_does_not_show_is_asked_for_or_refused() {
         attention_head_dim: 8,
         ..small()
     };
-    let params = params(&narrow.into());
+    let params = params(&narrow.clone().into());
     write(&path, &renamed(&params));
     let error = load_network(&path, &as_dit(json!({"sample_size": 8}))).unwrap_err();
     let error = error.to_string();

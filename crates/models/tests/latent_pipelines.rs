@@ -1,15 +1,16 @@
 //! Pipelines of latents that diffusers wrote itself (`bench/peer/latents.py`): the same images, before rounding.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use sdft_autoencoder::Space;
 use sdft_checkpoint::ReadOptions;
-use sdft_diffusion::{Denoiser, Guided};
+use sdft_diffusion::{Clip, Denoiser, Guided};
 use sdft_models::{
     AutoencoderOptions, LoadOptions, LoadedModel, convert_file, convert_to_diffusers, inspect_file,
     load_autoencoder, load_network,
 };
 use sdft_randn::SeededNoise;
 use sdft_samplers::{Ddim, sample_ddim};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,22 +196,49 @@ fn a_missing_or_another_autoencoder_is_named() {
 }
 
 #[test]
-fn latents_have_no_range_where_no_scheduler_says_so() {
+fn latents_have_no_range_unless_a_scheduler_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let whole = folder("dit");
     let file = dir.path().join("diffusion_pytorch_model.safetensors");
     let part = whole.join("transformer");
     std::fs::copy(part.join("diffusion_pytorch_model.safetensors"), &file).unwrap();
     std::fs::copy(part.join("config.json"), dir.path().join("config.json")).unwrap();
-    let process = serde_json::json!({"noise_schedule": "linear", "diffusion_steps": 1000});
-    let options = LoadOptions {
-        given_process: process.as_object().unwrap().clone(),
-        autoencoder: Some(Arc::new(
-            load_autoencoder(&whole, &AutoencoderOptions::default()).unwrap(),
-        )),
-        ..LoadOptions::default()
+    let load = |process: serde_json::Value| {
+        let options = LoadOptions {
+            given_process: process.as_object().unwrap().clone(),
+            autoencoder: Some(Arc::new(
+                load_autoencoder(&whole, &AutoencoderOptions::default()).unwrap(),
+            )),
+            ..LoadOptions::default()
+        };
+        load_network(&file, &options).unwrap()
     };
-    let model = load_network(&file, &options).unwrap();
-    assert_eq!(model.process.sampling.is_none(), model.process.unbounded);
+    let is_clamped = |model: &LoadedModel| {
+        let diffusion = model.diffusion(&"10".parse().unwrap()).unwrap();
+        let large = Tensor::full(7f32, (1, 4, 8, 8), &Device::Cpu).unwrap();
+        let clamped = diffusion.clamped(large, Clip::Yes).unwrap();
+        clamped.max_all().unwrap().to_scalar::<f32>().unwrap() < 7.0
+    };
+    let discrete = json!({"noise_schedule": "linear", "diffusion_steps": 1000});
+    let model = load(discrete.clone());
     assert_eq!(model.image.shape(), [3, 16, 16]);
+    assert!(!is_clamped(&model));
+    let with = |sampling: serde_json::Value| {
+        let mut process = discrete.clone();
+        process["sampling"] = sampling;
+        process
+    };
+    assert!(!is_clamped(&load(with(json!({"steps_offset": 1})))));
+    assert!(is_clamped(&load(with(json!({"clip_sample": true})))));
+    // A scheduler is followed, as diffusers follows it.
+    let config = json!({"_class_name": "DDIMScheduler", "clip_sample": true});
+    let scheduler = dir.path().join("scheduler_config.json");
+    std::fs::write(&scheduler, config.to_string()).unwrap();
+    assert!(is_clamped(&load(json!({}))));
+    std::fs::write(
+        &scheduler,
+        json!({"_class_name": "DDIMScheduler", "clip_sample": false}).to_string(),
+    )
+    .unwrap();
+    assert!(!is_clamped(&load(json!({}))));
 }

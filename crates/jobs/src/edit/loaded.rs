@@ -178,7 +178,7 @@ fn tuning_info(file: &str) -> Result<Option<TuningInfo>> {
 /// A tuned model that edits the images of another.
 fn load_tuned(file: &str, edited: &Edited<'_>, context: &mut Context<'_>) -> Result<Conditioned> {
     let options = LoadOptions {
-        autoencoder: edited.model.autoencoder.clone(),
+        autoencoder_otherwise: edited.model.autoencoder.clone(),
         ..LoadOptions::default()
     };
     let tuned = load_model(file, &options)?;

@@ -45,13 +45,29 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         disk: Disk {
             bytes,
             of: format!(
-                "{} a checkpoint, {} kept",
+                "{} a checkpoint, {} kept{}",
                 human_size(checkpoint),
-                plan.output.keep
+                plan.output.keep,
+                match latents_bytes(plan, images) {
+                    0 => String::new(),
+                    bytes => format!("; latents of {} go to the user's cache", human_size(bytes)),
+                }
             ),
             folder: None,
         },
     })
+}
+
+/// Bytes of the latents of so many images; 0 for a network of images.
+fn latents_bytes(plan: &TrainPlan, images: usize) -> u64 {
+    let Some(config) = plan.model.autoencoder_config() else {
+        return 0;
+    };
+    let [height, width] = sides(plan);
+    let mirrored = if plan.data.flip { 2 } else { 1 };
+    // Mean and deviation, in f32.
+    let each = 2 * 4 * config.latent_channels() * height * width;
+    (images * mirrored * each) as u64
 }
 
 /// Seconds of one optimizer step.
@@ -123,7 +139,13 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 pub(crate) fn disk(plan: &TrainPlan) -> Result<(u64, u64)> {
     let parameters = trained_architecture(plan).cost(sides(plan)).parameters;
     let trained = adapter_sizes(plan)?.map(|sizes| sizes.trained);
-    Ok(disk_of(parameters, trained, plan.output.keep))
+    let (checkpoint, all) = disk_of(parameters, trained, plan.output.keep);
+    // The folder has a copy of the autoencoder.
+    let copy = match plan.model.autoencoder_config() {
+        Some(config) => 4 * config.cost([config.factor(); 2]).parameters as u64,
+        None => 0,
+    };
+    Ok((checkpoint, all + copy))
 }
 
 /// As [`disk`], for a network of so many parameters, of which an adapter trains `trained`.

@@ -77,7 +77,7 @@ impl Sampler {
                 "expected a number: the model takes any class, and its files do not say which it knows",
             ));
         }
-        let spec = plan.image.unwrap_or(model.image);
+        let spec = plan.image.unwrap_or_else(|| model.architecture.image());
         check_form(&plan.model, model, &spec)?;
         let null = null_for(plan.guidance, model)?;
         let runtime = context.runtime(Precision::Auto);

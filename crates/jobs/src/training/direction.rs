@@ -197,7 +197,7 @@ impl DirectionJob {
         let model = load_source(&plan.source, &given, context)?;
         check_unchanged(&plan.source, &plan.source_sha256, &model)?;
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
-        let form = plan.image.unwrap_or(model.image);
+        let form = plan.image.unwrap_or_else(|| model.architecture.image());
         let space = space_of(&model, form)?;
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || {

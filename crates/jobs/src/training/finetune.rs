@@ -346,31 +346,36 @@ impl Training for FineTuning {
             describe_device(&plan, &context.device, self.group.size()),
             folder.root().display()
         ));
+        let Self {
+            source,
+            mut data,
+            classifier,
+            autoencoder,
+            group,
+        } = self;
+        let (mut shared, mut space) = (plan.clone(), Space::images(spec));
         // Before the other processes look for them.
-        let (data, space) = match &self.autoencoder {
-            None => (self.data, Space::images(spec)),
-            Some(autoencoder) => {
-                let (flip, images) = (plan.data.flip, self.data);
-                let data = with_latents(images, autoencoder, flip, context)?;
-                (
-                    data,
-                    kept_space(spec, autoencoder, &plan, &folder, context)?,
-                )
+        if let Some(autoencoder) = &autoencoder {
+            data = with_latents(data, autoencoder, plan.data.flip, context)?;
+            let copy = keep_autoencoder(folder.root(), autoencoder)?;
+            if let Some(file) = &mut shared.model.autoencoder {
+                file.path = copy.display().to_string();
+                make_absolute(&mut file.path);
             }
-        };
-        let (classifier, autoencoder) = (self.classifier.as_ref(), self.autoencoder.as_ref());
-        let methods = method_inputs(&plan, classifier, autoencoder, context)?;
-        let mut shared = plan.clone();
+            space = kept_space(spec, autoencoder, copy, &plan, context);
+        }
+        let methods = method_inputs(&plan, classifier.as_ref(), autoencoder.as_ref(), context)?;
+        // From here on it is read for previews only.
+        drop(autoencoder);
         if let Some(bank) = &methods.bank {
             shared.loss.bank.fingerprint = pin_bank(folder.root(), bank.as_ref())?;
         }
-        self.group
-            .broadcast(toml::to_string(&shared)?.into_bytes())?;
+        group.broadcast(toml::to_string(&shared)?.into_bytes())?;
         let evaluator = match plan.eval.every {
             0 => None,
             _ => Some(evaluator(&plan)?),
         };
-        let Networks { network, source } = networks(&plan, self.source, &context.device)?;
+        let Networks { network, source } = networks(&plan, source, &context.device)?;
         let setup = Setup {
             metadata: metadata(&plan, data.as_ref())?,
             plan,
@@ -382,7 +387,7 @@ impl Training for FineTuning {
             methods,
             evaluator,
             device: context.device.clone(),
-            group: self.group,
+            group,
         };
         let (format, root) = (setup.plan.output.format, setup.folder.root().to_owned());
         let ending = run(setup, context.stop, context.progress)?;
@@ -429,20 +434,18 @@ pub(super) fn autoencoder_of(
 fn kept_space(
     image: ImageSpec,
     autoencoder: &LoadedAutoencoder,
+    copy: PathBuf,
     plan: &TrainPlan,
-    folder: &RunFolder,
-    context: &mut Context<'_>,
-) -> Result<Space> {
-    let record = autoencoder.record.clone();
-    let path = keep_autoencoder(folder.root(), autoencoder)?;
+    context: &Context<'_>,
+) -> Space {
     let runtime = context.runtime(plan.steps.precision);
-    Ok(Space::opened(image, record.config, move || {
-        let path = path.display().to_string();
+    Space::opened(image, autoencoder.record.config.clone(), move || {
+        let path = copy.display().to_string();
         let opened = load_autoencoder(&path).and_then(|loaded| runtime.autoencoder(&loaded));
         opened
             .map(Arc::new)
             .map_err(|e| candle_core::Error::Msg(e.to_string()))
-    }))
+    })
 }
 
 /// The source model of a plan, which must not have changed.

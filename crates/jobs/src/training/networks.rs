@@ -49,8 +49,7 @@ impl ModelPlan {
 
     /// Pixels of a side for one value of the network's input.
     pub(super) fn factor(&self) -> usize {
-        self.autoencoder_config()
-            .map_or(1, AutoencoderConfig::factor)
+        self.autoencoder.as_ref().map_or(1, AutoencoderFile::factor)
     }
 
     /// The form of the images that the network was made for, where a plan does not set it.

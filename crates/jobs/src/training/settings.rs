@@ -175,6 +175,12 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 pub(super) fn fit_to_images(plan: &mut TrainPlan, given: &Map<String, Json>) -> Result<()> {
     let mut architecture = plan.model.architecture.clone();
     let config = plan.model.autoencoder_config();
+    if config.is_some() && plan.data.size.is_none() {
+        return Err(usage(
+            "data.size: expected the size of the images, because a new network on latents has another one; give --size PIXELS"
+                .to_owned(),
+        ));
+    }
     if let Some(size) = plan.data.size {
         let factor = plan.model.factor();
         architecture = architecture.with_size(size.sides().map(|side| side / factor));

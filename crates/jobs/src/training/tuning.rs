@@ -140,7 +140,7 @@ impl TuningJob {
         let given = source_options(&plan.source_key, model, process);
         let source = load_source(&plan.source, &given, context)?;
         check_unchanged(&plan.source, &plan.source_sha256, &source)?;
-        let form = plan.image.unwrap_or(source.image);
+        let form = plan.image.unwrap_or_else(|| source.architecture.image());
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let data = same_images(path, known, "--data", || {
             open_images(&plan.data, &form, context)

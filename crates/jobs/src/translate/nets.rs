@@ -79,7 +79,9 @@ impl Translator {
     ) -> Result<Self> {
         // Inversions and guidance are exact unless the caller asks for another precision.
         let runtime = context.runtime(Precision::F32);
-        let spec = plan.image.unwrap_or(models.model.image);
+        let spec = plan
+            .image
+            .unwrap_or_else(|| models.model.architecture.image());
         for model in std::iter::once(models.model).chain(models.source) {
             check_form(&plan.model, model, &spec)?;
         }

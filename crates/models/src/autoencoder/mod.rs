@@ -120,10 +120,14 @@ fn assemble(path: &Path, found: Found, state: StateDict) -> Result<LoadedAutoenc
         mismatch: Box::new(mismatch),
         hints: found.hint.unwrap_or_default(),
     })?;
-    let fields = Value::Object(found.config.fields());
+    let mut fields = found.config.fields();
+    // They change no number, and files of CompVis do not have them.
+    for field in ["sample_size", "force_upcast"] {
+        fields.remove(field);
+    }
     Ok(LoadedAutoencoder {
         record: AutoencoderRecord {
-            sha256: sha256_of(fields.to_string(), &params, path)?,
+            sha256: sha256_of(Value::Object(fields).to_string(), &params, path)?,
             config: found.config,
         },
         params,

@@ -58,6 +58,14 @@ pub fn write_diffusers(
         provenance,
         ..
     } = *network;
+    if let Some(autoencoder) = autoencoder
+        && autoencoder.record.config.shift_factor() != 0.0
+    {
+        return Err(problem(format!(
+            "diffusers' pipelines of latents do not add the autoencoder's shift_factor; expected 0, found {}",
+            autoencoder.record.config.shift_factor()
+        )));
+    }
     let (mut equal, tensors) = written(architecture, params).map_err(|e| match e {
         NoEqual::Architecture(e) => no_equal(e),
         NoEqual::Tensor(e) => ModelError::Tensor(e),

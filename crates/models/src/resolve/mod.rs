@@ -199,8 +199,10 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         Layout::Dit => dit::find(seen, &given)?,
     };
     let (mut process, process_origins) = process::find(seen, options, &found)?;
-    // Latents have no range. diffusers' schedulers state themselves what they clamp.
-    process.unbounded |= seen.autoencoder.is_some() && process.sampling.is_none();
+    if seen.autoencoder.is_some() {
+        let is_stated = process_origins.get(SAMPLING) == Some(&Origin::Read);
+        unclamp(&mut process, is_stated, &options.given_process);
+    }
     let unknown = ["noise_schedule", "diffusion_steps"]
         .iter()
         .any(|field| process_origins.get(*field) == Some(&Origin::Assumed));
@@ -220,6 +222,21 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         ask: found.ask.or(ask_process),
     })
 }
+
+/// Latents have no range, so nothing is clamped, unless a scheduler or the user states it.
+fn unclamp(process: &mut Process, is_stated: bool, given: &Map<String, Value>) {
+    let given = given.get(SAMPLING);
+    let is_given = given.is_some_and(|sampling| sampling.get(CLIP).is_some());
+    match &mut process.sampling {
+        None => process.unbounded = true,
+        Some(sampling) if !(is_stated || is_given) => sampling.clip_sample = false,
+        Some(_) => {}
+    }
+}
+
+/// The field of a process that says how it is sampled, and its field about clamping.
+const SAMPLING: &str = "sampling";
+const CLIP: &str = "clip_sample";
 
 /// The fields that a text of metadata states, without defaults; each must be a valid field of `T`.
 fn parse_stated<T: DeserializeOwned>(text: &str) -> serde_json::Result<Map<String, Value>> {

@@ -1,7 +1,7 @@
 //! The process of a file, and how each field is known.
 
 use super::fields::Fields;
-use super::{Found, Seen, parse_stated};
+use super::{Found, SAMPLING, Seen, parse_stated};
 use crate::error::{ModelError, brief};
 use crate::folder::Settings;
 use crate::{LoadOptions, scheduler};
@@ -23,9 +23,6 @@ fn unwritten() -> [(&'static str, Value); 8] {
         ("continuous", Value::Null),
     ]
 }
-
-/// How a process is sampled.
-const SAMPLING: &str = "sampling";
 
 /// Every field of a process.
 fn all(process: &Process) -> Map<String, Value> {
