@@ -15,6 +15,7 @@ use crate::state::{Container, ReadOptions, StateDict, Summary, TensorInfo};
 use crate::tensors::{Reader, TensorLocation};
 use crate::torch::TorchFile;
 use crate::{safetensors_file, shards, torch};
+use candle_core::DType;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,8 @@ pub fn scan(path: &Path, options: &ReadOptions) -> Result<Vec<NonFinite>> {
 pub(crate) struct Opened<'a> {
     inputs: Vec<Input<'a>>,
     places: Vec<(String, usize, TensorLocation)>,
+    /// The number that is read in addition.
+    number: Option<(&'static str, usize, TensorLocation)>,
     summary: Summary,
 }
 
@@ -124,6 +127,7 @@ impl<'a> Opened<'a> {
         let file_size = inputs.iter().map(|input| input.len).sum();
         let places = places(&path, &inputs, file_size, &taken.part.tensors, &contents)?;
         check(&path, file_size, &places, options.keep_dtype)?;
+        let number = number(&inputs, &found, taken.part.dict, &contents, options.number)?;
         let constructor = contents
             .constructor(&found, &taken.part.container)
             .map_err(|Problem(problem)| inputs[0].bad(format!("damaged network: {problem}")))?;
@@ -146,6 +150,7 @@ impl<'a> Opened<'a> {
         Ok(Self {
             inputs,
             places,
+            number,
             summary,
         })
     }
@@ -189,9 +194,26 @@ impl<'a> Opened<'a> {
             });
         }
         Ok(StateDict {
+            number: self.read_number()?,
             entries,
             summary: self.summary,
         })
+    }
+
+    /// The number that is read in addition: the shortest decimal of its f32.
+    fn read_number(&mut self) -> Result<Option<f64>> {
+        let Some((name, file, place)) = &self.number else {
+            return Ok(None);
+        };
+        let (tensor, _) = Reader::new(&mut self.inputs[*file], false).read(name, place)?;
+        let value = tensor.to_dtype(DType::F32)?.flatten_all()?.get(0)?;
+        let value = value.to_scalar::<f32>()?;
+        match value.is_finite() {
+            true => Ok(value.to_string().parse().ok()),
+            false => {
+                Err(self.inputs[*file].bad(format!("{name}: expected a number, found {value}")))
+            }
+        }
     }
 
     fn summary_path(&self) -> PathBuf {
@@ -327,6 +349,33 @@ impl Contents {
                 places.len()
             )
         })
+    }
+}
+
+/// The location of the number `name` in the dictionary of the weights, if it is there.
+fn number(
+    inputs: &[Input<'_>],
+    found: &Inventory,
+    dict: Option<usize>,
+    contents: &Contents,
+    name: Option<&'static str>,
+) -> Result<Option<(&'static str, usize, TensorLocation)>> {
+    let (Some(name), Some(dict)) = (name, dict.and_then(|dict| found.dicts.get(dict))) else {
+        return Ok(None);
+    };
+    let Some(entry) = dict.entries.iter().find(|entry| *entry.name == *name) else {
+        return Ok(None);
+    };
+    let (file, place) = contents
+        .place(entry.tensor)
+        .map_err(|Problem(problem)| inputs[0].bad(format!("{name}: {problem}")))?;
+    place.check(&inputs[file], name)?;
+    match place.elements() {
+        Some(1) => Ok(Some((name, file, place))),
+        _ => Err(inputs[file].bad(format!(
+            "{name}: expected one number, found the shape {:?}",
+            place.shape
+        ))),
     }
 }
 

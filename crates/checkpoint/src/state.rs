@@ -19,6 +19,8 @@ pub struct ReadOptions {
     pub wanted: Option<Wanted>,
     /// Accept values that are NaN or infinite, which are an error otherwise.
     pub allow_non_finite: bool,
+    /// A single number in the dictionary of the weights that is read in addition, such as CompVis' `scale_factor`.
+    pub number: Option<&'static str>,
 }
 
 /// The kind of file.
@@ -92,6 +94,8 @@ pub struct Summary {
 #[derive(Clone, Debug)]
 pub struct StateDict {
     pub(crate) entries: Vec<(String, Tensor)>,
+    /// The number of [`ReadOptions::number`], if the file has it.
+    pub number: Option<f64>,
     /// Everything else about the file.
     pub summary: Summary,
 }

@@ -319,6 +319,20 @@ impl RunPlan for ClassifierPlan {
                 ),
             );
         }
+        let of_latents = self.factor();
+        if let Some(size) = self.data.size
+            && size
+                .sides()
+                .iter()
+                .any(|side| !side.is_multiple_of(of_latents))
+        {
+            return wrong(
+                "data.size",
+                format!(
+                    "expected sides that are multiples of {of_latents}, the pixels for one latent of the autoencoder, found {size}"
+                ),
+            );
+        }
         let size = self.size();
         let factor = net.factor();
         if size.sides().iter().any(|side| !side.is_multiple_of(factor)) {

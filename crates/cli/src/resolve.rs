@@ -133,10 +133,6 @@ fn side(model: Option<&str>, autoencoder: Option<&str>) -> Option<usize> {
         ..LoadOptions::default()
     };
     let found = inspect_file(Path::new(&file), &options).ok()?;
-    // The size of its latents is not that of its images.
-    if found.has_first_stage && options.autoencoder.is_none() {
-        return None;
-    }
     let image = found.resolved.ok()?.image;
     Some(image.height.max(image.width))
 }
@@ -333,6 +329,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         }
         Some(EditVerb::Apply(args)) => {
             names.weights("--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             for edit in &mut args.edit {
                 names.weights("--edit", edit)?;
             }
@@ -347,6 +344,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         }
         Some(EditVerb::Range(args)) => {
             names.weights("--model", &mut args.model)?;
+            weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             let stage = args.file.autoencoder.as_deref();
             let size = side(Some(&args.model), stage).or(args.file.image_size);
             names.images("--data", &mut args.data, size.unwrap_or(SIZE))?;

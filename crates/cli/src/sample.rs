@@ -5,9 +5,12 @@ use crate::gallery::{interrupted, share};
 use crate::job::job;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
+use sdft_autoencoder::{AutoencoderConfig, AutoencoderKlConfig, VqModelConfig};
+use sdft_files::did_you_mean;
 use sdft_jobs::{EMOJI_SOURCE, SampleOptions, TrainPlan, newest_run, sample_to_folder};
 use sdft_models::{Architecture, LoadOptions, LoadedAutoencoder};
 use sdft_runtime::usage;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -99,19 +102,49 @@ pub(crate) fn load_options(
     })
 }
 
-/// Fails unless one architecture has all of these keys. The file that they describe is not read yet.
+/// The part before the fields of an autoencoder in a model's file.
+const OF_AUTOENCODER: &str = "model.autoencoder.";
+
+/// Fails unless one architecture, or an autoencoder, has all of these keys. The file that they describe is not read yet.
 fn check_keys(set: &[String]) -> Result<()> {
+    let all: [AutoencoderConfig; 2] = [
+        AutoencoderKlConfig::default().into(),
+        VqModelConfig::default().into(),
+    ];
+    let known: BTreeSet<String> = all
+        .iter()
+        .flat_map(|config| config.fields().into_iter().map(|(field, _)| field))
+        .collect();
+    let field = |set: &str| set.split('=').next().unwrap_or_default().trim().to_owned();
+    let (of_stage, set): (Vec<String>, Vec<String>) = set
+        .iter()
+        .cloned()
+        .partition(|set| set.starts_with(OF_AUTOENCODER));
+    let fields = of_stage
+        .iter()
+        .filter_map(|set| set.strip_prefix(OF_AUTOENCODER));
+    if let Some(unknown) = fields.map(field).find(|field| !known.contains(field)) {
+        let hint = did_you_mean(&unknown, known.iter().map(String::as_str));
+        return Err(usage(format!(
+            "--set {OF_AUTOENCODER}{unknown}: no autoencoder has this field{hint}"
+        )));
+    }
+    let is_known = |set: &String| {
+        let field = set.strip_prefix("model.").map(field);
+        field.is_some_and(|field| known.contains(&field))
+    };
     let check = |architecture: Option<&str>| {
         let mut table = toml::Table::new();
         if let Some(name) = architecture {
             let key = format!("model.{}", Architecture::TAG);
             sdft_settings::put(&mut table, &key, name);
         }
-        sdft_settings::set_all::<TrainPlan>(&mut table, set)
+        sdft_settings::set_all::<TrainPlan>(&mut table, &set)
     };
     let others = Architecture::NAMES.iter().skip(1);
     match check(None) {
         Err(_) if others.clone().any(|name| check(Some(name)).is_ok()) => Ok(()),
+        Err(_) if set.iter().all(is_known) => Ok(()),
         checked => Ok(checked?),
     }
 }

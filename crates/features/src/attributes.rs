@@ -1,7 +1,7 @@
 //! A small classifier of the style of an image and of its named attributes.
 
 use crate::Error;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sdft_autograd::average_pool_2x;
 use sdft_checkpoint::{ReadOptions, read_bytes};
 use sdft_kernels::Activation;
@@ -148,12 +148,16 @@ impl AttributeJudge {
         specs_of(|scope| Self::build(config, scope))
     }
 
-    /// The network of a `.safetensors` file whose metadata states the configuration. `name` stands for the file in errors.
+    /// The network of a `.safetensors` file whose metadata states the configuration, on `device`. `name` stands for the file in errors.
     ///
     /// # Errors
     /// - the file cannot be read, or states no configuration
     /// - a tensor is missing, unexpected or of another shape
-    pub fn read_bytes(name: &str, bytes: &[u8]) -> std::result::Result<Self, Error> {
+    pub fn read_bytes(
+        name: &str,
+        bytes: &[u8],
+        device: &Device,
+    ) -> std::result::Result<Self, Error> {
         let misfit = |problem: String| Error::Weights {
             files: vec![name.into()],
             problem,
@@ -169,7 +173,7 @@ impl AttributeJudge {
         let specs = Self::specs(&config).map_err(|error| misfit(error.to_string()))?;
         let params = Params::fit(&specs, state.into_map().into_iter().collect())
             .map_err(|mismatch| misfit(format!("the tensors do not fit the judge: {mismatch}")))?;
-        Ok(Self::load(&config, &params)?)
+        Ok(Self::load(&config, &params.to(DType::F32, device)?)?)
     }
 
     fn build(config: &JudgeConfig, scope: &Scope<'_>) -> Result<Self> {
@@ -271,7 +275,6 @@ impl AsRef<Self> for AttributeJudge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
     use sdft_checkpoint::write_safetensors;
 
     fn config() -> JudgeConfig {
@@ -362,7 +365,8 @@ mod tests {
         let read = |skip: usize, metadata: &BTreeMap<String, String>| {
             let tensors = params.iter().skip(skip);
             write_safetensors(&path, tensors, metadata, Some(DType::F16)).unwrap();
-            AttributeJudge::read_bytes("judge", &std::fs::read(&path).unwrap())
+            let bytes = std::fs::read(&path).unwrap();
+            AttributeJudge::read_bytes("judge", &bytes, &Device::Cpu)
         };
         let metadata = config.metadata().unwrap();
         assert_eq!(read(0, &metadata).unwrap().config(), &config);

@@ -65,6 +65,8 @@ pub struct AutoencoderLoss {
     pub perceptual_weight: f64,
     /// The weights of LPIPS, in one or several files; those in the cache of downloads if empty.
     pub perceptual_files: Vec<String>,
+    /// SHA-256 of these files, or of the judge; set when they are read, and compared when the run is continued.
+    pub perceptual_sha256: String,
     /// Weight of the KL divergence, which is summed over an image's latents, to the absolute errors, summed over an image's values.
     pub kl_weight: f64,
 }
@@ -76,6 +78,7 @@ impl Default for AutoencoderLoss {
             perceptual: PerceptualNet::LpipsVgg,
             perceptual_weight: 1.0,
             perceptual_files: Vec::new(),
+            perceptual_sha256: String::new(),
             kl_weight: 1e-6,
         }
     }

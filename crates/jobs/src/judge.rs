@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::error::{Result, ResultExt as _, failed};
-use candle_core::DType;
+use candle_core::{DType, Device};
 use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_2_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
 use sdft_eval::{EmojiJudgeReport, Extractor, JudgeReport, View};
 use sdft_features::{AttributeJudge, DigitsJudge};
@@ -141,7 +141,34 @@ pub fn second_emoji_judge() -> Result<(AttributeJudge, Extractor)> {
 }
 
 fn emoji_judge(name: &str, bytes: &[u8]) -> Result<AttributeJudge> {
-    AttributeJudge::read_bytes(name, bytes).map_err(|error| failed(error.to_string()))
+    judge_on(name, bytes, &Device::Cpu)
+}
+
+fn judge_on(name: &str, bytes: &[u8], device: &Device) -> Result<AttributeJudge> {
+    AttributeJudge::read_bytes(name, bytes, device).map_err(|error| failed(error.to_string()))
+}
+
+/// The embedded judge of the emoji or of the digits on the device of a training, and the SHA-256 of its file.
+///
+/// # Errors
+/// The device has no memory left.
+pub(crate) fn training_judge(is_emoji: bool, device: &Device) -> Result<(AttributeJudge, String)> {
+    let (judge, bytes) = match is_emoji {
+        true => {
+            let bytes = EMOJI_JUDGE_WEIGHTS;
+            (judge_on("emoji-judge", bytes, device)?, bytes)
+        }
+        false => {
+            let bytes = DIGITS_JUDGE_WEIGHTS;
+            let params = read_params_bytes("digits-judge", bytes, &DigitsJudge::specs()?)?;
+            let params = params.to(DType::F32, device)?;
+            (
+                AttributeJudge::load(&DigitsJudge::config(), &params)?,
+                bytes,
+            )
+        }
+    };
+    Ok((judge, sdft_files::sha256_bytes(bytes)))
 }
 
 fn features_of_emoji(judge: &AttributeJudge, bytes: &[u8]) -> Result<Extractor> {

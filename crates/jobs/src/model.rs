@@ -133,19 +133,52 @@ pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     Ok(load_network(Path::new(name), options)?)
 }
 
-/// The autoencoder in a file or folder, or an embedded one.
+/// The autoencoder in a file or folder, of a finished run, or an embedded one. Recorded hashes are compared.
 ///
 /// # Errors
-/// The file cannot be read, or is not an autoencoder.
+/// The file cannot be read, is not an autoencoder, or differs from its recorded hash; a run that is not finished.
 pub fn load_autoencoder(name: &str) -> Result<Arc<LoadedAutoencoder>> {
     let options = AutoencoderOptions::default();
     if let Some(bytes) = embedded_autoencoder(name) {
         return Ok(Arc::new(load_autoencoder_bytes(name, bytes, &options)?));
     }
-    Ok(Arc::new(sdft_models::load_autoencoder(
-        Path::new(name),
-        &options,
-    )?))
+    let file = autoencoder_file(name)?;
+    let mut loaded = sdft_models::load_autoencoder(Path::new(&file.path), &options)?;
+    loaded.notes.splice(0..0, file.notes);
+    Ok(Arc::new(loaded))
+}
+
+/// The file of an autoencoder: the finished one of a run, or the path itself.
+///
+/// # Errors
+/// A run that is not finished, or a file that differs from its recorded hash.
+fn autoencoder_file(name: &str) -> Result<ModelFile> {
+    let path = Path::new(name);
+    if !path.is_dir() {
+        return ModelFile::find(name);
+    }
+    let Some(run) = model_of_run(path)? else {
+        // A folder of diffusers.
+        return Ok(ModelFile {
+            path: name.to_owned(),
+            notes: Vec::new(),
+        });
+    };
+    if run.path.parent() != Some(path) || path.join("ema.safetensors").is_file() {
+        let mut notes = run.notes;
+        notes.insert(
+            0,
+            format!(
+                "{name}: expected a finished run of train-autoencoder, found a checkpoint: the scale of the latents is measured when the run \
+                 ends; continue it with train-autoencoder --resume"
+            ),
+        );
+        return Err(failed(notes.join("; ")));
+    }
+    Ok(ModelFile {
+        path: run.path.display().to_string(),
+        notes: run.notes,
+    })
 }
 
 /// Loads a model and passes its notes on.

@@ -1,6 +1,6 @@
 //! The contents of a file of a network.
 
-use crate::autoencoder::{Found, is_autoencoder};
+use crate::autoencoder::{Found, Place, is_autoencoder};
 use crate::error::ModelError;
 use crate::folder::weights_of;
 use crate::known::SMALLEST_KNOWN;
@@ -24,8 +24,6 @@ pub struct Inspected {
     pub resolved: Result<Resolved, ModelError>,
     /// The configuration of an autoencoder, and the setting that loading it needs in addition; `None` for other files.
     pub autoencoder: Option<(AutoencoderConfig, Option<String>)>,
-    /// Whether the file holds a diffusion model and its autoencoder.
-    pub has_first_stage: bool,
     /// The tensors that do not fit the network, if there are any.
     pub misfit: Option<Mismatch>,
     /// Notes for the user about how it was read.
@@ -51,13 +49,15 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
             shapes.clone(),
             &summary.metadata,
             &options.given,
+            Place::Alone,
         )?),
         false => None,
     };
     let opened = Opened::file(path, shapes, sha256)?;
     let stated = Stated::of(&opened, &summary.metadata, &summary)?;
-    let config = stated.config(options);
-    let resolved = opened.resolve(&summary.metadata, config, options);
+    let config = stated.config(&opened, options);
+    let resolved =
+        config.and_then(|config| opened.resolve(&summary.metadata, config.as_ref(), options));
     let misfit = resolved
         .as_ref()
         .ok()
@@ -78,7 +78,6 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         summary,
         resolved,
         autoencoder,
-        has_first_stage: matches!(stated, Stated::Inside),
         misfit,
         notes,
     })

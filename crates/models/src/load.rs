@@ -1,5 +1,6 @@
 //! Loads networks from files, strictly.
 
+use crate::autoencoder::SCALE;
 use crate::error::ModelError;
 use crate::folder::weights_of;
 use crate::layout::{ENCODER, UNET};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 /// How a model file is read.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
-    /// Fields of the architecture that the user gave, by name.
+    /// Fields of the architecture that the user gave, by name; under `autoencoder` those of an autoencoder in the same file or next to it.
     pub given: Map<String, Value>,
     /// Fields of the process that the user gave, by name.
     pub given_process: Map<String, Value>,
@@ -39,7 +40,7 @@ pub struct LoadOptions {
     pub adapters: Vec<AdapterFile>,
     /// The autoencoder of a network that works on latents; `None` is the one that its file states.
     pub autoencoder: Option<Arc<LoadedAutoencoder>>,
-    /// The autoencoder of a network whose file does not say what it works on.
+    /// The autoencoder of a network whose file states this one, or does not say what it works on.
     pub autoencoder_otherwise: Option<Arc<LoadedAutoencoder>>,
 }
 
@@ -49,6 +50,7 @@ impl LoadOptions {
             key: self.key.clone(),
             prefer: self.prefer,
             wanted: Some(wanted),
+            number: Some(SCALE),
             ..ReadOptions::default()
         }
     }

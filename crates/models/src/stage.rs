@@ -1,16 +1,21 @@
 //! The autoencoder of a network that works on latents: how its file states it, and where it is.
 
-use crate::error::ModelError;
+use crate::autoencoder::{AUTOENCODER, FIRST_STAGE, Found, Place};
+use crate::error::{ModelError, brief};
 use crate::folder::Settings;
 use crate::opened::Opened;
 use crate::{Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, load_autoencoder};
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderRecord};
-use sdft_checkpoint::Summary;
+use sdft_checkpoint::{ReadOptions, Summary};
 use sdft_diffusion::{AUTOENCODER_KEY, MODEL_KEY};
 use sdft_imaging::{Depth, ImageSpec};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The key of an autoencoder's fields among those of the architecture that the user gave.
+pub(crate) const GIVEN: &str = "autoencoder";
 
 /// The form of the images of a network of latents, `None` for one of images: 8 bits, and as large as the latents that the network was made
 /// for.
@@ -73,7 +78,7 @@ impl Stated {
             return Ok(Self::Folder(folder, config));
         }
         let mut names = summary.left_out.iter();
-        let is_inside = names.any(|name| name.starts_with("first_stage_model."));
+        let is_inside = names.any(|name| name.starts_with(FIRST_STAGE));
         let is_ours = metadata.contains_key(MODEL_KEY);
         Ok(match is_inside {
             true => Self::Inside,
@@ -101,18 +106,37 @@ impl Stated {
         }
     }
 
-    /// The architecture, if the autoencoder need not be read for it.
-    pub(crate) fn config<'a>(&'a self, options: &'a LoadOptions) -> Option<&'a AutoencoderConfig> {
-        match (&options.autoencoder, self) {
-            (Some(given), _) => Some(&given.record.config),
-            (None, Self::Record(record)) => Some(&record.config),
-            (None, Self::Folder(_, config)) => Some(config),
+    /// The architecture, without the numbers of the autoencoder: of one in the same file, the scaling factor may be missing.
+    ///
+    /// # Errors
+    /// An autoencoder in the same file that is not recognised.
+    pub(crate) fn config(
+        &self,
+        opened: &Opened,
+        options: &LoadOptions,
+    ) -> Result<Option<AutoencoderConfig>, ModelError> {
+        Ok(match (&options.autoencoder, self) {
+            (Some(given), _) => Some(given.record.config.clone()),
+            (None, Self::Record(record)) => Some(record.config.clone()),
+            (None, Self::Folder(_, config)) => Some(config.clone()),
             (None, Self::Nothing) => {
-                let otherwise = options.autoencoder_otherwise.as_ref()?;
-                Some(&otherwise.record.config)
+                let otherwise = options.autoencoder_otherwise.as_ref();
+                otherwise.map(|otherwise| otherwise.record.config.clone())
             }
-            (None, Self::Inside | Self::Images) => None,
-        }
+            (None, Self::Images) => None,
+            (None, Self::Inside) => {
+                let read = ReadOptions {
+                    wanted: Some(AUTOENCODER),
+                    ..ReadOptions::default()
+                };
+                let summary = sdft_checkpoint::describe(&opened.path, &read)?;
+                let tensors = summary.tensors.into_iter().map(|t| (t.name, t.shape));
+                let (given, place) = (given(opened, options)?, Place::Inside(None));
+                let shapes = tensors.collect();
+                let found = Found::file(&opened.path, shapes, &summary.metadata, &given, place)?;
+                Some(found.config)
+            }
+        })
     }
 
     /// The autoencoder: the given one, or the one that the file states.
@@ -124,9 +148,32 @@ impl Stated {
         opened: &Opened,
         options: &LoadOptions,
     ) -> Result<Option<Arc<LoadedAutoencoder>>, ModelError> {
-        let usual = AutoencoderOptions::default();
+        let usual = AutoencoderOptions {
+            given: given(opened, options)?,
+            ..AutoencoderOptions::default()
+        };
+        let unused = match (&options.autoencoder, self) {
+            _ if usual.given.is_empty() => None,
+            (Some(_), _) => Some(
+                "the autoencoder is given with --autoencoder; convert it with --set model.FIELD=VALUE",
+            ),
+            (None, Self::Nothing | Self::Images) => {
+                Some("the file states no autoencoder; give it with --autoencoder FILE")
+            }
+            (None, _) => None,
+        };
+        if let Some(unused) = unused {
+            return Err(opened.problem(format!("model.{GIVEN}: {unused}")));
+        }
+        let is_otherwise = |record: &AutoencoderRecord| {
+            let otherwise = options.autoencoder_otherwise.as_ref();
+            otherwise.is_some_and(|otherwise| otherwise.record.sha256 == record.sha256)
+        };
         let found = match (&options.autoencoder, self) {
             (Some(given), _) => given.clone(),
+            (None, Self::Record(record)) if is_otherwise(record) => {
+                return Ok(options.autoencoder_otherwise.clone());
+            }
             (None, Self::Record(record)) => {
                 let path = next_to(&opened.path, &record.file_name());
                 let path = path.ok_or_else(|| {
@@ -156,6 +203,18 @@ impl Stated {
             )));
         }
         Ok(Some(found))
+    }
+}
+
+/// The fields of the autoencoder that the user gave.
+fn given(opened: &Opened, options: &LoadOptions) -> Result<Map<String, Value>, ModelError> {
+    match options.given.get(GIVEN) {
+        None => Ok(Map::new()),
+        Some(Value::Object(fields)) => Ok(fields.clone()),
+        Some(other) => Err(opened.problem(format!(
+            "model.{GIVEN}: expected fields of an autoencoder, as in model.{GIVEN}.scaling_factor=VALUE, found {}",
+            brief(other)
+        ))),
     }
 }
 

@@ -69,6 +69,9 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) autoencoder: Option<String>,
     /// A field of the architecture that the shapes do not show: `--set model.norm_groups=8`.
+    ///
+    /// A field of an autoencoder in the same file is `--set model.autoencoder.scaling_factor=1`, of one in a file of its own
+    /// `--set model.scaling_factor=1`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Replace the output if it exists.

@@ -26,7 +26,8 @@ pub(crate) struct ModelArgs {
     /// The part of the model's file to take if it holds several.
     #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub(crate) key: Option<String>,
-    /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`.
+    /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`; of an autoencoder in the same file,
+    /// `--set model.autoencoder.scaling_factor=1`.
     #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
     /// The autoencoder of a model that works on latents, for files that do not state it: a file, a folder of diffusers, or a name such as

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 pub(super) const CLASSIFIER_HELP: &str = "\
 Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper uses 1500 for MetFaces, 4500 for AAHQ.
 
+A model on latents whose file does not state its autoencoder is converted first, and the result is given as --model:
+  cargo xtask convert dit.pt dit.safetensors --autoencoder sd-vae-ft-mse
+
 Examples:
   cargo xtask train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
   cargo xtask train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";

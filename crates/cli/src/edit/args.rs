@@ -36,6 +36,9 @@ updates at every step, --set adapter.kind=lora trains a LoRA. The result is a mo
 settings; and digits-3-to-2-diffusionclip, which is trained if only --method diffusionclip is given. A preset of texts brings its own epochs:
 --config smiling --config diffusionclip has the published ones.
 
+A model on latents whose file does not state its autoencoder is converted first, and the result is given as --model:
+  cargo xtask convert dit.pt dit.safetensors --autoencoder sd-vae-ft-mse
+
 Examples:
   cargo xtask edit train --config smiling --model runs/metfaces-sdft --data metfaces
   cargo xtask edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces

@@ -177,7 +177,11 @@ fn tuning_info(file: &str) -> Result<Option<TuningInfo>> {
 
 /// A tuned model that edits the images of another.
 fn load_tuned(file: &str, edited: &Edited<'_>, context: &mut Context<'_>) -> Result<Conditioned> {
-    let tuned = load_model(file, &LoadOptions::default())?;
+    let options = LoadOptions {
+        autoencoder_otherwise: edited.model.autoencoder.clone(),
+        ..LoadOptions::default()
+    };
+    let tuned = load_model(file, &options)?;
     context.notes(&tuned.notes);
     check_same_noise("edit", file, &tuned, edited.model)?;
     let wrong = |what: &str, found: String, expected: String| {
@@ -195,12 +199,12 @@ fn load_tuned(file: &str, edited: &Edited<'_>, context: &mut Context<'_>) -> Res
     if found != expected {
         return wrong("prediction type", found.to_string(), expected.to_string());
     }
-    let (found, expected) = (tuned.architecture.in_channels(), edited.form.channels);
+    let [expected, height, width] = edited.model.state_shape(&edited.form);
+    let found = tuned.architecture.in_channels();
     if found != expected {
         return wrong("channels", found.to_string(), expected.to_string());
     }
-    let sides = [edited.form.height, edited.form.width];
-    if let Err(error) = tuned.architecture.check_size(sides) {
+    if let Err(error) = tuned.architecture.check_size([height, width]) {
         return Err(option("edit", format!("{file}: {error}")));
     }
     Conditioned::new(

@@ -85,8 +85,10 @@ fn trial_of_direction(
     let [c, h, w] = data.spec().shape();
     let picture = data.spec().to_unit_range(&data.image(0)?);
     let x0 = space.encode(&Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?)?;
+    #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
+    let t = [step as f32];
     let started = Instant::now();
-    net.predict(&x0, &[500.0])?;
+    net.predict(&x0, &t)?;
     let forward = started.elapsed().as_secs_f64();
     let groups = plan.model.norm_groups();
     let specs = DeltaBlock::specs(net.bottleneck(), groups)?;

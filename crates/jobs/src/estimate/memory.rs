@@ -6,6 +6,7 @@ use crate::training::{
     TrainPlan, adapter_sizes, image_sides, sides, sizes_of, trained_architecture, with_adapter,
 };
 use candle_core::Device;
+use sdft_autoencoder::Space;
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::{TuningPlan, UpdateEach};
 use sdft_files::human_size;
@@ -188,15 +189,15 @@ pub(crate) fn memory_of_autoencoder(plan: &AutoencoderPlan) -> Needed {
 }
 
 /// The memory that tuning a model needs, in this process, which has opened its images, the original model and the networks of its goal.
-/// Their own feature maps are not counted.
-pub(crate) fn memory_of_tuning(plan: &TuningPlan) -> Result<Needed> {
+/// Their own feature maps, and those of an autoencoder, are not counted.
+pub(crate) fn memory_of_tuning(plan: &TuningPlan, space: &Space) -> Result<Needed> {
     let batch = plan.pace.batch;
-    Ok(parts_of_tuning(plan)?.needed(batch, batch, LESS_OF_TUNING))
+    Ok(parts_of_tuning(plan, space.shape())?.needed(batch, batch, LESS_OF_TUNING))
 }
 
-fn parts_of_tuning(plan: &TuningPlan) -> Result<Parts> {
-    let form = plan.image.unwrap_or_else(|| plan.model.image());
-    let [channels, height, width] = form.shape();
+/// The parts for states of this shape.
+fn parts_of_tuning(plan: &TuningPlan, shape: [usize; 3]) -> Result<Parts> {
+    let [_, height, width] = shape;
     let cost = with_adapter(&plan.model, &plan.adapter).cost([height, width]);
     let weights = 4.0 * cost.parameters as f64;
     let (trained, changed, copies) = match sizes_of(&plan.adapter, &plan.model)? {
@@ -230,7 +231,7 @@ fn parts_of_tuning(plan: &TuningPlan) -> Result<Parts> {
         sampled: batch as f64 * FROZEN * cost.activation_bytes,
         // The states of a generation.
         shown: batch * plan.walk.steps,
-        image: image([channels, height, width]),
+        image: image(shape),
     })
 }
 
@@ -318,7 +319,8 @@ mod tests {
     fn parts(change: impl FnOnce(&mut TuningPlan)) -> Parts {
         let mut plan = TuningPlan::default();
         change(&mut plan);
-        parts_of_tuning(&plan).unwrap()
+        let shape = plan.model.image().shape();
+        parts_of_tuning(&plan, shape).unwrap()
     }
 
     #[test]
@@ -339,10 +341,30 @@ mod tests {
     }
 
     #[test]
+    fn tuning_on_latents_is_counted_at_the_size_of_the_latents() {
+        let plan = TuningPlan::default();
+        let images = parts_of_tuning(&plan, [3, 256, 256]).unwrap();
+        let latents = parts_of_tuning(&plan, [3, 64, 64]).unwrap();
+        assert_eq!(latents.variables, images.variables);
+        assert_eq!(16.0 * latents.image, images.image);
+        assert!(10.0 * latents.trained < images.trained);
+        let config = sdft_autoencoder::AutoencoderConfig::from(
+            sdft_autoencoder::AutoencoderKlConfig::default(),
+        );
+        let space = Space::opened(plan.model.image(), config, || {
+            candle_core::bail!("the memory needs no autoencoder")
+        });
+        let of_latents = memory_of_tuning(&plan, &space).unwrap().bytes;
+        let space = Space::images(plan.model.image());
+        assert!(of_latents < memory_of_tuning(&plan, &space).unwrap().bytes);
+    }
+
+    #[test]
     fn a_batch_that_does_not_fit_is_refused_with_the_options_of_tuning() {
         let mut plan = TuningPlan::default();
         plan.pace.batch = 1_000_000;
-        let needed = memory_of_tuning(&plan).unwrap();
+        let space = Space::images(plan.model.image());
+        let needed = memory_of_tuning(&plan, &space).unwrap();
         if needed.available.is_none() {
             // The system does not report it.
             return;

@@ -184,7 +184,8 @@ fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)>
     let trainable = trainable(&start, architecture, &trained)?;
     let ([h, w], c) = (sides(plan), architecture.in_channels());
     let x = Tensor::ones((images, c, h, w), DType::F32, device)?;
-    let t = vec![500.0; images];
+    let diffusion = plan.process.diffusion(false, &Respacing::All)?;
+    let t = diffusion.model_t(&vec![diffusion.n_steps() / 2; images])?;
     let labels = (architecture.n_classes() > 0).then(|| vec![0; images]);
     let condition = Condition {
         labels: labels.as_deref(),
@@ -263,7 +264,7 @@ fn image_seconds(plan: &ClassifierPlan) -> Result<f64> {
     let pass = |n: usize| -> Result<f64> {
         let x = Tensor::ones((n, c, h, w), DType::F32, &device)?;
         let started = Instant::now();
-        let log_probs = encoder.log_probs(&x, &vec![500.0; n])?;
+        let log_probs = encoder.log_probs(&x, &vec![0.0; n])?;
         backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
         Ok(started.elapsed().as_secs_f64() / n as f64)
     };

@@ -33,7 +33,7 @@ pub(crate) struct TuningTrial<'a> {
 /// The cost of tuning a model.
 pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
     let plan = trial.plan;
-    let needed = memory_of_tuning(plan)?;
+    let needed = memory_of_tuning(plan, trial.space)?;
     let problem = needed.problem(&Device::Cpu);
     let images = trial.data.len();
     let (mut seconds, mut trajectory_seconds) = (None, None);

@@ -5,13 +5,14 @@ use super::presets::{AUTOENCODERS, plan as plan_of};
 use super::run::{Run, Training};
 use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
-use crate::error::{Result, usage};
+use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, autoencoder_disk, estimate_autoencoder, memory_of_autoencoder};
-use crate::evaluate::read_lpips;
-use crate::judge::{load_emoji_judge, load_judge};
-use crate::weights::{Files, Weights};
+use crate::judge::training_judge;
+use crate::weights::Weights;
+use candle_core::{DType, Device};
 use sdft_data::ImageSource;
-use sdft_features::{LpipsNet, Network};
+use sdft_eval::hash_of;
+use sdft_features::{Lpips, LpipsNet, Network};
 use sdft_first_stage::{
     AutoencoderPlan, AutoencoderSetup, Perceptual, PerceptualNet, train_autoencoder,
 };
@@ -34,7 +35,13 @@ pub struct AutoencoderTraining {
 const EXAMPLE: &str = "autoencoder-digits";
 
 /// The keys that can change when a run is resumed.
-const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
+const ALLOWED: [&str; 4] = [
+    "loop.steps",
+    "loop.recompute",
+    "loop.precision",
+    // Where the same files are now.
+    "loss.perceptual_files",
+];
 
 /// Options of a run that trains an autoencoder; the defaults train that of the embedded digits.
 #[derive(Clone, Debug, Default)]
@@ -78,16 +85,12 @@ impl AutoencoderJob {
     pub fn new(options: &AutoencoderTrainOptions, context: &mut Context<'_>) -> Result<Self> {
         let mut plan: AutoencoderPlan = plan_of(options.settings()?, context)?;
         make_absolute(&mut plan.data.path);
-        plan.loss
-            .perceptual_files
-            .iter_mut()
-            .for_each(make_absolute);
         plan.steps.precision = context.precision_or(plan.steps.precision);
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let images = open_images(&plan, context)?;
         plan.data.fingerprint = fingerprint(&*images)?;
         plan.data.resolve(&*images, plan.size().sides());
-        let perceptual = open_perceptual(&mut plan)?;
+        let perceptual = open_perceptual(&mut plan, &context.device)?;
         let run = Self::new_run(plan, AutoencoderTraining { images, perceptual });
         Ok(run.in_folder_of(&options.run.out, options.run.name.is_some()))
     }
@@ -114,7 +117,7 @@ impl AutoencoderJob {
         }
         let (path, expected) = (plan.data.path.clone(), plan.data.fingerprint.clone());
         let images = same_images(&path, &expected, "--data", || open_images(&plan, context))?;
-        let perceptual = open_perceptual(&mut plan)?;
+        let perceptual = open_perceptual(&mut plan, &context.device)?;
         let inputs = AutoencoderTraining { images, perceptual };
         Ok(Self::resumed(plan, inputs, folder))
     }
@@ -178,28 +181,51 @@ fn open_images(plan: &AutoencoderPlan, context: &mut Context<'_>) -> Result<Arc<
     open_data(&plan.data, &form, context)
 }
 
-/// The network of the perceptual term. Its files go into the plan.
-fn open_perceptual(plan: &mut AutoencoderPlan) -> Result<Perceptual> {
+/// The network of the perceptual term, on the device. Its files and their hash go into the plan.
+///
+/// # Errors
+/// Files that are missing, cannot be read, or differ from those that the run began with.
+fn open_perceptual(plan: &mut AutoencoderPlan, device: &Device) -> Result<Perceptual> {
     let net = match plan.loss.perceptual {
         _ if plan.loss.perceptual_weight == 0.0 => return Ok(Perceptual::None),
         PerceptualNet::None => return Ok(Perceptual::None),
         PerceptualNet::Judge => {
-            let judge = match plan.data.is_emoji() {
-                true => load_emoji_judge()?,
-                false => load_judge()?.as_ref().clone(),
-            };
+            let (judge, found) = training_judge(plan.data.is_emoji(), device)?;
+            let known = &mut plan.loss.perceptual_sha256;
+            if !known.is_empty() && *known != found {
+                return Err(failed(
+                    "loss.perceptual = \"judge\": this version has another judge than the one that the run began with; train the autoencoder again",
+                ));
+            }
+            *known = found;
             return Ok(Perceptual::Judge(Box::new(judge)));
         }
         PerceptualNet::LpipsVgg => LpipsNet::Vgg,
         PerceptualNet::LpipsAlex => LpipsNet::Alex,
     };
+    let network = Network::Lpips(net);
     if plan.loss.perceptual_files.is_empty() {
         let otherwise = "train without it: --set loss.perceptual=none";
-        let found = Weights::default().of(Network::Lpips(net), otherwise)?;
+        let found = Weights::default().of(network, otherwise)?;
         let files = found.weights.iter().map(|path| path.display().to_string());
         plan.loss.perceptual_files = files.collect();
     }
+    plan.loss
+        .perceptual_files
+        .iter_mut()
+        .for_each(make_absolute);
     let files = plan.loss.perceptual_files.iter().map(PathBuf::from);
-    let (lpips, _) = read_lpips(net, &Files::of(files.collect()))?;
-    Ok(Perceptual::Lpips(Box::new(lpips)))
+    let files: Vec<PathBuf> = files.collect();
+    let (known, found) = (&mut plan.loss.perceptual_sha256, hash_of(&files)?);
+    if !known.is_empty() && *known != found {
+        return Err(failed(format!(
+            "{}: other files than the run began with: their SHA-256 was {known}, now it is {found}; give those with --set \
+             'loss.perceptual_files=[\"FILE\"]'",
+            plan.loss.perceptual_files.join(", ")
+        )));
+    }
+    *known = found;
+    let params = network.read(&files).map_err(|e| failed(e.to_string()))?;
+    let params = params.to(DType::F32, device)?;
+    Ok(Perceptual::Lpips(Box::new(Lpips::load(net, &params)?)))
 }

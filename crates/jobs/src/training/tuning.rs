@@ -12,6 +12,7 @@ use crate::data::{fingerprint, same_images};
 use crate::edit::{Inversion, goal_networks, locate_goal, open_goal, open_inversions};
 use crate::error::{Result, usage};
 use crate::estimate::{Estimate, TuningTrial, estimate_tuning, memory_of_tuning, tuning_disk};
+use crate::latents::keep_autoencoder;
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
     recorded_form, source_options, space_of,
@@ -188,7 +189,7 @@ impl Training for ModelTuning {
     }
 
     fn check(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<()> {
-        memory_of_tuning(plan)?.check(&Device::Cpu)
+        memory_of_tuning(plan, &self.space)?.check(&Device::Cpu)
     }
 
     fn estimate(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<Estimate> {
@@ -236,6 +237,9 @@ impl Training for ModelTuning {
             plan.pace.epochs,
             folder.root().display(),
         ));
+        if let Some(autoencoder) = &self.source.autoencoder {
+            keep_autoencoder(folder.root(), autoencoder)?;
+        }
         let setup = TuningSetup {
             original: Box::new(self.original(&plan)?),
             network: self.network(&plan)?,

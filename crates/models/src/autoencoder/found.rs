@@ -1,12 +1,13 @@
 //! The configuration of a file of an autoencoder: its metadata, the `config.json` next to it, or names and shapes.
 
-use super::names::{IGNORED, MARK, named_shapes};
+use super::names::{FIRST_STAGE, IGNORED, MARK, SCALE, named_shapes};
 use crate::error::{ModelError, brief, cut};
 use crate::folder::{CONFIG, Settings, settings};
 use crate::layout::{MARKS, Shapes};
 use crate::resolve::Fields;
 use sdft_adm::Origin;
 use sdft_autoencoder::{Autoencoder, AutoencoderConfig, Inferred, infer, is_compvis};
+use sdft_checkpoint::StateDict;
 use sdft_diffusion::{KIND_KEY, MODEL_KEY};
 use sdft_files::parent_of;
 use sdft_nn::Mismatch;
@@ -29,6 +30,24 @@ pub(crate) fn is_autoencoder<T>(
     is_stated || entries.contains_key(MARK) && !MARKS.iter().any(|mark| entries.contains_key(*mark))
 }
 
+/// Where an autoencoder's tensors are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In a file of their own.
+    Alone,
+    /// In CompVis' file of a whole model, and the number there that its latents are multiplied by.
+    Inside(Option<f64>),
+}
+
+impl Place {
+    pub(crate) fn of(state: &StateDict) -> Self {
+        match state.summary.prefix == FIRST_STAGE {
+            true => Self::Inside(state.number),
+            false => Self::Alone,
+        }
+    }
+}
+
 /// The configuration of a file.
 pub(crate) struct Found {
     pub(crate) config: AutoencoderConfig,
@@ -48,6 +67,7 @@ struct Seen<'a> {
     shapes: Shapes,
     metadata: &'a BTreeMap<String, String>,
     given: &'a Map<String, Value>,
+    place: Place,
 }
 
 impl Found {
@@ -60,6 +80,7 @@ impl Found {
         shapes: Shapes,
         metadata: &BTreeMap<String, String>,
         given: &Map<String, Value>,
+        place: Place,
     ) -> Result<Self, ModelError> {
         let config = match metadata.contains_key(MODEL_KEY) || is_compvis(shapes.keys()) {
             true => None,
@@ -70,6 +91,7 @@ impl Found {
             shapes,
             metadata,
             given,
+            place,
         };
         seen.find(config)
     }
@@ -83,12 +105,14 @@ impl Found {
         shapes: Shapes,
         metadata: &BTreeMap<String, String>,
         given: &Map<String, Value>,
+        place: Place,
     ) -> Result<Self, ModelError> {
         let seen = Seen {
             path,
             shapes,
             metadata,
             given,
+            place,
         };
         seen.find(None)
     }
@@ -197,26 +221,50 @@ impl Seen<'_> {
                 fields.set(field, value, Origin::Assumed);
             }
         }
+        let is_given = self.given.contains_key(SCALING);
+        let is_vq = matches!(config, AutoencoderConfig::Vq(_));
+        let scaling = match self.place {
+            Place::Inside(Some(scale)) => {
+                fields.set(SCALING, scale.into(), Origin::Read);
+                Some(format!("{SCALING} is the {SCALE} of the file, {scale}"))
+            }
+            // `scale_factor` of CompVis' code, which its VQ models leave at its default.
+            Place::Inside(None) if is_vq => {
+                fields.set(SCALING, 1.0.into(), Origin::Assumed);
+                Some(format!(
+                    "there is no {SCALE} in the file; {SCALING} 1 is assumed, as in CompVis' VQ models"
+                ))
+            }
+            _ if scaling_is_usual => Some(format!(
+                "nothing in the file shows {SCALING}; {} is assumed, as in Stable Diffusion",
+                config.scaling_factor()
+            )),
+            _ => None,
+        };
         let config = self.with_given(self.path, fields)?;
         let mut notes = vec![format!(
             "no configuration in the file: {} is inferred from names and shapes; norms of 32 groups, SiLU and no shift of the latents are \
              assumed",
             config.class_name()
         )];
-        let is_given = self.given.contains_key(SCALING);
-        if scaling_is_usual && !is_given {
-            notes.push(format!(
-                "nothing in the file shows {SCALING}; {} is assumed, as in Stable Diffusion",
-                config.scaling_factor()
-            ));
-        }
-        let ask = !scaling_is_usual && !is_given;
-        let ask = ask.then(|| {
-            format!(
+        let ask = match scaling {
+            _ if is_given => None,
+            Some(note) => {
+                notes.push(note);
+                None
+            }
+            None => Some(format!(
                 "nothing in the file shows the {SCALING} of the latents, in which public models differ (VQ models of latent diffusion: 1); \
-                 give {SCALING}"
-            )
-        });
+                 {}",
+                match self.place {
+                    Place::Inside(_) =>
+                        format!("give it with --set model.autoencoder.{SCALING}=VALUE"),
+                    Place::Alone => format!(
+                        "give it when the file of the autoencoder is converted: convert FILE autoencoder.safetensors --set model.{SCALING}=VALUE"
+                    ),
+                }
+            )),
+        };
         Ok(Found {
             notes,
             ask,

@@ -1,12 +1,13 @@
 //! The files of autoencoders, the first stages of latent diffusion models.
 
-pub(crate) use found::{Found, is_autoencoder};
+pub(crate) use found::{Found, Place, is_autoencoder};
+pub(crate) use names::{AUTOENCODER, FIRST_STAGE, SCALE};
 
 use crate::error::ModelError;
 use crate::folder::autoencoder_weights;
 use crate::load::sha256_of;
 use candle_core::{DType, Tensor};
-use names::{AUTOENCODER, named};
+use names::named;
 use sdft_autoencoder::{Autoencoder, AutoencoderConfig, AutoencoderRecord};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, write_safetensors};
 use sdft_diffusion::PROVENANCE_PREFIX;
@@ -35,6 +36,7 @@ impl AutoencoderOptions {
             key: self.key.clone(),
             prefer: self.prefer,
             wanted: Some(AUTOENCODER),
+            number: Some(SCALE),
             ..ReadOptions::default()
         }
     }
@@ -74,7 +76,14 @@ pub fn load_autoencoder(
 ) -> Result<LoadedAutoencoder, ModelError> {
     let path = &autoencoder_weights(path)?;
     let state = sdft_checkpoint::read(path, &options.read())?;
-    let found = Found::file(path, state.shapes(), state.metadata(), &options.given)?;
+    let place = Place::of(&state);
+    let found = Found::file(
+        path,
+        state.shapes(),
+        state.metadata(),
+        &options.given,
+        place,
+    )?;
     assemble(path, found, state)
 }
 
@@ -89,7 +98,14 @@ pub fn load_autoencoder_bytes(
 ) -> Result<LoadedAutoencoder, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &options.read())?;
     let path = Path::new(name);
-    let found = Found::bytes(path, state.shapes(), state.metadata(), &options.given)?;
+    let place = Place::of(&state);
+    let found = Found::bytes(
+        path,
+        state.shapes(),
+        state.metadata(),
+        &options.given,
+        place,
+    )?;
     assemble(path, found, state)
 }
 
@@ -144,7 +160,8 @@ pub(crate) fn converted(
     state: StateDict,
     given: &Map<String, Value>,
 ) -> Result<Converted, ModelError> {
-    let found = Found::file(path, state.shapes(), state.metadata(), given)?;
+    let place = Place::of(&state);
+    let found = Found::file(path, state.shapes(), state.metadata(), given, place)?;
     found.refuse_to_guess(path)?;
     if let Some(mismatch) = found.misfit {
         return Err(ModelError::Misfit {

@@ -14,6 +14,12 @@ pub(crate) const AUTOENCODER: Wanted = Wanted {
     fits: |shapes| infer(&named_shapes(shapes.clone())).is_ok(),
 };
 
+/// The prefix of an autoencoder's names in CompVis' file of a whole model.
+pub(crate) const FIRST_STAGE: &str = "first_stage_model.";
+
+/// What the latents of a whole model are multiplied by, if it was measured (`scale_by_std`).
+pub(crate) const SCALE: &str = "scale_factor";
+
 /// Tensors of the training that the network does not have: of the losses, and averages under names without dots.
 pub(super) const IGNORED: [&str; 2] = ["loss.", "model_ema."];
 

@@ -57,6 +57,7 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
     let fixed_variance =
         matches!(architecture, Architecture::Adm(_)) && !architecture.learns_variance();
     let ask_process = match (pool, is_plain, fixed_variance) {
+        (None, ..) if seen.autoencoder.is_some() => Some(ASK_LATENT),
         (_, true, _) => Some(ASK_PLAIN),
         (None, false, true) => Some(ASK_FIXED_VARIANCE),
         _ => None,
@@ -113,6 +114,14 @@ networks of improved-diffusion do and some of guided-diffusion; the process diff
     --set process.noise_schedule=cosine --set process.diffusion_steps=4000 --set process.rescale_timesteps=true --set model.num_head_channels=0 --set model.num_heads=4
   as guided-diffusion's, and improved-diffusion's for LSUN:
     --set process.noise_schedule=linear --set process.diffusion_steps=1000";
+
+/// The same for networks of latents. What latent diffusion calls linear are the squares of even steps.
+const ASK_LATENT: &str = "the file does not say which noise schedule of how many steps its network of latents was trained with, nor how many heads its attention has; \
+public models differ, so it must be given
+  as latent diffusion's for FFHQ, CelebA-HQ and LSUN bedrooms:
+    --set process.noise_schedule=scaled_linear --set process.beta_start=0.0015 --set process.beta_end=0.0195 --set process.diffusion_steps=1000 --set model.num_head_channels=32
+  as another configuration of latent diffusion states it:
+    beta_start is its linear_start, beta_end its linear_end, diffusion_steps its timesteps; model.num_head_channels as there, or 0 and model.num_heads as there";
 
 /// The same for networks that do not predict their variance.
 const ASK_FIXED_VARIANCE: &str = "the file does not say what its network is called with, and it does not predict a variance, as the networks of openai/consistency_models do and \

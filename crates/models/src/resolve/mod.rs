@@ -6,7 +6,7 @@ pub(crate) use fields::Fields;
 use crate::error::{ModelError, brief};
 use crate::folder::Siblings;
 use crate::layout::{Layout, Shapes};
-use crate::stage::{channels_problem, decoded_image};
+use crate::stage::{GIVEN, channels_problem, decoded_image};
 use crate::{Architecture, Classes, LoadOptions};
 use sdft_adm::{EncoderConfig, Origin, Pool};
 use sdft_autoencoder::AutoencoderConfig;
@@ -175,6 +175,7 @@ struct Found {
 /// network.
 pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved, ModelError> {
     let mut given = options.given.clone();
+    given.remove(GIVEN);
     if let Some(name) = given.remove(Architecture::TAG) {
         let found = match seen.layout {
             Layout::Adm => "adm",
