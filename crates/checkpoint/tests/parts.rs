@@ -97,6 +97,33 @@ fn an_average_whose_names_lost_their_dots_takes_those_of_the_weights() {
 }
 
 #[test]
+fn a_number_next_to_the_weights_is_read_on_demand() {
+    let file = |number: Py| {
+        let mut all = weights("model.diffusion_model.", 1.0);
+        all.push(("scale_factor".into(), number));
+        zip(&dict([("state_dict", dict(all))]))
+    };
+    let options = ReadOptions {
+        number: Some("scale_factor"),
+        ..wanted(Prefer::Ema)
+    };
+    let read = |number: Py| read_bytes("f", &file(number), &options);
+    // The decimal that was rounded to an f32.
+    assert_eq!(read(t(&[], 0.18215)).unwrap().number, Some(0.18215));
+    assert_eq!(read(t(&[1], 2.0)).unwrap().number, Some(2.0));
+    let other = ReadOptions {
+        number: Some("another"),
+        ..options.clone()
+    };
+    let state = read_bytes("f", &file(t(&[], 0.5)), &other).unwrap();
+    assert_eq!(state.number, None);
+    for number in [t(&[2], 1.0), t(&[], f32::NAN)] {
+        let error = read(number).unwrap_err().to_string();
+        assert!(error.contains("scale_factor: expected"), "{error}");
+    }
+}
+
+#[test]
 fn a_list_of_averages_takes_the_names_of_the_weights_by_order_and_shape() {
     let list = |first: f32| Py::List(NAMES.iter().map(|(_, shape)| t(shape, first)).collect());
     let ema = |list: Py| {

@@ -383,6 +383,7 @@ impl RunPlan for ClassifierPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_autoencoder::AutoencoderKlConfig;
 
     fn plan() -> ClassifierPlan {
         let mut plan = ClassifierPlan::default();
@@ -432,7 +433,19 @@ mod tests {
     #[test]
     fn impossible_plans_name_the_key() {
         type Change = fn(&mut ClassifierPlan);
-        let broken: [(&str, Change); 7] = [
+        let broken: [(&str, Change); 8] = [
+            ("data.size", |p| {
+                let config = AutoencoderKlConfig {
+                    block_out_channels: vec![32; 3],
+                    ..AutoencoderKlConfig::default()
+                };
+                p.autoencoder = Some(AutoencoderFile {
+                    config: Some(config.into()),
+                    ..AutoencoderFile::default()
+                });
+                p.model.net.image_size = 64;
+                p.data.size = Some(Size::new(258, 258));
+            }),
             ("data.source.path", |p| p.data.source.path.clear()),
             ("data.target.classes", |p| {
                 p.data.target.classes = Some(vec![12])

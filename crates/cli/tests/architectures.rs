@@ -200,6 +200,9 @@ fn the_plan_of_a_flow_keeps_its_times_and_the_weight_of_the_velocity() {
         let given = ["--method", "scratch", "--config", "sit.toml", "--set", set];
         place.run(&[&RUN[..], &given, &["--dry-run"]].concat())
     };
+    // The trial takes a time of the flow.
+    let estimated = with("loop.steps=6").ok();
+    assert!(estimated.out.contains("# time    about"), "{estimated:?}");
     with("process.continuous.logit_std=0").fails(2, &["process.continuous.logit_std"]);
     with("process.continuous.p_mean=0").fails(2, &["p_mean"]);
     with("model.precond=edm").fails(2, &["precond", "sit"]);

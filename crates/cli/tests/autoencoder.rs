@@ -81,6 +81,56 @@ fn an_autoencoder_that_is_resumed_equals_one_that_was_not() {
 }
 
 #[test]
+fn the_folder_of_a_finished_run_is_an_autoencoder() {
+    let place = workspace();
+    let mut two = AUTOENCODER;
+    two[2] = "2";
+    place.run(&two).ok();
+    let train = || {
+        let args = [
+            "train",
+            "--config",
+            "digits-dit-source",
+            "--autoencoder",
+            "runs/first",
+        ];
+        let small = [
+            "--batch=2",
+            "--set=model.num_layers=1",
+            "--set=data.per_class=1",
+            "--dry-run",
+        ];
+        place.run(&[&args[..], &small].concat())
+    };
+    let plan = train().ok();
+    assert!(plan.out.contains("runs/first\""), "{plan:?}");
+    // The scale of the latents is known at the end of a run.
+    let last = place.path("runs/first/final.safetensors");
+    let mut bytes = std::fs::read(&last).unwrap();
+    std::fs::remove_file(&last).unwrap();
+    train().fails(1, &["runs/first", "expected a finished run", "--resume"]);
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&last, bytes).unwrap();
+    train().fails(1, &["runs/first", "final.safetensors", "SHA-256"]);
+}
+
+/// Needs a GPU: `cargo test --release --features cuda -p sdft-cli --test autoencoder`.
+#[cfg(feature = "cuda")]
+#[test]
+fn the_perceptual_term_is_computed_on_a_gpu() {
+    if !sdft_cuda::gpus().is_ok_and(|gpus| !gpus.is_empty()) {
+        eprintln!("no GPU here: nothing was trained");
+        return;
+    }
+    let place = workspace();
+    place
+        .run(&[&AUTOENCODER[..], &["--device", "cuda"]].concat())
+        .ok();
+    let log = std::fs::read_to_string(place.path("runs/first/log.jsonl")).unwrap();
+    assert!(log.contains("\"perceptual\""), "{log}");
+}
+
+#[test]
 fn settings_that_do_not_fit_are_refused_by_key() {
     let place = workspace();
     let cases: [(&[&str], &[&str]); 4] = [

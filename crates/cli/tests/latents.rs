@@ -2,8 +2,10 @@
 #![cfg(unix)]
 
 mod common;
+mod direction;
 
 use common::{Workspace, assert_same, essence, files, workspace};
+use direction::{SHORT, TUNED};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -199,6 +201,50 @@ fn classifiers_of_latents_guide_translations_and_training() {
     let at = ant.iter().position(|word| *word == "--method").unwrap();
     ant.remove(at);
     place.run(&ant).ok();
+}
+
+#[test]
+fn images_are_edited_through_latents_by_directions_and_by_tuned_models() {
+    let place = workspace();
+    let source = ldm();
+    let sample = |model: &str, out: &str| {
+        let args = [
+            "sample", "--model", model, "-n", "2", "--steps", "2", "--out", out,
+        ];
+        place.run(&args).ok();
+        files(&place.path(out))
+    };
+    sample(&source, "in");
+    let edit = |edit: &str, out: &str| {
+        let args = [
+            "edit", "apply", "--model", &source, "--edit", edit, "--input", "in",
+        ];
+        let steps = ["--steps", "4", "--no-cache", "--out", out];
+        place.run(&[&args[..], &steps].concat()).ok();
+        files(&place.path(out))
+    };
+    place
+        .run(&[&SHORT[..], &["--model", &source]].concat())
+        .ok();
+    let turned = edit("runs/turn", "turned");
+    assert!(
+        turned.iter().any(|(name, _)| name == "00001.png"),
+        "{turned:?}"
+    );
+
+    let tuned = [&TUNED[..], &["--model", &source, "--name", "tuned"]].concat();
+    let planned = place.run(&[&tuned[..], &["--dry-run"]].concat()).ok();
+    assert!(planned.out.contains("# memory"), "{planned:?}");
+    place.run(&tuned).ok();
+    // The run is complete, and its model alone is opened with the autoencoder of the edited one.
+    sample("runs/tuned", "samples");
+    let whole = edit("runs/tuned", "edited");
+    fs::copy(
+        place.path("runs/tuned/final.safetensors"),
+        place.path("alone.safetensors"),
+    )
+    .unwrap();
+    assert_same(&whole, &edit("alone.safetensors", "again"));
 }
 
 #[test]

@@ -229,3 +229,52 @@ fn open_perceptual(plan: &mut AutoencoderPlan, device: &Device) -> Result<Percep
     let params = params.to(DType::F32, device)?;
     Ok(Perceptual::Lpips(Box::new(Lpips::load(net, &params)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_checkpoint::write_safetensors;
+    use sdft_nn::Params;
+    use std::collections::BTreeMap;
+
+    fn open(plan: &mut AutoencoderPlan) -> Result<Perceptual> {
+        open_perceptual(plan, &Device::Cpu)
+    }
+
+    #[test]
+    fn a_run_refuses_other_weights_of_lpips_than_it_began_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::Lpips(LpipsNet::Alex);
+        let write = |name: &str, seed: u64| {
+            let path = dir.path().join(name);
+            let params = Params::init(&network.specs().unwrap(), seed, &Device::Cpu).unwrap();
+            write_safetensors(&path, params.iter(), &BTreeMap::new(), None).unwrap();
+            path.display().to_string()
+        };
+        let mut plan = AutoencoderPlan::default();
+        plan.loss.perceptual = PerceptualNet::LpipsAlex;
+        plan.loss.perceptual_files = vec![write("a.safetensors", 1)];
+        assert!(matches!(open(&mut plan), Ok(Perceptual::Lpips(_))));
+        assert_eq!(plan.loss.perceptual_sha256.len(), 64);
+        // The same file elsewhere.
+        plan.loss.perceptual_files = vec![write("b.safetensors", 1)];
+        open(&mut plan).unwrap();
+        write("b.safetensors", 2);
+        let error = open(&mut plan).unwrap_err().to_string();
+        for words in ["b.safetensors", "SHA-256", "loss.perceptual_files"] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_run_refuses_another_judge_than_it_began_with() {
+        let mut plan = AutoencoderPlan::default();
+        plan.data.path = "digits".into();
+        plan.loss.perceptual = PerceptualNet::Judge;
+        assert!(matches!(open(&mut plan), Ok(Perceptual::Judge(_))));
+        open(&mut plan).unwrap();
+        plan.loss.perceptual_sha256 = "0".repeat(64);
+        let error = open(&mut plan).unwrap_err().to_string();
+        assert!(error.contains("another judge"), "{error}");
+    }
+}
