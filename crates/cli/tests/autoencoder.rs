@@ -45,7 +45,7 @@ fn an_autoencoder_that_is_resumed_equals_one_that_was_not() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(
         (&report["images"], &report["held_out"]),
-        (&3.into(), &true.into())
+        (&6.into(), &true.into())
     );
     assert!(report["psnr"].as_f64().unwrap() > 0.0, "{report}");
     let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
