@@ -15,6 +15,7 @@
 mod cases;
 mod clock;
 mod comparison;
+mod configs;
 mod gpu_report;
 mod inputs;
 mod peer;

@@ -1,4 +1,5 @@
 //! Networks of diffusers and of EDM, and DiT, in every command.
+//! long: every kind of network in every command
 #![cfg(unix)]
 
 mod common;

@@ -36,7 +36,7 @@ pub struct Process {
     /// The betas are rescaled so that the last step is pure noise (Lin et al. 2023).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rescale_betas_zero_snr: bool,
-    /// The states have no range, because they are latents: samplers never clamp them. Only where `sampling` does not say so itself.
+    /// The states have no range, because they are latents: samplers never clamp them. Without effect where `sampling` is given, which has its own fields for that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unbounded: bool,
     /// How diffusers' schedulers sample, with tables in single precision; `None` samples as guided-diffusion does.

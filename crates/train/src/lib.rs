@@ -34,7 +34,7 @@ pub use crate::{
     drive::{DriveSetup, Ending, drive, due},
     error::{Result, TrainError},
     evaluator::{Evaluator, SampleJudge},
-    folder::{RunFolder, RunPlan, free_run_folder, runs_near},
+    folder::{RunFolder, RunPlan},
     follow::{Follower, follow},
     images::StepImages,
     kept::KeptDraw,
@@ -42,6 +42,7 @@ pub use crate::{
     log::Log,
     methods::LogProbGradient,
     model_files::{ModelFiles, with_buffers, without_buffers},
+    near::{free_run_folder, runs_near},
     outcome::{Outcome, PendingStep},
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
@@ -80,6 +81,7 @@ mod learner;
 mod log;
 mod methods;
 mod model_files;
+mod near;
 mod outcome;
 mod pick;
 mod plan;

@@ -1,5 +1,7 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
+use super::describe::{describe_device, describe_method};
+use super::evaluation::{evaluator, locate_eval_weights};
 use super::methods::{ant_classifier, fix_bank, method_inputs, pin_bank};
 use super::networks::{
     Networks, OWN_KEYS, TrainPlan, classes, fit_source, metadata, networks, resolved_form, validate,
@@ -10,30 +12,22 @@ use super::run::{Run, Training};
 use super::settings::{TrainOptions, fit_architecture, fit_process, fit_to_images};
 use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
-use crate::error::{Result, ResultExt, failed, usage};
+use crate::error::{Result, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
-use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
 use crate::latents::{keep_autoencoder, reload_autoencoder, with_latents};
 use crate::model::{
     ModelFile, all_fields, check_unchanged, fields_of, load_autoencoder, load_source,
     source_options,
 };
-use crate::weights::Weights;
-use candle_core::Device;
 use sdft_autoencoder::{AutoencoderFile, Space};
 use sdft_data::{ClassesFrom, ImageSource};
-use sdft_eval::Extractor;
-use sdft_features::InceptionResize;
 use sdft_imaging::{Depth, ImageSpec};
 use sdft_models::{
     Adapted, LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, convert_to_diffusers,
 };
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set_all};
-use sdft_train::{
-    ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, SampleJudge, Setup,
-    run,
-};
+use sdft_train::{ClassesPlan, DataPlan, Ending, ModelFormat, RunFolder, Setup, run};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -481,97 +475,3 @@ pub(super) const FITTED: [&str; 7] = [
     "label_dim",
     "num_embeds_ada_norm",
 ];
-
-/// The weights that training starts from, and the method.
-fn describe_method(plan: &TrainPlan) -> String {
-    let source = Path::new(&plan.source).file_name().unwrap_or_default();
-    let source = source.to_string_lossy();
-    let adapter = match plan.adapter.is_full() {
-        true => String::new(),
-        false => format!(" as {}", plan.adapter),
-    };
-    let methods = plan.other_methods().join(", ");
-    match plan.method {
-        Method::Scratch => "random weights".to_owned(),
-        Method::Naive if methods.is_empty() => {
-            format!("{source}, fine-tuned without distillation{adapter},")
-        }
-        Method::Naive => format!("{source}, fine-tuned with {methods}{adapter},"),
-        Method::Sdft if methods.is_empty() => format!("{source}, fine-tuned with SDFT{adapter},"),
-        Method::Sdft => format!("{source}, fine-tuned with SDFT, {methods}{adapter},"),
-    }
-}
-
-/// The device and processes of a run as text; empty for one process on the CPU.
-fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> String {
-    let processes = match processes {
-        1 => String::new(),
-        n => format!(" by {n} processes"),
-    };
-    match device {
-        Device::Cpu => processes,
-        _ => format!("{processes} on the GPU, {:?}", plan.steps.precision).to_lowercase(),
-    }
-}
-
-/// The evaluator of samples: the embedded judge for digits and emoji, otherwise the network of the plan.
-fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
-    if plan.data.is_digits() {
-        let present = match plan.data.chosen_digits() {
-            [] => (0..10).collect(),
-            digits => digits.to_vec(),
-        };
-        return Ok(Evaluator {
-            extractor: judge_features()?,
-            judge: Some(SampleJudge::Digits(load_judge()?, present)),
-        });
-    }
-    if plan.data.is_emoji() {
-        return Ok(Evaluator {
-            extractor: emoji_judge_features()?,
-            judge: Some(SampleJudge::Emoji(load_emoji_judges()?.into())),
-        });
-    }
-    let files = [PathBuf::from(&plan.eval.weights)];
-    let view = plan.eval.features.view(InceptionResize::default());
-    let extractor = Extractor::read(view, &files)?;
-    if extractor.weights() != plan.eval.weights_sha256 {
-        return Err(failed(format!(
-            "{}: the weights changed since the run began: their SHA-256 was {}, now it is {}",
-            plan.eval.weights,
-            plan.eval.weights_sha256,
-            extractor.weights()
-        )));
-    }
-    Ok(Evaluator {
-        extractor,
-        judge: None,
-    })
-}
-
-/// Finds the weights for a run that evaluates.
-fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
-    if plan.eval.every == 0 || plan.data.is_digits() || plan.data.is_emoji() {
-        return Ok(());
-    }
-    if plan.eval.weights.is_empty() {
-        let otherwise =
-            "give --set eval.weights=FILE, or turn the evaluation off with --set eval.every=0";
-        let network = plan.eval.features.network();
-        let files = Weights::parse(&[])?.of(network, otherwise)?;
-        let file = files
-            .weights
-            .first()
-            .ok_or_else(|| failed(format!("the weights of {} have no file", network.name())))?;
-        plan.eval.weights = file.display().to_string();
-    }
-    let path = Path::new(&plan.eval.weights);
-    if !path.is_file() {
-        return Err(usage(format!(
-            "eval.weights: {} is not a file",
-            path.display()
-        )));
-    }
-    plan.eval.weights_sha256 = sdft_files::sha256_file(path).context(path.display())?;
-    Ok(())
-}

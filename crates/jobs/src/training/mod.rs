@@ -2,8 +2,10 @@
 
 mod autoencoder;
 mod classifier;
+mod describe;
 mod direction;
 mod edit_options;
+mod evaluation;
 mod finetune;
 mod group;
 mod methods;

@@ -239,20 +239,6 @@ pub fn check_process(process: &Process) -> Result<(), PlanError> {
         .map_err(|e| error(&format!("process.{}", e.field), e.problem))
 }
 
-/// Fails unless all classes are digits.
-///
-/// # Errors
-/// The [`PlanError`] of `key`.
-pub fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
-    match classes.unwrap_or_default().iter().find(|class| **class > 9) {
-        None => Ok(()),
-        Some(class) => Err(error(
-            key,
-            format!("expected digits from 0 to 9, found {class}"),
-        )),
-    }
-}
-
 /// Fails unless steps, batches and intervals are in their ranges.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The training images: where they are, their form, their classes, and how they are augmented.
 
-use super::check::{PlanError, check_classes, check_ranges, error};
+use super::check::{PlanError, check_ranges, error};
 use super::{OnlyPlan, Size};
 use sdft_data::{Augment, ClassesFrom, Fit, ImageSource, Pages};
 use sdft_imaging::Depth;
@@ -110,6 +110,20 @@ impl Default for DataPlan {
             class_counts: Vec::new(),
             only: None,
         }
+    }
+}
+
+/// Fails unless all classes are digits.
+///
+/// # Errors
+/// The [`PlanError`] of `key`.
+pub fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
+    match classes.unwrap_or_default().iter().find(|class| **class > 9) {
+        None => Ok(()),
+        Some(class) => Err(error(
+            key,
+            format!("expected digits from 0 to 9, found {class}"),
+        )),
     }
 }
 

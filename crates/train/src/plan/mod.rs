@@ -9,11 +9,11 @@ use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
 pub use check::{
-    MAX_RUN_STEPS, PlanError, adapter_error, check_classes, check_counts, check_name, check_optim,
-    check_pace, check_process,
+    MAX_RUN_STEPS, PlanError, adapter_error, check_counts, check_name, check_optim, check_pace,
+    check_process,
 };
 
-pub use data::{ClassesPlan, DataPlan};
+pub use data::{ClassesPlan, DataPlan, check_classes};
 pub use methods::{AnchorPlan, AntPlan, BankPlan, DogfitPlan, KeepPlan, PairwisePlan};
 pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
