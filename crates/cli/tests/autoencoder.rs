@@ -45,7 +45,7 @@ fn an_autoencoder_that_is_resumed_equals_one_that_was_not() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(
         (&report["images"], &report["held_out"]),
-        (&3.into(), &true.into())
+        (&6.into(), &true.into())
     );
     assert!(report["psnr"].as_f64().unwrap() > 0.0, "{report}");
     let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
@@ -112,6 +112,23 @@ fn the_folder_of_a_finished_run_is_an_autoencoder() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&last, bytes).unwrap();
     train().fails(1, &["runs/first", "final.safetensors", "SHA-256"]);
+}
+
+#[test]
+fn fields_of_an_autoencoder_that_no_file_shows_are_given_with_set() {
+    let place = workspace();
+    let tests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests");
+    let file = tests.join("data/autoencoder/compvis.ckpt");
+    let file = file.display().to_string();
+    let convert = |more: &[&str]| {
+        let args = ["convert", &file, "a.safetensors"];
+        place.run(&[&args[..], &["--set", "model.norm_num_groups=2"], more].concat())
+    };
+    convert(&[]).fails(1, &["scaling_factor", "--set model.scaling_factor="]);
+    convert(&["--set", "model.scaling_factor=0.5"]).ok();
+    let sample = |set: &str| place.run(&["sample", "--model", "digits-source", "--set", set]);
+    sample("model.autoencoder.scaling_facto=1").fails(2, &["did you mean scaling_factor?"]);
+    sample("model.autoencoder.scaling_factor=1").fails(1, &["states no autoencoder"]);
 }
 
 /// Needs a GPU: `cargo test --release --features cuda -p sdft-cli --test autoencoder`.

@@ -315,6 +315,7 @@ fn image(shape: [usize; 3]) -> f64 {
 mod tests {
     use super::*;
     use sdft_adapters::AdapterKind;
+    use sdft_autoencoder::AutoencoderKlConfig;
 
     fn parts(change: impl FnOnce(&mut TuningPlan)) -> Parts {
         let mut plan = TuningPlan::default();
@@ -348,10 +349,11 @@ mod tests {
         assert_eq!(latents.variables, images.variables);
         assert_eq!(16.0 * latents.image, images.image);
         assert!(10.0 * latents.trained < images.trained);
-        let config = sdft_autoencoder::AutoencoderConfig::from(
-            sdft_autoencoder::AutoencoderKlConfig::default(),
-        );
-        let space = Space::opened(plan.model.image(), config, || {
+        let config = AutoencoderKlConfig {
+            block_out_channels: vec![32; 3],
+            ..AutoencoderKlConfig::default()
+        };
+        let space = Space::opened(plan.model.image(), config.into(), || {
             candle_core::bail!("the memory needs no autoencoder")
         });
         let of_latents = memory_of_tuning(&plan, &space).unwrap().bytes;
