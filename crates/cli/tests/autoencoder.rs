@@ -86,13 +86,13 @@ fn the_folder_of_a_finished_run_is_an_autoencoder() {
     let mut two = AUTOENCODER;
     two[2] = "2";
     place.run(&two).ok();
-    let train = || {
+    let train_with = |autoencoder: &str| {
         let args = [
             "train",
             "--config",
             "digits-dit-source",
             "--autoencoder",
-            "runs/first",
+            autoencoder,
         ];
         let small = [
             "--batch=2",
@@ -102,6 +102,7 @@ fn the_folder_of_a_finished_run_is_an_autoencoder() {
         ];
         place.run(&[&args[..], &small].concat())
     };
+    let train = || train_with("runs/first");
     let plan = train().ok();
     assert!(plan.out.contains("runs/first\""), "{plan:?}");
     // The scale of the latents is known at the end of a run.
@@ -109,6 +110,8 @@ fn the_folder_of_a_finished_run_is_an_autoencoder() {
     let mut bytes = std::fs::read(&last).unwrap();
     std::fs::remove_file(&last).unwrap();
     train().fails(1, &["runs/first", "expected a finished run", "--resume"]);
+    let part = "runs/first/checkpoints/step-000002/ema.safetensors";
+    train_with(part).fails(1, &[part, "expected a finished run", "--resume"]);
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&last, bytes).unwrap();
     train().fails(1, &["runs/first", "final.safetensors", "SHA-256"]);

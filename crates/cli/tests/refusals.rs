@@ -49,7 +49,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
                 "other-size.safetensors",
             ],
             2,
-            &["made for images of 8x8, the model makes 16x16"],
+            &["made for 8x8, the model's network takes 16x16"],
         ),
         (
             &[

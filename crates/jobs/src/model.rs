@@ -154,8 +154,21 @@ pub fn load_autoencoder(name: &str) -> Result<Arc<LoadedAutoencoder>> {
 /// A run that is not finished, or a file that differs from its recorded hash.
 fn autoencoder_file(name: &str) -> Result<ModelFile> {
     let path = Path::new(name);
+    let checkpoint = |mut notes: Vec<String>| {
+        notes.insert(
+            0,
+            format!(
+                "{name}: expected a finished run of train-autoencoder, found a checkpoint: the scale of the latents is measured when the run \
+                 ends; continue it with train-autoencoder --resume"
+            ),
+        );
+        Err(failed(notes.join("; ")))
+    };
     if !path.is_dir() {
-        return ModelFile::find(name);
+        return match is_checkpoint(sdft_files::parent_of(path)) {
+            true => checkpoint(Vec::new()),
+            false => ModelFile::find(name),
+        };
     }
     let Some(run) = model_of_run(path)? else {
         // A folder of diffusers.
@@ -164,21 +177,18 @@ fn autoencoder_file(name: &str) -> Result<ModelFile> {
             notes: Vec::new(),
         });
     };
-    if run.path.parent() != Some(path) || path.join("ema.safetensors").is_file() {
-        let mut notes = run.notes;
-        notes.insert(
-            0,
-            format!(
-                "{name}: expected a finished run of train-autoencoder, found a checkpoint: the scale of the latents is measured when the run \
-                 ends; continue it with train-autoencoder --resume"
-            ),
-        );
-        return Err(failed(notes.join("; ")));
+    if run.path.parent() != Some(path) || is_checkpoint(path) {
+        return checkpoint(run.notes);
     }
     Ok(ModelFile {
         path: run.path.display().to_string(),
         notes: run.notes,
     })
+}
+
+/// Whether a folder is a checkpoint of a run.
+fn is_checkpoint(folder: &Path) -> bool {
+    folder.join("ema.safetensors").is_file()
 }
 
 /// Loads a model and passes its notes on.
