@@ -119,6 +119,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     }
     let inversion = Inversion {
         network_sha256: &plan.network_sha256,
+        autoencoder_sha256: plan.autoencoder_sha256.as_deref(),
         class,
         process,
         t_0: plan.walk.t_0,

@@ -14,6 +14,8 @@ const INVERSIONS: &str = "inversions";
 pub(crate) struct Inversion<'a> {
     /// SHA-256 of the network.
     pub(crate) network_sha256: &'a str,
+    /// SHA-256 of the autoencoder of the model's latents: one with the same encoder shows them as other images.
+    pub(crate) autoencoder_sha256: Option<&'a str>,
     /// The label of the class that the network is asked for, if it has classes and this is not the null class.
     pub(crate) class: Option<u32>,
     /// The model's process.
@@ -77,6 +79,9 @@ fn kept(
         let kind = process.prediction_type.to_string();
         settings.insert("prediction_type".to_owned(), kind);
     }
+    if let Some(autoencoder) = inversion.autoencoder_sha256 {
+        settings.insert("autoencoder_sha256".to_owned(), autoencoder.to_owned());
+    }
     if let Some(class) = inversion.class {
         settings.insert("class".to_owned(), class.to_string());
     }
@@ -104,4 +109,36 @@ fn kept(
             .note(&format!("{what} are not kept: {error}"));
         InversionCache::in_memory()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use sdft_train::NoopProgress;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn distances_seen_through_another_autoencoder_are_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = CacheLocation::Folder(folder.path().to_owned());
+        let (process, stop) = (Process::default(), AtomicBool::new(false));
+        let kept = |autoencoder_sha256| {
+            let inversion = Inversion {
+                network_sha256: "ab",
+                autoencoder_sha256,
+                class: None,
+                process: &process,
+                t_0: 500,
+                steps: 40,
+            };
+            let mut progress = NoopProgress;
+            let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+            let cache = open_distances(&location, &inversion, "lpips", &mut context);
+            cache.folder().unwrap().to_owned()
+        };
+        assert_eq!(kept(Some("a")), kept(Some("a")));
+        assert_ne!(kept(Some("a")), kept(Some("b")));
+        assert_ne!(kept(Some("a")), kept(None));
+    }
 }

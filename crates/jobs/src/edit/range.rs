@@ -92,6 +92,8 @@ pub(crate) struct RangeImages<'a> {
     pub(crate) data: &'a dyn ImageSource,
     /// The way between them and the states of the model.
     pub(crate) space: &'a Space,
+    /// SHA-256 of its autoencoder.
+    pub(crate) autoencoder_sha256: Option<&'a str>,
     /// Files of LPIPS.
     pub(crate) weights: &'a Weights,
     /// The cache of distances.
@@ -128,6 +130,7 @@ pub(crate) fn measure_range(
     let steps = sequence(images.steps.min(plan.walk.t_0 + 1), plan.walk.t_0);
     let inversion = Inversion {
         network_sha256: &plan.network_sha256,
+        autoencoder_sha256: images.autoencoder_sha256,
         class: plan.class,
         process: &plan.process,
         t_0: plan.walk.t_0,
@@ -237,7 +240,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let weights = &options.weights;
     weights.refuse_others(&goal_networks(&plan.goal, true))?;
     locate_goal(&mut plan.goal, weights)?;
-    let space = space_of(&model, form)?;
+    let (space, autoencoder) = (space_of(&model, form)?, model.autoencoder_sha256());
     let cosine = open_goal(&plan.goal, &space)?.cosine();
     let data = DataPlan {
         path: options.data.clone(),
@@ -251,6 +254,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
         net: &net,
         data: &first,
         space: &space,
+        autoencoder_sha256: autoencoder.as_deref(),
         weights,
         cache: &options.cache,
         steps: options.inversion,

@@ -37,6 +37,7 @@ pub struct DirectionTraining {
     net: Conditioned,
     data: Arc<dyn ImageSource>,
     space: Space,
+    autoencoder_sha256: Option<String>,
     goal: Goal,
     cache: CacheLocation,
 }
@@ -117,6 +118,7 @@ impl DirectionJob {
             net,
             data,
             space,
+            autoencoder_sha256: model.autoencoder_sha256(),
             goal,
             cache: options.cache.clone(),
         };
@@ -134,6 +136,7 @@ impl DirectionJob {
             net,
             data,
             space,
+            autoencoder_sha256,
             goal,
             ..
         } = &self.inputs;
@@ -142,6 +145,7 @@ impl DirectionJob {
             net,
             data: &**data,
             space,
+            autoencoder_sha256: autoencoder_sha256.as_deref(),
             weights: &options.weights,
             cache: &options.cache,
             steps: RANGE_STEPS,
@@ -206,6 +210,7 @@ impl DirectionJob {
             net: Conditioned::new(network_in_steps(&model)?, "class", plan.class, None, &model)?,
             goal: open_goal(&plan.goal, &space)?,
             space,
+            autoencoder_sha256: model.autoencoder_sha256(),
             cache: options.cache.clone(),
         };
         Ok(Self::resumed(plan, inputs, folder))
@@ -288,6 +293,7 @@ impl Training for DirectionTraining {
     ) -> Result<Ending> {
         let inversion = Inversion {
             network_sha256: &plan.network_sha256,
+            autoencoder_sha256: self.autoencoder_sha256.as_deref(),
             class: plan.class,
             process: &plan.process,
             t_0: plan.walk.t_0,

@@ -215,8 +215,10 @@ impl Training for ModelTuning {
         folder: RunFolder,
         context: &mut Context<'_>,
     ) -> Result<Ending> {
+        let autoencoder = self.source.autoencoder_sha256();
         let inversion = Inversion {
             network_sha256: &plan.network_sha256,
+            autoencoder_sha256: autoencoder.as_deref(),
             class: plan.class,
             process: &plan.process,
             t_0: plan.walk.t_0,
