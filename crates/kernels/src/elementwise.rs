@@ -147,7 +147,7 @@ fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) ->
                     let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
                     simd.vectorise(
                         #[inline(always)]
-                        || {
+                        move || {
                             for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
                                 y.add(j).write(f(a, b));
                             }

@@ -42,12 +42,14 @@ pub use crate::{
 };
 
 mod attention;
+mod cache;
 mod choice;
 mod conv;
 mod elementwise;
 mod error;
 mod filter;
 mod gemm;
+mod lanes;
 mod measure;
 mod micro;
 mod modulate;

@@ -136,7 +136,7 @@ impl Scalar for f64 {
 /// `exp` without branches or calls, so that loops over it become vector code; within 2 units in the
 /// last place where the result is a normal number, 0 below that, and infinity above the range.
 #[inline(always)]
-fn exp_f32(x: f32) -> f32 {
+pub(crate) fn exp_f32(x: f32) -> f32 {
     // exp(x) = 2^n exp(r) with |r| <= ln(2)/2; ln(2) is split in two so that r is exact.
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;

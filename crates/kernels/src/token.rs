@@ -67,7 +67,7 @@ pub fn token_norm<T: Real>(shape: &TokenShape, x: &[T], e: &[T], eps: f64) -> Ve
                     let y = y.as_mut_ptr().wrapping_add(image * c * n);
                     simd.vectorise(
                         #[inline(always)]
-                        || {
+                        move || {
                             let (mean, rstd) = columns.statistics(eps);
                             let w = columns.width;
                             let (mean, rstd) = (&mean[..w], &rstd[..w]);
@@ -310,7 +310,7 @@ fn each_row<T: Real>(
                     let y = y.as_mut_ptr().wrapping_add(image * c * n);
                     simd.vectorise(
                         #[inline(always)]
-                        || {
+                        move || {
                             let rows = a.chunks_exact(n).zip(b.chunks_exact(n));
                             for (i, ((a, b), &gate)) in rows.zip(gates).enumerate() {
                                 let y = y.wrapping_add(i * n);

@@ -39,6 +39,12 @@ pub(crate) fn floats(lines: &[Line]) -> &[f32] {
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), 16 * lines.len()) }
 }
 
+/// The floats of the lines, to write.
+pub(crate) fn floats_mut(lines: &mut [Line]) -> &mut [f32] {
+    // SAFETY: a line is sixteen floats without padding.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 16 * lines.len()) }
+}
+
 #[inline(always)]
 pub(crate) fn get<V: Lanes>(line: &Line) -> V {
     // SAFETY: a line is sixteen floats.

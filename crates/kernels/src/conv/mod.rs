@@ -1,7 +1,6 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
 mod direct;
-mod lanes;
 mod pointwise;
 mod small;
 mod strided;
@@ -11,7 +10,7 @@ mod winograd;
 
 use crate::Real;
 use crate::choice::Choice;
-use pointwise::Pointwise;
+use pointwise::{Pointwise, PointwiseWeights};
 use rayon::prelude::*;
 use small::SmallMaps;
 use strided::Strided;
@@ -168,6 +167,9 @@ fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &
             && let Some(winograd) = Winograd::of(shape, choice)
         {
             return T::from_f32(winograd.weight_gradient(shape, x, dy));
+        }
+        if let Some(pointwise) = PointwiseWeights::of(shape) {
+            return T::from_f32(pointwise.gradient(choice.simd, x, dy));
         }
         if let Some(strided) = Strided::of(shape, choice.simd) {
             return T::from_f32(strided.weight_gradient(x, dy));

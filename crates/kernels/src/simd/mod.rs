@@ -74,6 +74,9 @@ impl Simd {
     }
 
     /// Runs plain loops compiled for this instruction set; the closure must be `#[inline(always)]`.
+    ///
+    /// A closure that writes through a pointer must own the pointer (`move`). A write through a borrowed one might change the pointer,
+    /// so the compiler would read it again for every element and build no vector code.
     pub(crate) fn vectorise<R>(self, f: impl FnOnce() -> R) -> R {
         struct Plain<F>(F);
         impl<R, F: FnOnce() -> R> Task for Plain<F> {

@@ -5,7 +5,7 @@ mod pixels;
 mod weights;
 
 use super::ConvShape;
-use super::lanes::gather;
+use crate::lanes::gather;
 use crate::shared_mut::SharedMut;
 use crate::simd::{Lanes, Simd, Task};
 use crate::workspace::{Line, with_lines};

@@ -1,6 +1,6 @@
 //! Rows of pixels with their channels innermost, and the matrix product on them.
 
-use crate::conv::lanes::{gather, scatter};
+use crate::lanes::{gather, scatter};
 use crate::micro::Product;
 use crate::simd::Lanes;
 use crate::workspace::{Line, floats};

@@ -2,7 +2,7 @@
 
 use super::Strided;
 use super::pixels::{Left, Pixels, Planes, Right, multiply_add};
-use crate::conv::lanes::scatter;
+use crate::lanes::scatter;
 use crate::shared_mut::SharedMut;
 use crate::simd::{Lanes, Task};
 use crate::workspace::{Line, with_lines};

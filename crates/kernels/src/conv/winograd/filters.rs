@@ -1,7 +1,7 @@
 //! The transform of the filters, and its adjoint for their gradient.
 
-use super::super::lanes::{gather, scatter};
 use super::points::Points;
+use crate::lanes::{gather, scatter};
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
 use std::ops::Range;

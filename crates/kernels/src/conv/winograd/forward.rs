@@ -4,6 +4,7 @@ use super::filters::{FILTER_SCRATCH, Filters, INPUTS, PANEL};
 use super::points::Points;
 use super::tiles::{Grid, Panes};
 use super::transform::{Sink, Source};
+use crate::cache::second_cache;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
@@ -16,9 +17,6 @@ use std::ops::Range;
 const FILTER_LINES: usize = (4 << 20) / 64;
 /// Up to this many tiles, all transformed tiles are in memory at once, and not all transformed filters.
 const FEW_TILES: usize = 256;
-/// Lines of a block's transformed tiles and products: together with the filters of one product they
-/// stay in the second cache.
-const BLOCK_LINES: usize = (512 << 10) / 64;
 /// Inputs whose transformed filters are computed at a time in a panel.
 const PANEL_INPUTS: usize = 128;
 
@@ -41,8 +39,10 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
 ) -> Vec<f32> {
     let (c_in, c_out) = (filters.inputs(), filters.outputs());
     let by_panel = grid.tiles() <= FEW_TILES && T * T * filters.panels() * c_in * 2 > FILTER_LINES;
-    let tile_lines = T * T * (c_in.div_ceil(16) + c_out.div_ceil(16) + 2);
-    let tiles = (BLOCK_LINES / tile_lines)
+    let products = PANEL.min(c_out);
+    // A block's transformed tiles and products stay in the second cache, together with the filters of one product.
+    let tile_lines = T * T * (Panes::new(1, c_in).row + Panes::new(1, products).row);
+    let tiles = (second_cache() / 64 * 3 / 4 / tile_lines)
         .min(grid.tiles().div_ceil(4))
         .next_multiple_of(8)
         .clamp(16, 64);
@@ -52,7 +52,6 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
         grid.rows_per_block(tiles)
     };
     let tiles = rows_per_block * grid.columns();
-    let products = if by_panel { PANEL.min(c_out) } else { c_out };
     // SAFETY: every image consists of tiles, and every tile is written for all channels.
     unsafe {
         filled(grid.batch * c_out * grid.h * grid.w, |y| {
@@ -187,20 +186,19 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
         });
     }
 
-    /// Multiplies the first `rows` tiles with filters whose first line is `filters[0]`, for all products.
+    /// Multiplies the first `rows` tiles with the filters of one panel of outputs.
     #[inline(always)]
     fn multiply<V: Lanes>(
         &self,
         rows: usize,
         data: &[Line],
         first_input: usize,
-        filters: &Panels<'_>,
+        filters: &PanelFilters<'_>,
         products: &mut [Line],
     ) {
         let (source, sink) = (&self.source.panes, &self.sink.panes);
         let last = T * T - 1;
         let rows = rows.next_multiple_of(8);
-        let panels = sink.channel_lines.div_ceil(2);
         assert!(
             data.len() >= source.lines(T) && products.len() >= sink.lines(T),
             "tiles too short"
@@ -210,8 +208,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
             "more tiles than planned"
         );
         assert!(
-            filters.lines.len()
-                >= last * filters.plane + (panels - 1) * filters.panel + filters.inputs * 2,
+            filters.lines.len() >= last * filters.plane + filters.inputs * 2,
             "filters too short"
         );
         assert!(
@@ -231,7 +228,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
                 a_depth: 1,
                 b: filters.lines[p * filters.plane..].as_ptr().cast(),
                 b_depth: 32,
-                b_panel: 16 * filters.panel,
+                b_panel: 32,
                 c: products[p * sink.plane..].as_mut_ptr().cast(),
                 c_row: 16 * sink.row,
                 add: first_input > 0,
@@ -243,12 +240,10 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
     }
 }
 
-/// Transformed filters as the matrix product reads them.
-struct Panels<'a> {
+/// Transformed filters of 32 outputs, two lines for each input.
+struct PanelFilters<'a> {
     lines: &'a [Line],
     inputs: usize,
-    /// Lines from one panel of outputs to the next.
-    panel: usize,
     /// Lines from one product to the next.
     plane: usize,
 }
@@ -320,23 +315,20 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Block<'_, P, M, T
             [pixels, zeros, half],
             &SharedMut::new(self.data),
         );
-        // In the pieces of `by_blocks`, so that both round alike and the result of an image is the same regardless of batch.
-        for first in (0..c_in).step_by(PANEL_INPUTS) {
-            let panels = Panels {
-                lines: &self.filters[first * 2..],
-                inputs: PANEL_INPUTS.min(c_in - first),
-                panel: c_in * 2,
-                plane: self.plane,
-            };
-            self.of
-                .multiply::<V>(tiles, self.data, first, &panels, self.products);
+        for panel in 0..filters.panels() {
+            // In the pieces of `by_panel`, so that both round alike and the result of an image is the same regardless of batch.
+            for first in (0..c_in).step_by(PANEL_INPUTS) {
+                let filters = PanelFilters {
+                    lines: &self.filters[(panel * c_in + first) * 2..],
+                    inputs: PANEL_INPUTS.min(c_in - first),
+                    plane: self.plane,
+                };
+                self.of
+                    .multiply::<V>(tiles, self.data, first, &filters, self.products);
+            }
+            let lines = sink.panel(panel);
+            sink.outputs::<V, P, M, T>(self.rows.clone(), lines, pixels, self.products);
         }
-        sink.outputs::<V, P, M, T>(
-            self.rows,
-            0..sink.panes.channel_lines,
-            pixels,
-            self.products,
-        );
     }
 }
 
@@ -385,7 +377,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Panel<'_, P, M, T
         } = self;
         for first in (0..filters.inputs()).step_by(PANEL_INPUTS) {
             let inputs = first..(first + PANEL_INPUTS).min(filters.inputs());
-            let panels = inputs.len();
+            let count = inputs.len();
             let to = &mut *self.filters;
             filters.transform::<V, P, M, T>(
                 self.panel,
@@ -396,22 +388,15 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Panel<'_, P, M, T
                     put(&mut to[p * plane + line], value);
                 },
             );
-            let panels = Panels {
+            let panel = PanelFilters {
                 lines: self.filters,
-                inputs: panels,
-                panel: 0,
+                inputs: count,
                 plane,
             };
-            self.of.multiply::<V>(
-                source.grid.tiles(),
-                self.data,
-                first,
-                &panels,
-                self.products,
-            );
+            self.of
+                .multiply::<V>(source.grid.tiles(), self.data, first, &panel, self.products);
         }
-        let first = self.panel * PANEL / 16;
-        let lines = first..(first + PANEL / 16).min(sink.channels.div_ceil(16));
+        let lines = sink.panel(self.panel);
         sink.outputs::<V, P, M, T>(0..source.grid.all_rows(), lines, self.pixels, self.products);
     }
 }

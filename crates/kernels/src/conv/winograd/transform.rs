@@ -1,9 +1,10 @@
 //! From pixels to transformed tiles and back, for one block of tiles and sixteen channels at a time.
 
-use super::super::lanes::{gather, scatter};
+use super::filters::PANEL;
 use super::points::Points;
 use super::tiles::{Grid, Panes, Strip};
 use crate::SharedMut;
+use crate::lanes::{gather, scatter};
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
 use std::marker::PhantomData;
@@ -162,6 +163,12 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// The lines of channels of a panel of outputs.
+    pub(super) fn panel(&self, panel: usize) -> Range<usize> {
+        let first = panel * PANEL / 16;
+        first..(first + PANEL / 16).min(self.channels.div_ceil(16))
+    }
+
     /// `A^T p A + bias` of every tile in `block`, for sixteen channels of each line. `from` holds the
     /// products, the first line of a row being `lines.start`.
     #[inline(always)]

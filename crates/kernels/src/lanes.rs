@@ -9,7 +9,7 @@ use crate::workspace::{Line, get, put};
 /// # Safety
 /// `rows` rows of `n` readable floats.
 #[inline(always)]
-pub(super) unsafe fn gather<V: Lanes>(
+pub(crate) unsafe fn gather<V: Lanes>(
     from: *const f32,
     stride: usize,
     rows: usize,
@@ -55,7 +55,7 @@ pub(super) unsafe fn gather<V: Lanes>(
 /// # Safety
 /// `rows` rows of `n` writable floats.
 #[inline(always)]
-pub(super) unsafe fn scatter<V: Lanes>(
+pub(crate) unsafe fn scatter<V: Lanes>(
     from: &[Line],
     step: usize,
     to: *mut f32,

@@ -1,7 +1,14 @@
-//! Self-attention over the columns of `[batch, 3 * channels, n]`, one job per image and head.
+//! Self-attention over the columns of `[batch, 3 * channels, n]`.
 
+mod blocks;
+#[cfg(test)]
+mod tests;
+
+use crate::choice::Choice;
 use crate::gemm::{View, gemm};
+use crate::simd::Simd;
 use crate::{Real, SharedMut};
+use blocks::Blocks;
 use rayon::prelude::*;
 
 /// The order of the 3C channels of the joint projection.
@@ -83,6 +90,13 @@ impl AttentionShape {
 
 /// Multi-head self-attention of `qkv` `[batch, 3 channels, n]`; returns `[batch, channels, n]`.
 pub fn attention<T: Real>(shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
+    attention_by(Choice::get().simd, shape, qkv)
+}
+
+fn attention_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
+    if let (Some(qkv), Some(blocks)) = (T::as_f32(qkv), Blocks::of(shape, simd)) {
+        return T::from_f32(blocks.forward(qkv));
+    }
     let (n, d) = (shape.n, shape.head_channels());
     let mut out = vec![T::default(); shape.batch * shape.channels * n];
     out.par_chunks_mut(d * n).enumerate().for_each_init(
@@ -107,6 +121,15 @@ pub fn attention<T: Real>(shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
 
 /// The gradient of `qkv`, from `dout` shaped like the result. The attention weights are computed again instead of saved.
 pub fn attention_gradient<T: Real>(shape: &AttentionShape, qkv: &[T], dout: &[T]) -> Vec<T> {
+    gradient_by(Choice::get().simd, shape, qkv, dout)
+}
+
+fn gradient_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T], dout: &[T]) -> Vec<T> {
+    if let (Some(qkv), Some(dout), Some(blocks)) =
+        (T::as_f32(qkv), T::as_f32(dout), Blocks::of(shape, simd))
+    {
+        return T::from_f32(blocks.gradient(qkv, dout));
+    }
     let (n, d) = (shape.n, shape.head_channels());
     let mut dqkv = vec![T::default(); qkv.len()];
     let shared = SharedMut::new(&mut dqkv);
