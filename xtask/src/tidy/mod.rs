@@ -2,6 +2,7 @@
 
 mod docs;
 mod layers;
+mod links;
 mod phrases;
 mod sources;
 
@@ -44,6 +45,7 @@ fn problems(root: &Path, metadata: &str) -> Result<Vec<String>> {
         }));
     }
     let mut equations = Vec::new();
+    let mut documents = Vec::new();
     for file in text_files(root)? {
         let path = slashed(file.strip_prefix(root).unwrap_or(&file));
         let text = fs::read_to_string(&file).with_context(|| format!("reading {path}"))?;
@@ -53,6 +55,9 @@ fn problems(root: &Path, metadata: &str) -> Result<Vec<String>> {
         }
         if path != "xtask/src/tidy/phrases.rs" {
             problems.extend(phrases::check(&path, &text));
+        }
+        if links::is_document(&path) {
+            documents.push(path.clone());
         }
         if path.starts_with("crates/losses/") {
             equations.extend(
@@ -74,7 +79,20 @@ fn problems(root: &Path, metadata: &str) -> Result<Vec<String>> {
         &equations,
         read(root, "docs/EQUATIONS.md").as_deref(),
     ));
+    problems.extend(links::check(&documents, &Tree(root)));
     Ok(problems)
+}
+
+/// The working tree.
+struct Tree<'a>(&'a Path);
+
+impl links::Files for Tree<'_> {
+    fn text(&self, path: &str) -> Option<String> {
+        read(self.0, path)
+    }
+    fn exists(&self, path: &str) -> bool {
+        self.0.join(path).exists()
+    }
 }
 
 /// The packages of the workspace as JSON.
@@ -108,6 +126,7 @@ fn text_files(root: &Path) -> Result<Vec<PathBuf>> {
             let extension = path.extension().unwrap_or_default();
             // Build outputs, hidden folders, and what users put into the root folder: data, runs, the cache of fuzzing.
             let is_ignored = name.starts_with('.')
+                || name == "book" && folder.ends_with("docs/book")
                 || ["target", "data", "runs", "shared", "corpus", "artifacts"].contains(&&*name)
                     && (folder == *root || folder.ends_with("fuzz"));
             if path.is_dir() && !path.is_symlink() && !is_ignored {
