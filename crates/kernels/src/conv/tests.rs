@@ -276,6 +276,22 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
             pad: [0; 4],
             ..conv3(2, 6, (5, 3), 3)
         },
+        // More inputs, outputs and pixels than one job of a 1x1 convolution takes, and fewer.
+        ConvShape {
+            k: [1; 2],
+            pad: [0; 4],
+            ..conv3(2, 48, (7, 7), 72)
+        },
+        ConvShape {
+            k: [1; 2],
+            pad: [0; 4],
+            ..conv3(2, 80, (24, 32), 264)
+        },
+        ConvShape {
+            k: [1; 2],
+            pad: [0; 4],
+            ..conv3(1, 208, (4, 8), 208)
+        },
         ConvShape {
             stride: 2,
             ..conv3(2, 6, (7, 9), 8)

@@ -5,7 +5,7 @@ use crate::lanes::gather;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
-use crate::workspace::{Line, with_lines};
+use crate::workspace::{Line, put, with_lines};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -15,6 +15,10 @@ const INPUTS: usize = 64;
 const OUTPUTS: usize = 256;
 /// Pixels summed at a time: a panel of inputs stays in the first cache. Short sums also have smaller rounding errors than one long sum.
 const PIXELS: usize = 128;
+/// Planes from this size on: their rows are so far apart that they would compete for the same lines of a cache, so gradients are copied.
+const FAR: usize = 512;
+/// Lines from one copied row to the next; an odd number.
+const ROW: usize = PIXELS / 16 + 1;
 
 /// `dw = sum over images and pixels of dy x^T`.
 #[derive(Clone, Copy)]
@@ -49,6 +53,11 @@ impl PointwiseWeights {
             "pointwise: sizes do not fit"
         );
         let lines = PIXELS.min(self.plane.next_multiple_of(16)) * INPUTS / 16;
+        let copied = if self.plane >= FAR {
+            OUTPUTS.min(self.outputs) * ROW
+        } else {
+            0
+        };
         // SAFETY: the jobs cover all outputs and inputs.
         unsafe {
             filled(self.inputs * self.outputs, |dw: SharedMut<'_, f32>| {
@@ -56,7 +65,7 @@ impl PointwiseWeights {
                     .into_par_iter()
                     .for_each(|job| {
                         let (input, output) = (job / pieces * INPUTS, job % pieces * OUTPUTS);
-                        with_lines([lines], |[pack]| {
+                        with_lines([lines, copied], |[pack, rows]| {
                             simd.run(Part {
                                 of: self,
                                 inputs: input..(input + INPUTS).min(self.inputs),
@@ -64,6 +73,7 @@ impl PointwiseWeights {
                                 x,
                                 dy,
                                 pack,
+                                rows,
                                 dw,
                             });
                         });
@@ -82,6 +92,8 @@ struct Part<'a> {
     dy: &'a [f32],
     /// Memory for pixels whose inputs are innermost.
     pack: &'a mut [Line],
+    /// Memory for copied rows of gradients, or empty to read them in place.
+    rows: &'a mut [Line],
     dw: SharedMut<'a, f32>,
 }
 
@@ -106,13 +118,28 @@ impl Task for Part<'_> {
                     unsafe { gather::<V>(from, plane, 16, pixels, &mut self.pack[line..], step) };
                 }
                 let channel = image * outputs + self.outputs.start;
+                let dy = self.dy.as_ptr().wrapping_add(channel * plane + first);
+                let (a, a_row) = if self.rows.is_empty() {
+                    (dy, plane)
+                } else {
+                    for (i, row) in self
+                        .rows
+                        .chunks_exact_mut(ROW)
+                        .take(self.outputs.len())
+                        .enumerate()
+                    {
+                        // SAFETY: pixels of one output of the image.
+                        unsafe { copy_row::<V>(dy.wrapping_add(i * plane), pixels, row) };
+                    }
+                    (self.rows.as_ptr().cast(), 16 * ROW)
+                };
                 let at = self.outputs.start * inputs + self.inputs.start;
                 let product = Product {
                     rows: self.outputs.len(),
                     columns: self.inputs.len(),
                     depth: pixels,
-                    a: self.dy.as_ptr().wrapping_add(channel * plane + first),
-                    a_row: plane,
+                    a,
+                    a_row,
                     a_depth: 1,
                     b: self.pack.as_ptr().cast(),
                     b_depth: 16 * step,
@@ -126,5 +153,24 @@ impl Task for Part<'_> {
                 unsafe { product.run::<V>() };
             }
         }
+    }
+}
+
+/// Copies `n` floats.
+///
+/// # Safety
+/// `n` readable floats.
+#[inline(always)]
+unsafe fn copy_row<V: Lanes>(from: *const f32, n: usize, to: &mut [Line]) {
+    for (i, line) in to[..n.div_ceil(16)].iter_mut().enumerate() {
+        let from = from.wrapping_add(16 * i);
+        // SAFETY: the caller's promise.
+        let value = unsafe {
+            match n - 16 * i {
+                left @ 0..16 => V::load_first(from, left),
+                _ => V::load(from),
+            }
+        };
+        put(line, value);
     }
 }
