@@ -64,7 +64,10 @@ pub(crate) fn fid(
 /// ValueError
 ///     Other shapes or types, sets of different lengths of features, subsets larger than a set, values that are not finite.
 #[pyfunction]
-#[pyo3(signature = (real, fake, *, subsets=Some(100), subset_size=1000, seed=2020))]
+#[pyo3(
+    signature = (real, fake, *, subsets=Some(100), subset_size=1000, seed=2020),
+    text_signature = "(real, fake, *, subsets=100, subset_size=1000, seed=2020)"
+)]
 pub(crate) fn kid<'py>(
     py: Python<'py>,
     real: &Bound<'py, PyAny>,
