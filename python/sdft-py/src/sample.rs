@@ -18,8 +18,10 @@ const MOST: usize = 10_000_000;
 #[derive(FromPyObject)]
 pub(crate) enum Steps {
     /// Their number.
-    Number(u32),
+    #[pyo3(transparent, annotation = "int")]
+    Number(i64),
     /// As the program takes them.
+    #[pyo3(transparent, annotation = "str")]
     Text(String),
 }
 
@@ -27,8 +29,10 @@ pub(crate) enum Steps {
 #[derive(FromPyObject)]
 pub(crate) enum Class {
     /// Its number.
-    Number(u32),
+    #[pyo3(transparent, annotation = "int")]
+    Number(i64),
     /// Its name.
+    #[pyo3(transparent, annotation = "str")]
     Name(String),
 }
 
@@ -91,21 +95,14 @@ struct Request {
 pub(crate) fn sample<'py>(
     py: Python<'py>,
     model: PathBuf,
-    n: usize,
+    n: i64,
     steps: Option<Steps>,
     seed: u64,
     sampler: Option<&str>,
     class_: Option<Class>,
     guidance: Option<f64>,
-    batch: usize,
+    batch: i64,
 ) -> PyResult<Bound<'py, PyAny>> {
-    for (name, value) in [("n", n), ("batch", batch)] {
-        if !(1..=MOST).contains(&value) {
-            return Err(error::value(format!(
-                "{name} {value}: expected 1 to {MOST}"
-            )));
-        }
-    }
     if i64::try_from(seed).is_err() {
         return Err(error::value(format!(
             "seed {seed}: expected 0 to {}",
@@ -113,8 +110,8 @@ pub(crate) fn sample<'py>(
         )));
     }
     let request = Request {
-        n,
-        batch,
+        n: count("n", n)?,
+        batch: count("batch", batch)?,
         seed,
         sampler: sampler
             .map(str::parse)
@@ -134,6 +131,14 @@ pub(crate) fn sample<'py>(
     let (samples, shape, notes) = py.detach(|| draw(name, &request))?;
     log::notes(py, &notes)?;
     arrays::sample_array(py, samples, &shape)
+}
+
+/// A number of images.
+fn count(name: &str, value: i64) -> PyResult<usize> {
+    let valid = usize::try_from(value)
+        .ok()
+        .filter(|value| (1..=MOST).contains(value));
+    valid.ok_or_else(|| error::value(format!("{name} {value}: expected 1 to {MOST}")))
 }
 
 /// All samples, their shape, and notes about the model.
@@ -205,7 +210,11 @@ fn sampler(name: &str, request: &Request, model: &LoadedModel) -> sdft_jobs::Res
 fn label(class: Option<&Class>, model: &LoadedModel) -> sdft_jobs::Result<Option<u32>> {
     let name = match class {
         None => return Ok(None),
-        Some(Class::Number(label)) => return Ok(Some(*label)),
+        Some(Class::Number(label)) => {
+            let problem =
+                |_| sdft_jobs::Error::Usage(format!("class_ {label}: expected 0 or more"));
+            return u32::try_from(*label).map(Some).map_err(problem);
+        }
         Some(Class::Name(name)) => name,
     };
     let classes = model.classes.as_ref();
@@ -220,9 +229,13 @@ fn label(class: Option<&Class>, model: &LoadedModel) -> sdft_jobs::Result<Option
 
 /// The error of a model's file.
 fn in_file(name: &str, problem: &sdft_jobs::Error) -> PyErr {
-    match is_embedded(name) || Path::new(name).exists() {
-        true => error::job(problem),
-        false => PyFileNotFoundError::new_err(problem.to_string()),
+    match problem {
+        _ if !is_embedded(name) && !Path::new(name).exists() => {
+            PyFileNotFoundError::new_err(problem.to_string())
+        }
+        // A folder without a model, or a file that differs from its recorded hash.
+        sdft_jobs::Error::Failed(_) => error::value(problem),
+        _ => error::job(problem),
     }
 }
 

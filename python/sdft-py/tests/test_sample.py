@@ -45,12 +45,15 @@ def test_every_sampler_draws(sampler):
     "options, text",
     [
         ({"n": 0}, "n 0: expected 1 to 10000000"),
+        ({"n": -1}, "n -1: expected 1 to 10000000"),
         ({"n": 1, "batch": 0}, "batch 0: expected 1 to"),
         ({"n": 1, "seed": 2**63}, "seed 9223372036854775808: expected 0 to 9223372036854775807"),
         ({"n": 1, "steps": 0}, "steps 0"),
+        ({"n": 1, "steps": -3}, "steps -3"),
         ({"n": 1, "steps": "fast"}, "steps fast"),
         ({"n": 1, "sampler": "dim"}, "dim"),
         ({"n": 1, "class_": 3}, "class 3: the model has 0 classes"),
+        ({"n": 1, "class_": -1}, "class_ -1: expected 0 or more"),
         ({"n": 1, "class_": "cat"}, 'class_ "cat": the model has no class of this name'),
         ({"n": 1, "guidance": 2.0}, "guidance 2"),
     ],
@@ -67,6 +70,10 @@ def test_missing_and_other_files(tmp_path):
     other.write_text("no model\n" * 9)
     with pytest.raises(ValueError, match="other.pt"):
         sdft_py.sample(other, 1)
+    with pytest.raises(ValueError, match="no model in this folder"):
+        sdft_py.sample(tmp_path, 1)
+    with pytest.raises(TypeError, match="int | str"):
+        sdft_py.sample(MODEL, 1, steps=2.5)
 
 
 def test_other_threads_run_meanwhile():
