@@ -1,6 +1,6 @@
-//! Embedded images and weights; which public files the project knows, and where they are on this machine.
+//! Embedded presets, images and weights; which public files the project knows, and where they are on this machine.
 //!
-//! [`DIGITS_PNG`], [`EMOJI_NOTO_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
+//! [`config`], [`DIGITS_PNG`], [`EMOJI_NOTO_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
 //! a short name: their [`Place`] (a repository of the Hugging Face Hub and its revision, or a folder of another server), the files, their
 //! known sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the official Python client keeps
 //! them, and [`fetch_command`] is the command that gets them with that client. [`elsewhere`] lists files that no program can download,
@@ -26,6 +26,7 @@
 //! known, is right ([`HubCache::locate_verified`] compares hashes too).
 
 mod cache;
+mod configs;
 mod embedded;
 mod error;
 mod images;
@@ -37,6 +38,7 @@ mod place;
 mod web;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
+pub use configs::config;
 pub use embedded::{
     DIGITS_AUTOENCODER_WEIGHTS, DIGITS_DIT_SOURCE_WEIGHTS, DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS,
     DIGITS_PNG, DIGITS_SOURCE_WEIGHTS, EMOJI_FLUENT_PNG, EMOJI_INDEX, EMOJI_JUDGE_2_WEIGHTS,

@@ -2,7 +2,7 @@
 
 use crate::job::job;
 use crate::parse::at_least_one;
-use crate::reproduce::print;
+use crate::reproduce::{page_of, print};
 use crate::runs::list;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
@@ -61,6 +61,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     match job("compare", |context| compare_methods(&options, context))? {
         Some(report) => {
             print(&report)?;
+            page_of(&report)?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

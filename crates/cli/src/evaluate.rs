@@ -3,6 +3,7 @@
 use crate::args::EvaluateArgs;
 use crate::console;
 use crate::job::job_on_cpu;
+use crate::report::write_for;
 use anyhow::Result;
 use sdft_eval::SetFeatures;
 use sdft_features::{InceptionResize, LpipsNet};
@@ -71,6 +72,10 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     }
     if let Some(out) = evaluation.write()? {
         console::note(format!("written to {}", out.display()));
+        // The standard output may be the JSON text.
+        if !args.json {
+            write_for(&[out.to_owned()], None)?;
+        }
     }
     Ok(())
 }

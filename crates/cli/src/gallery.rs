@@ -1,5 +1,6 @@
 //! Prints the results of commands that fill folders.
 
+use crate::report::write_for;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_gallery::{Outcome, shown_of};
@@ -27,6 +28,7 @@ pub(crate) fn conclude(
         let share = share(*shown, filled.inputs, "inputs");
         console::line(format_args!("grid     {}{share}", path.display()))?;
     }
+    write_for(&[out.to_owned()], None)?;
     filled.check().map_err(sdft_jobs::Error::from)?;
     Ok(Some(filled.folders))
 }

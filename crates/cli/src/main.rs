@@ -1,6 +1,7 @@
 //! `sdft`: trains, samples and inspects diffusion models.
 //!
-//! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
+//! **Invariant:** turns arguments into library calls and results into text; computes nothing itself, and opens no
+//! network connection; `report --watch` listens on loopback only.
 
 mod args;
 mod autoencoder;
@@ -23,10 +24,12 @@ mod launcher;
 mod model;
 mod names;
 mod parse;
+mod report;
 mod reproduce;
 mod resolve;
 mod runs;
 mod sample;
+mod shell;
 mod train;
 mod translate;
 
@@ -92,6 +95,9 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
         Verb::Compare(args) => compare::compare(&args),
+        Verb::Report(args) => report::report(&args),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
     });
     let no_pool = |e| {
         Err(usage(format!(

@@ -59,6 +59,7 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
             DataVerb::Select(args) => of_select(args, names),
             DataVerb::Prepare { .. } => Ok(()),
         },
+        Verb::Report(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
         Verb::Doctor | Verb::Judge(_) | Verb::Missing(_) => Ok(()),
     }
 }

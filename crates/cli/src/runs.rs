@@ -3,6 +3,7 @@
 use crate::INTERRUPTED;
 use crate::console::{self, duration, size};
 use crate::job::job;
+use crate::report::write_for;
 use anyhow::{Context, Result, anyhow};
 use sdft_gallery::free_space;
 use sdft_jobs::{Disk, Run, Training};
@@ -45,6 +46,7 @@ pub(crate) fn conclude(
                 console::line(format_args!("{label:8} {}", shown.display()))?;
             }
             console::line(format_args!("log      {}", log.display()))?;
+            write_for(&[root.to_owned()], None)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ending::Interrupted { checkpoint }) => {

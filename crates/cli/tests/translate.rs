@@ -173,6 +173,8 @@ fn a_strip_does_not_outlive_the_images_in_it() {
     assert!(strip.is_file());
 }
 
+// Links need a privilege on Windows.
+#[cfg(unix)]
 #[test]
 fn one_bad_image_does_not_stop_the_others() {
     let place = place_with_inputs();

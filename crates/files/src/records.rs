@@ -106,7 +106,14 @@ impl Records {
             bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
             keys.push(*key);
         }
-        let mut file = File::options().create(true).append(true).open(&self.path)?;
+        // Not for appending alone: Windows would neither lock nor truncate it.
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .clone();
+        let mut file = options.open(&self.path)?;
         // Another process may append at the same time. Closing the file releases the lock.
         file.lock()?;
         // A record that an earlier process did not finish is cut off, so that later ones stay aligned.
@@ -115,6 +122,7 @@ impl Records {
         if whole < length {
             file.set_len(whole)?;
         }
+        file.seek(SeekFrom::Start(whole))?;
         file.write_all(&bytes)?;
         if self.file.is_none() {
             self.file = Some(Mutex::new(File::open(&self.path)?));

@@ -107,7 +107,8 @@ pub fn sync_dir(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a regular file for appending. It is created if it is missing.
+/// Opens a regular file for appending by one process. It is created if it is missing. It can be locked and truncated; after a truncation
+/// the caller seeks to the end.
 ///
 /// # Errors
 /// `path` is a link or not a regular file, or the system fails.
@@ -117,7 +118,27 @@ pub fn open_append(path: &Path) -> io::Result<File> {
             "it is a link or not a regular file; expected a regular file",
         ));
     }
+    appending(path)
+}
+
+#[cfg(not(windows))]
+fn appending(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Windows neither locks nor truncates a file that is open for appending alone.
+#[cfg(windows)]
+fn appending(path: &Path) -> io::Result<File> {
+    use std::io::Seek as _;
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .clone();
+    let mut file = options.open(path)?;
+    file.seek(io::SeekFrom::End(0))?;
+    Ok(file)
 }
 
 /// The folder of `path`; `.` for a bare name.

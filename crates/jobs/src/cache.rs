@@ -46,6 +46,9 @@ fn user_cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty());
     match folder("XDG_CACHE_HOME") {
         Some(cache) => Some(PathBuf::from(cache)),
-        None => Some(PathBuf::from(folder("HOME")?).join(".cache")),
+        None => {
+            let home = folder("HOME").or_else(|| folder("USERPROFILE"))?;
+            Some(PathBuf::from(home).join(".cache"))
+        }
     }
 }

@@ -19,6 +19,6 @@ mod memory;
 mod program;
 mod threads;
 
-pub use memory::{available_memory, peak_memory, prepare, resident_memory};
+pub use memory::{available_memory, peak_memory, prepare, processor_name, resident_memory};
 pub use program::{OutputClosed, UsageError, exit_code, listed_options, note, print_line, usage};
 pub use threads::{PoolError, most_threads, with_threads};

@@ -6,6 +6,7 @@ use crate::error::{Context, Result, TrainError};
 use crate::near::{runs_near, verb_of};
 use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
+use crate::sessions::SESSIONS;
 use sdft_files::{is_temporary, open_append, sha256_file, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -203,6 +204,11 @@ impl RunFolder {
     /// The log, one JSON object a line.
     pub fn log(&self) -> PathBuf {
         self.root.join("log.jsonl")
+    }
+
+    /// What each process recorded about itself ([`Recorder`](crate::Recorder)).
+    pub fn sessions(&self) -> PathBuf {
+        self.root.join(SESSIONS)
     }
 
     /// The TensorBoard event file.

@@ -4,6 +4,7 @@
 //! runs/<name>/plan.toml            the resolved plan, before step 0
 //!             log.jsonl            one JSON object per interval; everything that depends on the clock is under "time"
 //!             events.out.tfevents  the same and the pictures, for TensorBoard
+//!             sessions.jsonl       where, how and how long each process computed, and its notes
 //!             samples/step-N.png   the source model's samples next to the target's, from the same noise
 //!             checkpoints/step-N/  weights, moving average, optimiser, position, SHA256SUMS of all
 //!             best.safetensors     the moving average at the best evaluation, if the plan evaluates
@@ -57,6 +58,7 @@ pub use crate::{
     provenance::{file_name, model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
     run::{MethodInputs, Setup, run},
+    sessions::{Machine, Recorder, SessionLine, read_sessions},
     source::Source,
     task::{Finished, StepOutcome, Task},
     updater::{Snapshot, Updater},
@@ -90,6 +92,7 @@ mod progress;
 mod provenance;
 mod recipe;
 mod run;
+mod sessions;
 mod source;
 mod task;
 mod tensorboard;

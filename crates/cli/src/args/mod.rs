@@ -7,7 +7,9 @@ mod training;
 
 pub(crate) use crate::compare::CompareArgs;
 pub(crate) use crate::parse::{at_least_one, choice, interval, number, size, whole, whole_from};
+pub(crate) use crate::report::ReportArgs;
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
+pub(crate) use crate::shell::{CompletionsArgs, ManArgs};
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use files::{
     ConvertArgs, DtypeArg, FormatArg, InspectArgs, JudgeArgs, JudgedSet, MissingArgs, PreferArg,
@@ -106,4 +108,10 @@ pub(crate) enum Verb {
     Reproduce(ReproduceArgs),
     /// Train methods of fine-tuning next to each other, several seeds each, and print one table of quality and cost.
     Compare(CompareArgs),
+    /// Write one page with the curves, pictures, settings and numbers of folders of results.
+    Report(ReportArgs),
+    /// Print the completions of a shell.
+    Completions(CompletionsArgs),
+    /// Write the pages for `man`.
+    Man(ManArgs),
 }

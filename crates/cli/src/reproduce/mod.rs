@@ -3,6 +3,7 @@
 pub(crate) mod args;
 
 use crate::job::job;
+use crate::report::write_for;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use args::{Experiment, ReproduceArgs, TargetArg};
@@ -56,6 +57,9 @@ pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
         }
         print(table)?;
     }
+    if let Some(table) = tables.first() {
+        page_of(table)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,6 +102,14 @@ pub(crate) fn print(report: &Report) -> Result<()> {
         console::line(format_args!("picture  {}", picture.display()))?;
     }
     Ok(())
+}
+
+/// Writes the page of the folder with a table.
+pub(crate) fn page_of(report: &Report) -> Result<()> {
+    match report.table.parent() {
+        Some(folder) => write_for(&[folder.to_owned()], None),
+        None => Ok(()),
+    }
 }
 
 /// Fails on options that the experiment does not use.

@@ -1,6 +1,7 @@
 //! `train` without arguments: the embedded example.
 
 use crate::job::job;
+use crate::report::write_for;
 use crate::{ART, INTERRUPTED, console};
 use anyhow::Result;
 use sdft_experiments::{ExampleOptions, FineTuningExample, fine_tuning_example};
@@ -22,6 +23,7 @@ pub(super) fn example(out: &Path) -> Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     };
     console::line(report(&made))?;
+    write_for(&made.runs, Some(&out.join("example.html")))?;
     console::line(ART)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -55,6 +57,7 @@ mod tests {
     fn the_report_has_the_share_of_each_model() {
         let made = FineTuningExample {
             model: "m".into(),
+            runs: Vec::new(),
             picture: "p.png".into(),
             target: 118,
             shares: vec![("naive", Some(0.042)), ("SDFT", Some(0.5))],

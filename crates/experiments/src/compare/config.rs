@@ -1,5 +1,6 @@
 //! The description of a comparison: a TOML text of methods.
 
+use sdft_assets::config;
 use sdft_jobs::{Error, Result, ResultExt, TRAINING, TrainPlan};
 use sdft_settings::{Presets, layers, set_all};
 use serde::Deserialize;
@@ -9,26 +10,11 @@ use toml::Table;
 
 /// Comparisons that the program carries.
 pub const COMPARISONS: Presets = Presets(&[
-    (
-        "digits",
-        include_str!("../../../../assets/configs/compare/digits.toml"),
-    ),
-    (
-        "digits-dit",
-        include_str!("../../../../assets/configs/compare/digits-dit.toml"),
-    ),
-    (
-        "emoji",
-        include_str!("../../../../assets/configs/compare/emoji.toml"),
-    ),
-    (
-        "metfaces",
-        include_str!("../../../../assets/configs/compare/metfaces.toml"),
-    ),
-    (
-        "aahq",
-        include_str!("../../../../assets/configs/compare/aahq.toml"),
-    ),
+    ("digits", config("compare/digits")),
+    ("digits-dit", config("compare/digits-dit")),
+    ("emoji", config("compare/emoji")),
+    ("metfaces", config("compare/metfaces")),
+    ("aahq", config("compare/aahq")),
 ]);
 
 /// A comparison as it is in its TOML file.

@@ -11,7 +11,7 @@ use sdft_jobs::{
     Context, EMOJI_SOURCE, Error, Result, ResultExt, SampleOptions, SamplerKind, load_emoji_judges,
     sample_to_folder,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The fine-tuned models: names, titles and presets.
 const MODELS: [(&str, &str, &str); 2] = [
@@ -38,6 +38,8 @@ pub struct FineTuningExample {
     /// For each fine-tuned model, the share of the source's samples with attributes that the target set lacks whose counterpart from the same
     /// noise has one of these in the target's style. `None` if the source draws none.
     pub shares: Vec<(&'static str, Option<f64>)>,
+    /// The folder of each run.
+    pub runs: Vec<PathBuf>,
     /// Samples of each model.
     pub samples: usize,
 }
@@ -81,7 +83,7 @@ pub fn fine_tuning_example(
     ];
     let judges = load_emoji_judges()?;
     let judged_source = judge_emoji(&judges, &tensor(&source)?)?;
-    let mut shares = Vec::new();
+    let (mut shares, mut runs) = (Vec::new(), Vec::new());
     let mut model = PathBuf::new();
     for (name, title, preset) in MODELS {
         let Some(trained) = options.model(name, preset, context)? else {
@@ -102,6 +104,7 @@ pub fn fine_tuning_example(
         let line = format!("{title}, same noise{kept}");
         parts.push(first_rows(&drawn, &marks, &line));
         shares.push((title, share));
+        runs.extend(trained.parent().map(Path::to_owned));
         model = trained;
     }
     parts.push(legend(&format!(
@@ -114,6 +117,7 @@ pub fn fine_tuning_example(
         picture,
         target: n,
         shares,
+        runs,
         samples: options.samples,
     }))
 }

@@ -61,7 +61,8 @@ impl TrainJob {
     /// See [`TrainJob::from_settings`].
     pub fn new(options: &TrainOptions, context: &mut Context<'_>) -> Result<Self> {
         let table = options.settings(context)?;
-        let run = Self::from_settings(table, context)?;
+        let mut run = Self::from_settings(table, context)?;
+        run.presets = options.configs(&options.asked()?).0;
         Ok(run.in_folder_of(&options.run.out, options.run.name.is_some()))
     }
 

@@ -12,10 +12,7 @@ macro_rules! preset {
         preset!($name, $name)
     };
     ($name:literal, $file:literal) => {
-        (
-            $name,
-            include_str!(concat!("../../../../assets/configs/", $file, ".toml")),
-        )
+        ($name, sdft_assets::config($file))
     };
 }
 

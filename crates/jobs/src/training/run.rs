@@ -3,8 +3,10 @@
 use crate::context::Context;
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
 use crate::estimate::Estimate;
+use candle_core::{Device, DeviceLocation};
+use sdft_cuda::gpus;
 use sdft_gallery::space_warning;
-use sdft_train::{Ending, RunFolder, RunPlan, TrainError, free_run_folder};
+use sdft_train::{Ending, Machine, Recorder, RunFolder, RunPlan, TrainError, free_run_folder};
 use std::path::{Path, PathBuf};
 
 /// The differences between the kinds of training. `Self` holds the opened models and images of a plan.
@@ -42,6 +44,8 @@ pub trait Training: Sized {
 pub struct Run<T: Training> {
     pub(crate) plan: T::Plan,
     pub(crate) inputs: T,
+    /// The presets and files of settings that the plan began with, if known.
+    pub(crate) presets: Vec<String>,
     place: Place,
 }
 
@@ -59,6 +63,7 @@ impl<T: Training> Run<T> {
         Self {
             plan,
             inputs,
+            presets: Vec::new(),
             place,
         }
     }
@@ -68,6 +73,7 @@ impl<T: Training> Run<T> {
         Self {
             plan,
             inputs,
+            presets: Vec::new(),
             place: Place::Resumed(folder),
         }
     }
@@ -139,9 +145,14 @@ impl<T: Training> Run<T> {
                 (folder, resumed)
             }
         };
-        context.notes(space_warning(folder.root(), needed));
-        note_warnings::<T>(&self.plan, context);
-        train(self.inputs, self.plan, folder, context)
+        let warning = space_warning(folder.root(), needed);
+        train(
+            self.inputs,
+            self.plan,
+            folder,
+            (self.presets, warning),
+            context,
+        )
     }
 
     /// Trains in the folder `root`, or continues there. A run that is finished is returned without training.
@@ -151,7 +162,13 @@ impl<T: Training> Run<T> {
     pub fn run_in(self, root: &Path, context: &mut Context<'_>) -> Result<Ending> {
         if !root.join("plan.toml").exists() {
             let folder = RunFolder::create(root, &self.plan)?;
-            return train(self.inputs, self.plan, folder, context);
+            return train(
+                self.inputs,
+                self.plan,
+                folder,
+                (self.presets, None),
+                context,
+            );
         }
         let (folder, stored) = RunFolder::open::<T::Plan>(root)?;
         if stored != self.plan {
@@ -165,7 +182,13 @@ impl<T: Training> Run<T> {
                 model,
                 shown: folder.samples(),
             }),
-            None => train(self.inputs, self.plan, folder, context),
+            None => train(
+                self.inputs,
+                self.plan,
+                folder,
+                (self.presets, None),
+                context,
+            ),
         }
     }
 }
@@ -174,11 +197,32 @@ fn train<T: Training>(
     inputs: T,
     plan: T::Plan,
     folder: RunFolder,
+    (presets, warning): (Vec<String>, Option<String>),
     context: &mut Context<'_>,
 ) -> Result<Ending> {
     let root = folder.root().to_owned();
-    (context.on_start)();
-    let ended = inputs.train(plan, folder, context);
+    let machine = Machine {
+        presets,
+        ..machine(&context.device)
+    };
+    let mut recorder = Recorder::start(&folder, machine, &mut *context.progress)?;
+    let mut recorded = Context {
+        device: context.device.clone(),
+        precision: context.precision,
+        stop: context.stop,
+        progress: &mut recorder,
+        on_start: context.on_start,
+    };
+    recorded.notes(warning);
+    note_warnings::<T>(&plan, &mut recorded);
+    (recorded.on_start)();
+    let ended = inputs.train(plan, folder, &mut recorded);
+    let ending = match &ended {
+        Ok(Ending::Finished { .. }) => "finished".to_owned(),
+        Ok(Ending::Interrupted { .. }) | Err(Error::Interrupted) => "interrupted".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let recorded = recorder.end(ending, sdft_runtime::peak_memory());
     if let Err(error) = &ended
         && let Some(TrainError::Plan(problem)) = error.train_error()
     {
@@ -187,7 +231,29 @@ fn train<T: Training>(
     match ended {
         // The caller asked for it.
         Err(Error::Interrupted) => Err(Error::Interrupted),
-        ended => ended.with_context(|| format!("the run in {} stopped", root.display())),
+        // The first error matters more.
+        Err(_) => ended.with_context(|| format!("the run in {} stopped", root.display())),
+        Ok(ending) => {
+            recorded?;
+            Ok(ending)
+        }
+    }
+}
+
+/// How this process computes on a device.
+fn machine(device: &Device) -> Machine {
+    let gpu = |number: usize| gpus().ok()?.get(number).map(|gpu| gpu.name.clone());
+    Machine {
+        program: format!("sdft {}", env!("CARGO_PKG_VERSION")),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        presets: Vec::new(),
+        device: match device.location() {
+            DeviceLocation::Cuda { gpu_id } => gpu(gpu_id).unwrap_or_else(|| "GPU".to_owned()),
+            _ => "cpu".to_owned(),
+        },
+        processor: sdft_runtime::processor_name().unwrap_or_default(),
+        kernels: sdft_kernels::kernel_choice(),
+        threads: rayon::current_num_threads(),
     }
 }
 

@@ -56,10 +56,7 @@ impl TrainOptions {
     /// Those of [`TrainOptions::settings`].
     pub fn table(&self) -> Result<(Table, Option<String>)> {
         let asked = self.asked()?;
-        let (configs, note) = match self.run.config.is_empty() {
-            true => fitting(&asked),
-            false => (self.run.config.clone(), None),
-        };
+        let (configs, note) = self.configs(&asked);
         let mut table = layers::<TrainPlan>(&TRAINING, &configs)?;
         // A preset's name describes its own data and method.
         let is_named = table
@@ -75,8 +72,16 @@ impl TrainOptions {
         Ok((table, note))
     }
 
+    /// The presets and files of settings that the plan begins with, and a note if they were not named.
+    pub(super) fn configs(&self, asked: &Table) -> (Vec<String>, Option<String>) {
+        match self.run.config.is_empty() {
+            true => fitting(asked),
+            false => (self.run.config.clone(), None),
+        }
+    }
+
     /// The options as a table. Assignments are not checked, because the preset decides which keys there are.
-    fn asked(&self) -> Result<Table> {
+    pub(super) fn asked(&self) -> Result<Table> {
         let mut table = Table::new();
         let method = self.method.map(|method| match method {
             Method::Scratch => "scratch",

@@ -25,6 +25,10 @@ pub(crate) enum Simd {
 impl Simd {
     /// The instruction sets of this machine, slowest first.
     pub(crate) fn available() -> Vec<Self> {
+        #[cfg_attr(
+            not(target_arch = "x86_64"),
+            expect(unused_mut, reason = "no other set there")
+        )]
         let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         {

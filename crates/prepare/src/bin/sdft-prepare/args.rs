@@ -72,7 +72,10 @@ fn fit(text: &str) -> Result<Fit, String> {
 pub(crate) struct Colour(pub(crate) [u8; 3]);
 
 fn colour(text: &str) -> Result<Colour, String> {
-    let levels: Result<Vec<u8>, _> = text.split(',').map(|level| level.trim().parse()).collect();
+    let levels: Result<Vec<u8>, _> = text
+        .split(',')
+        .map(|level| level.trim().parse::<u8>())
+        .collect();
     let levels = levels.ok().and_then(|levels| levels.try_into().ok());
     let expected = "expected red, green and blue from 0 to 255, such as 255,255,255";
     levels.map(Colour).ok_or_else(|| expected.to_owned())
