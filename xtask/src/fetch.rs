@@ -41,6 +41,12 @@ pub(crate) fn fetch(args: &[String]) -> Result<ExitCode> {
     }
 }
 
+/// Runs `push ARGS`.
+pub(crate) fn push(args: &[String]) -> Result<ExitCode> {
+    let words = std::iter::once("push").chain(args.iter().map(String::as_str));
+    hand_over(fetching(words)?)
+}
+
 /// The names in `fetch --list NAME ..` without other options.
 fn listed(args: &[String]) -> Option<Vec<String>> {
     let (options, names): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));

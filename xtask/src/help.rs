@@ -13,6 +13,7 @@ pub(crate) fn is_asked(args: &[String]) -> bool {
 pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
     let text = match verb {
         "fetch" => include_str!("../../crates/hub/src/bin/sdft-fetch/help.txt"),
+        "push" => include_str!("../../crates/hub/src/bin/sdft-fetch/push-help.txt"),
         "data" if args.first().is_some_and(|word| word == "prepare") => {
             include_str!("../../crates/prepare/src/bin/sdft-prepare/help.txt")
         }
@@ -60,6 +61,7 @@ mod tests {
             ("gpu-report", &[]),
             ("parity", &[]),
             ("fetch", &[]),
+            ("push", &[]),
             ("data", &["prepare"]),
             ("ci", &[]),
             ("tidy", &[]),

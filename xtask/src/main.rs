@@ -67,6 +67,7 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("bench") => forward::to(&forward::BENCH, args),
         Some("gpu-report") => forward::gpu_report(args),
         Some("fetch") => fetch::fetch(args),
+        Some("push") => fetch::push(args),
         // Tables and archives are read by another program, so that `sdft` is built without their dependencies.
         Some("data") if args.first().is_some_and(|word| word == "prepare") => {
             fetch::prepare(&args[1..])

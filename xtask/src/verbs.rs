@@ -1,7 +1,7 @@
 //! The verbs, their help, and suggestions for typing errors.
 
 /// Verbs of the program `sdft`, which are forwarded.
-const FORWARDED: [(&str, &str); 13] = [
+const FORWARDED: [(&str, &str); 16] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
@@ -32,6 +32,12 @@ const FORWARDED: [(&str, &str); 13] = [
         "compare",
         "train methods of fine-tuning next to each other and print one table",
     ),
+    (
+        "report",
+        "write one page with the curves, pictures, settings and numbers of runs",
+    ),
+    ("completions", "print the completions of a shell"),
+    ("man", "write the pages for `man`"),
     ("inspect", "describe a checkpoint"),
     ("convert", "write a checkpoint as safetensors"),
     (
@@ -45,10 +51,14 @@ const FORWARDED: [(&str, &str); 13] = [
 const JUDGE: &str = "judge";
 
 /// Verbs of other programs, and verbs about the repository.
-const OWN: [(&str, &str); 9] = [
+const OWN: [(&str, &str); 10] = [
     (
         "fetch",
         "fetch checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
+    ),
+    (
+        "push",
+        "publish the model of a run on the Hugging Face Hub, with a model card",
     ),
     (
         "test",
@@ -97,7 +107,7 @@ pub(crate) fn help() -> String {
     format!(
         "Usage: cargo xtask VERB [ARGUMENTS]\n\n\
          the program (cargo xtask VERB --help lists its arguments):\n{}\n\
-         fetching, and the repository:\n{}",
+         fetching and publishing, and the repository:\n{}",
         table(&FORWARDED),
         table(&OWN)
     )

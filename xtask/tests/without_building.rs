@@ -26,6 +26,7 @@ fn help_of_all_verbs_but_the_programs_own_needs_no_build() {
         (&["gpu-report", "--help"], "--python"),
         (&["parity", "--help"], "--kind"),
         (&["fetch", "--help"], "--all-for"),
+        (&["push", "--help"], "--card-only"),
         (&["data", "prepare", "--help"], "--exclude"),
         (&["fetch", "--list"], "ffhq-10m"),
         (&["fetch", "--list", "metfaces"], "metfaces"),

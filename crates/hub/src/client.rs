@@ -435,7 +435,7 @@ fn is_answer(headers: &HeaderMap) -> bool {
 }
 
 /// The root cause of a network error, without the address.
-fn reason(error: reqwest::Error) -> String {
+pub(crate) fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
     if error.is_timeout() {
         return "timed out without receiving data".to_owned();

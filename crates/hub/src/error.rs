@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 /// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, HubError>;
 
-/// Why a file could not be fetched. No message contains a token or a signed address.
+/// Why a file could not be fetched or published. No message contains a token or a signed address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
@@ -129,6 +129,34 @@ pub enum HubError {
     /// The cache cannot be located, or a name is invalid.
     #[error(transparent)]
     Assets(#[from] sdft_assets::Error),
+    /// A repository to publish in has no valid name.
+    #[error("{text}: {problem}")]
+    Target {
+        /// The name.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A folder or a file in it cannot be published.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// The folder or the file.
+        path: PathBuf,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// Files could not be published.
+    #[error("{repository}: {server}: {reason}; {state}")]
+    NotPublished {
+        /// The repository.
+        repository: String,
+        /// The server.
+        server: String,
+        /// What failed.
+        reason: String,
+        /// What the repository has now.
+        state: &'static str,
+    },
     /// A fetched data set cannot be read.
     #[error("{what}: {problem}")]
     Data {

@@ -24,8 +24,11 @@
 //! # Ok::<(), sdft_hub::HubError>(())
 //! ```
 //!
+//! A [`Publication`] is the other direction: the files of a finished run with a generated model card. It is sent as one commit by the official
+//! client, so a repository has all of its files or none.
+//!
 //! **Invariant:** the only crate that opens network connections; returns a path only after verifying the file's hash; sends a token only in
-//! a request header and prints it nowhere.
+//! a request header and prints it nowhere; publishes only files that [`Publication::files`] lists.
 
 mod cache_entry;
 mod client;
@@ -33,6 +36,7 @@ mod digest;
 mod error;
 mod fetch;
 mod pairs;
+mod push;
 mod retry;
 mod secrets;
 mod settings;
@@ -42,5 +46,6 @@ mod web;
 pub use error::{HubError, Result};
 pub use fetch::{FetchProgress, Fetched, Fetcher, NoopFetchProgress, Wanted};
 pub use pairs::{Pair, load_pair};
+pub use push::{Publication, Target, Upload, write_card};
 pub use retry::RetryPolicy;
 pub use settings::Settings;

@@ -1,13 +1,16 @@
 //! A server on loopback that speaks the Hub's protocol below `/OWNER/NAME/resolve/` and plain HTTP elsewhere, with faults that tests choose.
 #![allow(dead_code, reason = "not every test uses every helper")]
 
+pub(crate) mod receive;
+pub(crate) mod runs;
+
 use std::{
     collections::{HashMap, VecDeque},
     io::{BufRead as _, BufReader, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -16,6 +19,8 @@ use std::{
 
 use sdft_assets::{HubFile, Remote, WebFile};
 use sdft_hub::{Fetcher, RetryPolicy, Settings, Wanted};
+
+use receive::{Received, Reply};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -81,6 +86,7 @@ struct State {
     /// Replaces the ETag.
     etag: Mutex<Option<String>>,
     commit: Mutex<String>,
+    received: Mutex<Received>,
 }
 
 #[derive(Clone)]
@@ -109,6 +115,7 @@ impl Server {
             silent: AtomicBool::new(false),
             etag: Mutex::default(),
             commit: Mutex::new(COMMIT.to_owned()),
+            received: Mutex::default(),
         });
         let serving = Arc::clone(&state);
         thread::spawn(move || {
@@ -181,6 +188,11 @@ impl Server {
     pub(crate) fn commit(&self, commit: &str) -> &Self {
         *self.state.commit.lock().unwrap() = commit.to_owned();
         self
+    }
+
+    /// What was published, and how requests of a client that publishes are answered.
+    pub(crate) fn received(&self) -> MutexGuard<'_, Received> {
+        self.state.received.lock().unwrap()
     }
 
     pub(crate) fn log(&self) -> Vec<Request> {
@@ -264,6 +276,7 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         if_range: None,
         token: None,
     };
+    let (mut length, mut is_chunked) = (0, false);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
@@ -277,10 +290,23 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
             }
             "if-range" => request.if_range = Some(value.to_owned()),
             "authorization" => request.token = Some(value.to_owned()),
+            "content-length" => length = value.parse().unwrap_or(0),
+            "transfer-encoding" => is_chunked = value == "chunked",
             _ => {}
         }
     }
+    let body = receive::body(&mut reader, length, is_chunked)?;
     state.log.lock().unwrap().push(request.clone());
+    let address = format!("http://{}", stream.local_addr()?);
+    let received = {
+        let mut received = state.received.lock().unwrap();
+        received.reply(&request.method, &request.path, &body, &address)
+    };
+    match received {
+        Some(Reply::Json(status, value)) => return json(stream, status, &value.to_string()),
+        Some(Reply::Cut) => return Ok(()),
+        None => {}
+    }
     let faults = if request.method == "HEAD" {
         &state.heads
     } else {
@@ -291,6 +317,14 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         false => faults.lock().unwrap().pop_front().unwrap_or(Fault::None),
     };
     reply(stream, state, &request, &fault)
+}
+
+fn json(mut stream: &TcpStream, status: u16, body: &str) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn reply(
@@ -310,12 +344,7 @@ fn reply(
             .iter()
             .map(|(path, bytes)| serde_json::json!({"type": "file", "oid": "0", "size": bytes.len(), "path": path}))
             .collect();
-        let body = serde_json::to_string(&entries).unwrap();
-        return write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        return json(stream, 200, &serde_json::to_string(&entries).unwrap());
     }
     let path = request.path.split('?').next().unwrap_or_default();
     let is_hub = path.contains("/resolve/");
