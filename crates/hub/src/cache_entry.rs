@@ -111,7 +111,9 @@ impl CacheEntry {
 
     /// Gives the complete, verified download its final name.
     pub(crate) fn finish(&self) -> Result<()> {
-        let file = File::open(&self.part).map_err(io(&self.part))?;
+        // Windows flushes only files that are open for writing.
+        let file = File::options().write(true).open(&self.part);
+        let file = file.map_err(io(&self.part))?;
         file.sync_all().map_err(io(&self.part))?;
         rename_synced(&self.part, &self.blob).map_err(io(&self.blob))
     }

@@ -114,9 +114,10 @@ fn token(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     if let Some(token) = text(&get, "HF_TOKEN") {
         return Some(token);
     }
+    let user = || text(&get, "HOME").or_else(|| text(&get, "USERPROFILE"));
     let expanded = |name: &str| {
         let path = PathBuf::from(text(&get, name)?);
-        Some(match (path.strip_prefix("~"), text(&get, "HOME")) {
+        Some(match (path.strip_prefix("~"), user()) {
             (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
             _ => path,
         })
@@ -126,7 +127,7 @@ fn token(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
             return Some(home);
         }
         let caches = text(&get, "XDG_CACHE_HOME").map(PathBuf::from);
-        let caches = caches.or_else(|| Some(PathBuf::from(text(&get, "HOME")?).join(".cache")))?;
+        let caches = caches.or_else(|| Some(PathBuf::from(user()?).join(".cache")))?;
         Some(caches.join("huggingface"))
     };
     let files = [
