@@ -33,6 +33,8 @@ pub(crate) fn cargo(verb: &str) -> Command {
 /// On Unix this process is replaced, so signals of the terminal reach only the program and the caller gets its exit code. Ctrl-C in a
 /// training run therefore saves and exits with 130.
 pub(crate) fn hand_over(mut command: Command) -> Result<ExitCode> {
+    // The programs then name their commands as the user calls them.
+    command.env("SDFT_XTASK", "1");
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cargo::{cargo, exit_code},
+    cargo::{cargo, exit_code, root},
     tidy,
 };
 
@@ -47,6 +47,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut doc = cargo("doc");
     doc.args(["--quiet", "--release", "--workspace", "--no-deps"])
         .env("RUSTDOCFLAGS", "-D warnings");
+    let mut python = Command::new("bash");
+    python.arg(root().join("python/test"));
     let stages = [
         ("fmt", Some(fmt)),
         ("tidy", None),
@@ -55,6 +57,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         ("direct", Some(precise_command("direct"))),
         ("f2", Some(precise_command("f2"))),
         ("doc", Some(doc)),
+        ("python", Some(python)),
     ];
     for (name, command) in stages {
         let start = Instant::now();

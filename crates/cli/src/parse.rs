@@ -5,13 +5,15 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
 use sdft_diffusion::SigmaInterval;
 use sdft_jobs::Choice;
+use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
 impl Cli {
     /// Reads the arguments of this process. Invalid arguments are printed and exit with code 2.
     pub(crate) fn from_process() -> Self {
-        let matches = command().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = command().try_get_matches();
+        let parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| exit(&error))
     }
 
     /// Reads these words; the first is the program's name.
@@ -21,6 +23,26 @@ impl Cli {
         let matches = command().try_get_matches_from(words)?;
         Self::from_arg_matches(&matches)
     }
+}
+
+/// Prints a help text or an error of the arguments, with the commands as they are called, and exits as clap does.
+fn exit(error: &clap::Error) -> ! {
+    let text = error.render();
+    let is_plain = match error.use_stderr() {
+        true => !std::io::stderr().is_terminal(),
+        false => !std::io::stdout().is_terminal(),
+    };
+    let text = match is_plain {
+        true => text.to_string(),
+        false => text.ansi().to_string(),
+    };
+    let text = sdft_runtime::as_called(&text);
+    // Nothing can be done if the output is closed.
+    let _ = match error.use_stderr() {
+        true => write!(std::io::stderr(), "{text}"),
+        false => write!(std::io::stdout(), "{text}"),
+    };
+    std::process::exit(error.exit_code())
 }
 
 /// The commands with their options. `--seed -1` gives an option the value -1, so that the option reports what it expects.

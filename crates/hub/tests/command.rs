@@ -17,6 +17,7 @@ const FILE: &str = "hf:owner/name/b.pt";
 
 fn program(server: &str, home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"));
+    command.env("SDFT_XTASK", "1");
     command
         .current_dir(home)
         .env_clear()

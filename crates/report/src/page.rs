@@ -213,7 +213,7 @@ fn legend(curves: &[Curve]) -> Vec<Key> {
             name: curve.name.clone(),
             colour: curve.colour % COLOURS,
             first: end(values().next()),
-            last: end(values().last()),
+            last: end(values().next_back()),
             least: end(values().reduce(f64::min)),
             most: end(values().reduce(f64::max)),
         }

@@ -39,7 +39,7 @@ pub(crate) fn settings(plan: &Table, presets: &[Table]) -> Vec<Setting> {
         preset: base
             .get(&key)
             .filter(|preset| !is_same(preset, &value))
-            .map(|preset| shown(preset)),
+            .map(shown),
         value: shown(&value),
         key,
     });

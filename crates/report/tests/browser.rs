@@ -1,4 +1,5 @@
 //! The page in a real browser, where there is one (`chromium` or `google-chrome` on the PATH); without one the test says that it is skipped.
+#![expect(clippy::print_stderr, reason = "says that the test is skipped")]
 
 use sdft_imaging::{Rgb8, write_png};
 use std::fs;

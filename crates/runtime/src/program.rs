@@ -1,6 +1,7 @@
 //! Output, errors and exit codes of a command line program.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Display},
     io::{self, Write as _},
     process::ExitCode,
@@ -42,7 +43,7 @@ impl std::error::Error for OutputClosed {}
 /// # Errors
 /// Standard output cannot be written, or is closed ([`OutputClosed`]), which [`exit_code`] treats as success.
 pub fn print_line(text: impl Display) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
+    match writeln!(io::stdout(), "{}", as_called(&text.to_string())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         other => other.context("standard output"),
     }
@@ -51,7 +52,30 @@ pub fn print_line(text: impl Display) -> Result<()> {
 /// Writes a line to standard error.
 pub fn note(text: impl Display) {
     // Nothing can be done if standard error is closed.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", as_called(&text.to_string()));
+}
+
+/// Is set by `cargo xtask` for the programs that it starts.
+pub const XTASK: &str = "SDFT_XTASK";
+
+/// A text with the commands as the user calls them. Texts name `cargo xtask VERB`; a program that was started by itself, because it is
+/// installed, is `sdft VERB`, and fetching and publishing is `sdft-fetch`.
+pub fn as_called(text: &str) -> Cow<'_, str> {
+    match std::env::var_os(XTASK) {
+        Some(_) => Cow::Borrowed(text),
+        None => installed(text),
+    }
+}
+
+fn installed(text: &str) -> Cow<'_, str> {
+    if !text.contains("cargo xtask ") {
+        return Cow::Borrowed(text);
+    }
+    let text = text
+        .replace("cargo xtask fetch", "sdft-fetch")
+        .replace("cargo xtask push", "sdft-fetch push")
+        .replace("cargo xtask ", "sdft ");
+    Cow::Owned(text)
 }
 
 /// Prints the error, if any, and returns the exit code: 0 for success or a closed standard output, 2 for a [`UsageError`], 1 for any other
@@ -80,6 +104,16 @@ pub fn listed_options(help: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installed_program_names_itself() {
+        let text = "continue with: cargo xtask train --resume x; `cargo xtask fetch lpips-alex`; built by `cargo xtask`";
+        assert_eq!(
+            installed(text),
+            "continue with: sdft train --resume x; `sdft-fetch lpips-alex`; built by `cargo xtask`"
+        );
+        assert_eq!(installed("cargo xtask push r a/b"), "sdft-fetch push r a/b");
+    }
 
     #[test]
     fn errors_have_their_exit_codes() {

@@ -52,6 +52,8 @@ impl Workspace {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.dir.path());
         command.env("XDG_CACHE_HOME", self.cache.path());
+        // Messages name the commands of the repository.
+        command.env("SDFT_XTASK", "1");
         command
     }
 

@@ -74,6 +74,7 @@ pub(crate) fn push(server: &Server, home: &Path, args: &[&str]) -> (Option<i32>,
         stdout,
         stderr,
     } = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"))
+        .env("SDFT_XTASK", "1")
         .arg("push")
         .args(args)
         .current_dir(home)
