@@ -16,10 +16,10 @@ const COMMIT: &str = "c9754a23fa61e3b8a5492aa04f0279d54f78e6fe";
 
 fn run(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_sdft-prepare"))
-        .env("SDFT_XTASK", "1")
         .args(args)
         .current_dir(home)
         .env_clear()
+        .env("SDFT_XTASK", "1")
         .env("HF_HOME", home)
         .output()
         .unwrap();

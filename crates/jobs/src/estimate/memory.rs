@@ -15,7 +15,7 @@ use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
 // Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `Architecture::cost`.
 /// Buffers of the kernels, and memory that the allocator cannot reuse.
-const BUFFERS: f64 = 38e6;
+const BUFFERS: f64 = 46e6;
 /// A training pass, with the gradients of maps.
 const TRAINED: f64 = 1.6;
 /// A pass without gradients, which frees memory too late for the next block.

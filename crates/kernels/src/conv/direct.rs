@@ -20,28 +20,30 @@ impl ConvShape {
         self.c_in * self.taps()
     }
 
-    /// Output rows of the whole batch, image after image.
-    fn rows(&self) -> usize {
-        self.batch * self.out_h()
-    }
-
     fn rows_per_block(&self) -> usize {
         let wanted = BLOCK_COLUMNS
             .min(BLOCK_ELEMENTS / self.depth().max(1))
             .max(1);
-        let at_least_two = self.rows().div_ceil(2);
-        wanted.div_ceil(self.out_w()).min(at_least_two).max(1)
+        wanted.div_ceil(self.out_w()).min(self.out_h()).max(1)
+    }
+
+    fn blocks_per_image(&self) -> usize {
+        self.out_h().div_ceil(self.rows_per_block())
     }
 
     fn n_blocks(&self) -> usize {
-        self.rows().div_ceil(self.rows_per_block())
+        self.batch * self.blocks_per_image()
     }
 
-    /// First output row and number of output rows of block `i`.
+    /// Block `i`: the first output row, counted over the whole batch, and the number of output rows. A block lies in one image, because
+    /// a product of another width may sum in another order, and an image must be the same in every batch.
     fn block(&self, i: usize) -> (usize, usize) {
-        let per_block = self.rows_per_block();
-        let first = i * per_block;
-        (first, per_block.min(self.rows() - first))
+        let (image, first) = (
+            i / self.blocks_per_image(),
+            i % self.blocks_per_image() * self.rows_per_block(),
+        );
+        let rows = self.rows_per_block().min(self.out_h() - first);
+        (image * self.out_h() + first, rows)
     }
 
     /// Calls `f(image, first row in the image, rows, first column in the block)` for every image

@@ -458,3 +458,37 @@ fn an_empty_batch_has_an_empty_result_and_no_gradient() {
         }
     }
 }
+
+#[test]
+fn an_image_is_the_same_in_every_batch() {
+    let small = [conv3(3, 12, (1, 1), 6), conv3(3, 64, (2, 2), 4)];
+    let pixels = small.map(|s| ConvShape {
+        k: [1; 2],
+        pad: [0; 4],
+        ..s
+    });
+    let strided = small.map(|s| ConvShape { stride: 2, ..s });
+    let more = [conv3(3, 33, (13, 17), 40), conv3(3, 16, (40, 40), 8)];
+    for all in [&small[..], &pixels, &strided, &more].concat() {
+        let one = ConvShape { batch: 1, ..all };
+        let (x, w, dy) = (
+            normal(n_x(&all), 1),
+            normal(n_w(&all), 2),
+            normal(n_y(&all), 3),
+        );
+        for choice in choices() {
+            let y: Vec<f32> = x
+                .chunks_exact(n_x(&one))
+                .flat_map(|x| forward_by(choice, &one, x, &w, None))
+                .collect();
+            let together = forward_by(choice, &all, &x, &w, None);
+            assert_eq!(y, together, "{all:?}, {choice:?}");
+            let dx: Vec<f32> = dy
+                .chunks_exact(n_y(&one))
+                .flat_map(|dy| input_gradient_by(choice, &one, dy, &w))
+                .collect();
+            let together = input_gradient_by(choice, &all, &dy, &w);
+            assert_eq!(dx, together, "{all:?}, {choice:?}");
+        }
+    }
+}
