@@ -66,7 +66,7 @@ const OWN: [(&str, &str); 10] = [
     ),
     (
         "ci",
-        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc",
+        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc, python",
     ),
     (
         "tidy",
