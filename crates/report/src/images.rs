@@ -111,7 +111,10 @@ pub(crate) fn read_images(root: &Path, name: String, most: usize) -> Result<Imag
     for (stem, outputs) in of_inputs.into_iter().take(SHOWN) {
         let input = inputs.as_ref().map(|inputs| inputs.get(&stem));
         match input {
-            Some(Some(input)) => images.pairs.push(pair(root, stem, input, &outputs, each)?),
+            Some(Some(input)) => match pair(root, stem, input, &outputs, each) {
+                Ok(pair) => images.pairs.push(pair),
+                Err(error) => images.warnings.push(error.to_string()),
+            },
             _ => {
                 if input.is_some() {
                     let problem = format!("{stem}: its input is not in the plan's folder any more");

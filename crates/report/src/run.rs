@@ -66,14 +66,17 @@ pub(crate) fn read_run(
         .iter()
         .filter_map(|name| toml::from_str(presets(name)?).ok())
         .collect();
+    let mut warnings = sessions.warnings();
+    let (samples, problems) = samples(root, most * 3 / 4);
+    warnings.extend(problems);
     Ok(Run {
         name,
         facts: facts(root, &plan, &sessions, &curves),
-        warnings: sessions.warnings(),
+        warnings,
         notes: sessions.notes.clone(),
         settings: settings(&plan, &tables),
         presets: sessions.presets,
-        samples: samples(root, most * 3 / 4)?,
+        samples,
         neighbours: neighbours(root, most / 4)?,
         files: files(root)?,
         plan,
@@ -173,7 +176,7 @@ fn facts(
         .collect()
 }
 
-/// The last part of a path: a page that is passed on should not show the folders of a disk.
+/// The last part of a path; the whole one is among the settings.
 pub(crate) fn file_name(path: &str) -> String {
     let name = Path::new(path).file_name();
     name.map_or_else(
@@ -182,7 +185,8 @@ pub(crate) fn file_name(path: &str) -> String {
     )
 }
 
-fn samples(root: &Path, most: usize) -> Result<Vec<Step>> {
+/// The pictures of samples, and what is wrong with those that cannot be read.
+fn samples(root: &Path, most: usize) -> (Vec<Step>, Vec<String>) {
     let all = numbered(root, "step-");
     let chosen: Vec<_> = match all.len() {
         n if n <= SAMPLES => all,
@@ -191,11 +195,14 @@ fn samples(root: &Path, most: usize) -> Result<Vec<Step>> {
             .collect(),
     };
     let each = most / chosen.len().max(1);
-    let steps = chosen.into_iter().map(|(step, path)| {
-        let picture = embed(&path, each)?;
-        Ok(Step { step, picture })
-    });
-    steps.collect()
+    let (mut steps, mut problems) = (Vec::new(), Vec::new());
+    for (step, path) in chosen {
+        match embed(&path, each) {
+            Ok(picture) => steps.push(Step { step, picture }),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    (steps, problems)
 }
 
 /// The nearest training images at the last evaluation.
@@ -297,8 +304,16 @@ mod tests {
             let path = dir.path().join(format!("samples/step-{step:06}.png"));
             write_png(&path, &Rgb8::filled(2, 2, [0; 3])).unwrap();
         }
-        let all = samples(dir.path(), 1 << 20).unwrap();
+        let cut = dir.path().join("samples/step-000000.png");
+        let (all, problems) = samples(dir.path(), 1 << 20);
+        assert!(problems.is_empty());
         assert_eq!(all.len(), SAMPLES);
         assert_eq!((all[0].step, all[SAMPLES - 1].step), (0, 59));
+        // A picture that is cut off is named, and the others are shown.
+        let bytes = fs::read(&cut).unwrap();
+        fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+        let (all, problems) = samples(dir.path(), 1 << 20);
+        assert_eq!((all.len(), problems.len()), (SAMPLES - 1, 1));
+        assert!(problems[0].contains("step-000000.png"), "{problems:?}");
     }
 }

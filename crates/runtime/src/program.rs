@@ -56,7 +56,7 @@ pub fn note(text: impl Display) {
 }
 
 /// Is set by `cargo xtask` for the programs that it starts.
-pub const XTASK: &str = "SDFT_XTASK";
+const XTASK: &str = "SDFT_XTASK";
 
 /// A text with the commands as the user calls them. Texts name `cargo xtask VERB`; a program that was started by itself, because it is
 /// installed, is `sdft VERB`, and fetching and publishing is `sdft-fetch`.

@@ -58,7 +58,7 @@ pub use crate::{
     provenance::{file_name, model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
     run::{MethodInputs, Setup, run},
-    sessions::{Machine, Recorder, SessionLine, read_sessions},
+    sessions::{Machine, Recorder, SessionLine},
     source::Source,
     task::{Finished, StepOutcome, Task},
     updater::{Snapshot, Updater},

@@ -6,7 +6,7 @@ use crate::progress::{Progress, StepReport};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How a process computes a run.
@@ -132,23 +132,6 @@ impl Progress for Recorder<'_> {
     }
 }
 
-/// The lines of a run's `sessions.jsonl`; none if there is no such file. Lines that are cut off or of a later version are skipped.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn read_sessions(root: &Path) -> Result<Vec<SessionLine>> {
-    let path = root.join(SESSIONS);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let bytes = std::fs::read(&path).at("cannot read", &path)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines();
-    Ok(lines
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
-}
-
 /// The name of the file.
 pub(crate) const SESSIONS: &str = "sessions.jsonl";
 
@@ -172,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_a_start_its_notes_and_an_end_and_cut_lines_are_skipped() {
+    fn a_session_has_a_start_its_notes_and_an_end_and_follows_a_cut_line() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("run");
         let folder = RunFolder::create(&root, &<Plan>::default()).unwrap();
@@ -190,7 +173,11 @@ mod tests {
         file.write_all(b"{\"start\":{\"un").unwrap();
         let again = Recorder::start(&folder, machine.clone(), &mut seen).unwrap();
         drop(again);
-        let lines = read_sessions(&root).unwrap();
+        let text = std::fs::read_to_string(folder.sessions()).unwrap();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let lines: Vec<SessionLine> = lines.collect();
         assert_eq!(lines.len(), 4);
         assert!(
             matches!(&lines[0], SessionLine::Start { unix, machine: found } if *unix > 1e9 && *found == machine)
@@ -199,6 +186,5 @@ mod tests {
         assert!(
             matches!(&lines[2], SessionLine::End { ending, peak_memory: Some(7), .. } if ending == "finished")
         );
-        assert!(read_sessions(dir.path()).unwrap().is_empty());
     }
 }

@@ -203,23 +203,9 @@ impl Head<'_> {
                 && to.len() >= of.weight_lines(),
             "attention: memory"
         );
-        let product = Product {
-            rows: of.keys,
-            columns: QUERIES,
-            depth: of.d,
-            a: left.as_ptr().cast(),
-            a_row: 16 * of.lines,
-            a_depth: 1,
-            b: right.as_ptr().cast(),
-            b_depth: QUERIES,
-            b_panel: QUERIES,
-            c: to.as_mut_ptr().cast(),
-            c_row: QUERIES,
-            add: false,
-            bias: std::ptr::null(),
-        };
+        let (left, row) = (left.as_ptr().cast(), 16 * of.lines);
         // SAFETY: in bounds by the assertion.
-        unsafe { product.run::<V>() }
+        unsafe { multiply::<V>([of.keys, of.d], (left, row), right, to) }
     }
 
     /// `x weights` `[d, 32]`, for `x` `[d, n]` and weights with a row for each key.
@@ -232,23 +218,8 @@ impl Head<'_> {
                 && to.len() >= of.query_lines(),
             "attention: memory"
         );
-        let product = Product {
-            rows: of.d,
-            columns: QUERIES,
-            depth: n,
-            a: x.as_ptr(),
-            a_row: n,
-            a_depth: 1,
-            b: weights.as_ptr().cast(),
-            b_depth: QUERIES,
-            b_panel: QUERIES,
-            c: to.as_mut_ptr().cast(),
-            c_row: QUERIES,
-            add: false,
-            bias: std::ptr::null(),
-        };
         // SAFETY: in bounds by the assertion.
-        unsafe { product.run::<V>() }
+        unsafe { multiply::<V>([of.d, n], (x.as_ptr(), n), weights, to) }
     }
 
     /// `weights x` `[keys, d]`, or adds it, for the first `queries` columns of the weights and `x` of [`Self::transpose`].
@@ -385,6 +356,36 @@ fn add_to(total: &mut Row<f64>, sums: &Row<f32>) {
 #[inline(always)]
 fn narrow(row: Row<f64>) -> Row<f32> {
     row.map(crate::real::Scalar::from_f64)
+}
+
+/// `left right` with a column for each query, for `left` of these rows and columns, whose rows are so far apart.
+///
+/// # Safety
+/// `left` has these elements, and `right` and `to` have that many rows of 32.
+#[inline(always)]
+unsafe fn multiply<V: Lanes>(
+    [rows, depth]: [usize; 2],
+    (left, row): (*const f32, usize),
+    right: &[Line],
+    to: &mut [Line],
+) {
+    let product = Product {
+        rows,
+        columns: QUERIES,
+        depth,
+        a: left,
+        a_row: row,
+        a_depth: 1,
+        b: right.as_ptr().cast(),
+        b_depth: QUERIES,
+        b_panel: QUERIES,
+        c: to.as_mut_ptr().cast(),
+        c_row: QUERIES,
+        add: false,
+        bias: std::ptr::null(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { product.run::<V>() }
 }
 
 /// Multiplies every row of 32.

@@ -14,6 +14,14 @@ const PARTIALS: usize = 16;
 /// Upper bound of the elements of all partial gradients together; there are two at least.
 const PARTIAL_ELEMENTS: usize = 1 << 24;
 
+/// Some output rows of an image.
+#[derive(Clone, Copy)]
+struct Block {
+    image: usize,
+    first: usize,
+    rows: usize,
+}
+
 impl ConvShape {
     /// Length of one column: the number of weights of one output channel.
     fn depth(&self) -> usize {
@@ -35,38 +43,25 @@ impl ConvShape {
         self.batch * self.blocks_per_image()
     }
 
-    /// Block `i`: the first output row, counted over the whole batch, and the number of output rows. A block lies in one image, because
-    /// a product of another width may sum in another order, and an image must be the same in every batch.
-    fn block(&self, i: usize) -> (usize, usize) {
+    /// Block `i`. It lies in one image, because a product of another width may sum in another order, and an image must be the same in every
+    /// batch.
+    fn block(&self, i: usize) -> Block {
         let (image, first) = (
             i / self.blocks_per_image(),
             i % self.blocks_per_image() * self.rows_per_block(),
         );
-        let rows = self.rows_per_block().min(self.out_h() - first);
-        (image * self.out_h() + first, rows)
-    }
-
-    /// Calls `f(image, first row in the image, rows, first column in the block)` for every image
-    /// that the block touches.
-    fn for_each_image(
-        &self,
-        (first, rows): (usize, usize),
-        mut f: impl FnMut(usize, usize, usize, usize),
-    ) {
-        let out_h = self.out_h();
-        let mut row = first;
-        while row < first + rows {
-            let y = row % out_h;
-            let here = (out_h - y).min(first + rows - row);
-            f(row / out_h, y, here, (row - first) * self.out_w());
-            row += here;
+        Block {
+            image,
+            first,
+            rows: self.rows_per_block().min(self.out_h() - first),
         }
     }
 
     /// Fills `columns` `[depth, n]` with the pixels that the outputs of the block read.
-    fn im2col<T: Real>(&self, x: &[T], block: (usize, usize), columns: &mut [T]) {
+    fn im2col<T: Real>(&self, x: &[T], block: Block, columns: &mut [T]) {
         let (out_w, plane) = (self.out_w(), self.h * self.w);
-        let n = block.1 * out_w;
+        let Block { image, first, rows } = block;
+        let n = rows * out_w;
         for depth in 0..self.depth() {
             let (c, ky, kx) = (
                 depth / self.taps(),
@@ -74,45 +69,41 @@ impl ConvShape {
                 depth % self.k[1],
             );
             let line = &mut columns[depth * n..(depth + 1) * n];
-            self.for_each_image(block, |image, y0, rows, column| {
-                let source = &x[(image * self.c_in + c) * plane..][..plane];
-                if self.k == [1, 1] && self.stride == 1 && self.pad == [0; 4] {
-                    line[column..column + rows * out_w]
-                        .copy_from_slice(&source[y0 * self.w..(y0 + rows) * self.w]);
-                    return;
+            let source = &x[(image * self.c_in + c) * plane..][..plane];
+            if self.k == [1, 1] && self.stride == 1 && self.pad == [0; 4] {
+                line.copy_from_slice(&source[first * self.w..(first + rows) * self.w]);
+                continue;
+            }
+            for (row, to) in line.chunks_exact_mut(out_w).enumerate() {
+                let y = (first + row) * self.stride + ky;
+                if y < self.pad[0] || y >= self.h + self.pad[0] {
+                    to.fill(T::default());
+                    continue;
                 }
-                for row in 0..rows {
-                    let to = &mut line[column + row * out_w..][..out_w];
-                    let y = (y0 + row) * self.stride + ky;
-                    if y < self.pad[0] || y >= self.h + self.pad[0] {
-                        to.fill(T::default());
-                        continue;
-                    }
-                    let from = &source[(y - self.pad[0]) * self.w..][..self.w];
-                    // Outputs whose pixel lies inside the row: x_out * stride + kx - pad in 0..w.
-                    let start = self.pad[1]
-                        .saturating_sub(kx)
-                        .div_ceil(self.stride)
-                        .min(out_w);
-                    let end = (self.w + self.pad[1])
-                        .saturating_sub(kx)
-                        .div_ceil(self.stride)
-                        .clamp(start, out_w);
-                    to[..start].fill(T::default());
-                    to[end..].fill(T::default());
-                    if start == end {
-                        continue;
-                    }
-                    let first = start * self.stride + kx - self.pad[1];
-                    if self.stride == 1 {
-                        to[start..end].copy_from_slice(&from[first..first + end - start]);
-                    } else {
-                        for (i, value) in to[start..end].iter_mut().enumerate() {
-                            *value = from[first + i * self.stride];
-                        }
+                let from = &source[(y - self.pad[0]) * self.w..][..self.w];
+                // Outputs whose pixel lies inside the row: x_out * stride + kx - pad in 0..w.
+                let start = self.pad[1]
+                    .saturating_sub(kx)
+                    .div_ceil(self.stride)
+                    .min(out_w);
+                let end = (self.w + self.pad[1])
+                    .saturating_sub(kx)
+                    .div_ceil(self.stride)
+                    .clamp(start, out_w);
+                to[..start].fill(T::default());
+                to[end..].fill(T::default());
+                if start == end {
+                    continue;
+                }
+                let first = start * self.stride + kx - self.pad[1];
+                if self.stride == 1 {
+                    to[start..end].copy_from_slice(&from[first..first + end - start]);
+                } else {
+                    for (i, value) in to[start..end].iter_mut().enumerate() {
+                        *value = from[first + i * self.stride];
                     }
                 }
-            });
+            }
         }
     }
 
@@ -143,16 +134,17 @@ impl ConvShape {
     }
 
     /// Copies the block's part of `[b, c_out, out_h, out_w]` into `[c_out, n]`.
-    fn gather<T: Real>(&self, dy: &[T], block: (usize, usize), out: &mut [T]) {
-        let (out_w, plane) = (self.out_w(), self.out_h() * self.out_w());
-        let n = block.1 * out_w;
-        self.for_each_image(block, |image, y0, rows, column| {
-            for c in 0..self.c_out {
-                out[c * n + column..][..rows * out_w].copy_from_slice(
-                    &dy[(image * self.c_out + c) * plane + y0 * out_w..][..rows * out_w],
-                );
-            }
-        });
+    fn gather<T: Real>(&self, dy: &[T], block: Block, out: &mut [T]) {
+        let n = block.rows * self.out_w();
+        for (c, out) in out.chunks_exact_mut(n).enumerate() {
+            out.copy_from_slice(&dy[self.start(block, c)..][..n]);
+        }
+    }
+
+    /// Where a channel of a block starts in `[b, c_out, out_h, out_w]`.
+    fn start(&self, block: Block, channel: usize) -> usize {
+        let row = (block.image * self.c_out + channel) * self.out_h() + block.first;
+        row * self.out_w()
     }
 }
 
@@ -163,7 +155,7 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
     let shared = SharedMut::new(&mut y);
     (0..shape.n_blocks()).into_par_iter().for_each(|i| {
         let block = shape.block(i);
-        let n = block.1 * out_w;
+        let n = block.rows * out_w;
         T::with_scratch([depth * n, shape.c_out * n], |columns, result| {
             shape.im2col(x, block, columns);
             gemm(
@@ -176,23 +168,18 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
                 View::new(w, depth),
                 View::new(columns, n),
             );
-            shape.for_each_image(block, |image, y0, rows, column| {
-                for c in 0..shape.c_out {
-                    // SAFETY: blocks do not share output rows.
-                    let to = unsafe {
-                        shared.slice((image * shape.c_out + c) * plane + y0 * out_w, rows * out_w)
-                    };
-                    let from = &result[c * n + column..][..rows * out_w];
-                    match bias {
-                        Some(bias) => {
-                            for (to, &from) in to.iter_mut().zip(from) {
-                                *to = from + bias[c];
-                            }
+            for (c, from) in result.chunks_exact(n).enumerate() {
+                // SAFETY: blocks do not share output rows.
+                let to = unsafe { shared.slice(shape.start(block, c), n) };
+                match bias {
+                    Some(bias) => {
+                        for (to, &from) in to.iter_mut().zip(from) {
+                            *to = from + bias[c];
                         }
-                        None => to.copy_from_slice(from),
                     }
+                    None => to.copy_from_slice(from),
                 }
-            });
+            }
         });
     });
     y
@@ -260,7 +247,7 @@ pub(super) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
             let mut dw = vec![T::default(); len];
             for i in p * blocks / partials..(p + 1) * blocks / partials {
                 let block = shape.block(i);
-                let n = block.1 * out_w;
+                let n = block.rows * out_w;
                 T::with_scratch([depth * n, shape.c_out * n], |columns, part| {
                     shape.im2col(x, block, columns);
                     shape.gather(dy, block, part);
