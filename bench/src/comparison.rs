@@ -91,6 +91,9 @@ impl Comparison<'_> {
         };
         let own_job = |case| job(case, "sdft", self.precision);
         let mut entries = vec![entry("sdft", ours(), own_job(case))];
+        if !self.on_gpu() && self.precision != Precision::F32 {
+            entries.push(entry("sdft", ours(), job(case, "sdft", Precision::F32)));
+        }
         if let Some(naive) = case.naive() {
             entries.push(entry("naive", ours(), own_job(&naive)));
         } else if let Some(peer) = self.peer {

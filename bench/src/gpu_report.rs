@@ -228,7 +228,7 @@ fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) ->
     for row in &rows {
         let name = row["case"].as_str().unwrap_or_default();
         let own = row["wall"]["median"].as_f64();
-        let others = row["other"]["all"].as_array().cloned().unwrap_or_default();
+        let others = row["all"].as_array().cloned().unwrap_or_default();
         let other = |wanted: &str| {
             let found = others.iter().find(|other| other["name"] == wanted)?;
             found["wall"]["median"]

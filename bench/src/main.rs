@@ -53,8 +53,8 @@ struct Args {
     python: PathBuf,
     #[arg(long, default_value_t = DeviceSpec::Cpu)]
     device: DeviceSpec,
-    #[arg(long, default_value = "bf16", value_parser = ["f32", "tf32", "bf16", "f16"])]
-    precision: String,
+    #[arg(long, value_parser = ["f32", "tf32", "bf16", "f16"])]
+    precision: Option<String>,
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
     #[arg(long, value_name = "FILE")]
@@ -90,9 +90,21 @@ fn drive(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let on_gpu = matches!(args.device, DeviceSpec::Cuda(_));
+    let precision = match args.precision.as_deref() {
+        None if on_gpu => Precision::Bf16,
+        None | Some("f32") => Precision::F32,
+        Some("bf16") => Precision::Bf16,
+        Some(other) if !on_gpu => {
+            eprintln!("error: --precision {other}: a CPU computes in f32 or bf16");
+            return Ok(ExitCode::from(2));
+        }
+        Some("tf32") => Precision::Tf32,
+        Some(_) => Precision::F16,
+    };
     let all = if on_gpu { gpu_cases() } else { cases() };
     let chosen: Vec<_> = all
         .into_iter()
+        .filter(|case| on_gpu || precision == Precision::F32 || case.has_precisions())
         .filter(|case| {
             args.only.is_empty() || args.only.iter().any(|part| case.name().contains(part))
         })
@@ -129,13 +141,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
         pairs: args.pairs.into(),
         folder: folder.path(),
         place: args.device,
-        precision: match args.precision.as_str() {
-            _ if !on_gpu => Precision::F32,
-            "bf16" => Precision::Bf16,
-            "f16" => Precision::F16,
-            "tf32" => Precision::Tf32,
-            _ => Precision::F32,
-        },
+        precision,
     };
     for case in &chosen {
         for &n in &threads {

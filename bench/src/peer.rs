@@ -160,6 +160,7 @@ impl Peer {
             return of(&["eager", "compile"], precision);
         }
         match case.work {
+            Work::Attention { .. } if precision == Precision::Bf16 => Vec::new(),
             Work::Attention { .. } | Work::Vae { .. } | Work::Optimizer { .. } => {
                 of(&["eager"], precision)
             }
@@ -177,8 +178,13 @@ impl Peer {
                 if case.pass == Pass::Forward && self.has("onnxruntime onnx") {
                     names.push("onnxruntime");
                 }
+                if precision == Precision::Bf16 {
+                    return of(&half, precision);
+                }
                 [of(&names, precision), of(&half, Precision::Bf16)].concat()
             }
+            // The other side computes kernels in f32 only.
+            _ if precision == Precision::Bf16 => Vec::new(),
             _ => of(&["eager", "channels_last"], precision),
         }
     }

@@ -140,12 +140,12 @@ impl Report {
         };
         let fastest = best(&|runs| cpu(runs).median);
         let by_wall = best(&|runs| wall(runs).median);
+        let ratio = |other: &Runs, clock: fn(&Spent) -> f64| {
+            let pairs = own.runs.iter().zip(&other.runs);
+            Spread::of(pairs.map(|(a, b)| clock(a) / clock(b)))
+        };
+        let cpu_ratio_to = |other: &Runs| ratio(other, |spent| spent.cpu);
         if let (Some(other), Some(by_wall)) = (fastest, by_wall) {
-            let ratio = |other: &Runs, clock: fn(&Spent) -> f64| {
-                let pairs = own.runs.iter().zip(&other.runs);
-                Spread::of(pairs.map(|(a, b)| clock(a) / clock(b)))
-            };
-            let cpu_ratio_to = |other: &Runs| ratio(other, |spent| spent.cpu);
             let cpu_ratio = cpu_ratio_to(other);
             let wall_ratio = ratio(by_wall, |spent| spent.wall);
             let busy = |runs: &Runs| {
@@ -178,25 +178,34 @@ impl Report {
                 "cpu_ratio": cpu_ratio.json(),
                 "wall_ratio": wall_ratio.json(),
                 "busy": [busy(&own), busy(other)],
-                "all": others.iter().map(|o| json!({
-                    "name": o.name,
-                    "precision": o.precision,
-                    "cpu": cpu(o).json(),
-                    "wall": wall(o).json(),
-                    "cpu_ratio": cpu_ratio_to(o).json(),
-                    "peak_bytes": o.peak,
-                })).collect::<Vec<_>>(),
             });
-            if others.len() > 2 {
-                let each = others.iter().map(|o| {
-                    let ratio = cpu_ratio_to(o).median;
-                    let is_same = o.precision == own.precision;
-                    let half = if is_same { "" } else { " in bf16" };
-                    format!("{}{half} {ratio:.2}", o.name)
-                });
-                line += &format!("\n    {}", each.collect::<Vec<_>>().join(", "));
-            }
         }
+        // Where nothing else computes in the same precision, the others are all there is to compare with.
+        if others.len() > 1 || fastest.is_none() && !others.is_empty() {
+            let each = others.iter().map(|o| {
+                let ratio = cpu_ratio_to(o).median;
+                let precision = if o.precision == own.precision {
+                    String::new()
+                } else {
+                    format!(" in {:?}", o.precision).to_lowercase()
+                };
+                let memory = own.peak.zip(o.peak).map(|(a, b)| a as f64 / b as f64);
+                let memory = or_dash(memory.map(|ratio| format!("{ratio:.2}")));
+                format!("{}{precision} {ratio:.2} (memory {memory})", o.name)
+            });
+            line += &format!("\n    {}", each.collect::<Vec<_>>().join(", "));
+        }
+        let all = others.iter().map(|o| {
+            json!({
+                "name": o.name,
+                "precision": o.precision,
+                "cpu": cpu(o).json(),
+                "wall": wall(o).json(),
+                "cpu_ratio": cpu_ratio_to(o).json(),
+                "peak_bytes": o.peak,
+            })
+        });
+        row["all"] = all.collect();
         self.rows.push(row);
         line + "\n"
     }

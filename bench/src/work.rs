@@ -50,7 +50,7 @@ pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Res
             Pass::Sampling => sampling(*batch, config, device, precision),
             pass => step(*batch, config, weighting, pass, (device, precision)),
         },
-        work => kernel(work, case.pass),
+        work => kernel(work, case.pass, precision.compute_dtype()),
     }
 }
 
@@ -133,8 +133,9 @@ fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
     })
 }
 
-fn kernel(work: &Work, pass: Pass) -> Result<Run> {
+fn kernel(work: &Work, pass: Pass, dtype: DType) -> Result<Run> {
     let (function, input, weights) = operation(work)?;
+    let input = input.to_dtype(dtype)?;
     let leaf = |tensor: &Tensor, tracked: bool| -> Result<Tensor> {
         Ok(if tracked {
             Var::from_tensor(tensor)?.into_inner()

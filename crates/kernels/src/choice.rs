@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::simd::Simd;
+use crate::tiles::Unit;
 use std::sync::OnceLock;
 
 /// How 3x3 convolutions of f32 are computed.
@@ -17,17 +18,19 @@ pub(crate) enum Algorithm {
 
 const ALGORITHMS: [&str; 3] = ["direct", "f2", "f4"];
 
-/// Instruction set and algorithm.
+/// Instruction set and algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) simd: Simd,
     pub(crate) algorithm: Algorithm,
+    /// What multiplies bf16; f32 products of rounded factors if there is none.
+    pub(crate) bf16: Option<Unit>,
 }
 
 impl Choice {
-    /// The fastest of both, unless `SDFT_SIMD` (`avx512`, `avx2`, `portable`) or `SDFT_CONV` (`direct`,
-    /// `f2`, `f4`) names another. An invalid name is ignored. The matrix products of `direct` come from the crate
-    /// `gemm`, which selects its instruction set itself.
+    /// The fastest of each, unless `SDFT_SIMD` (`avx512`, `avx2`, `portable`), `SDFT_CONV` (`direct`, `f2`, `f4`) or
+    /// `SDFT_BF16` (`amx`, `avx512`, `f32`) names another. An invalid name is ignored. The matrix products of `direct` come from
+    /// the crate `gemm`, which selects its instruction set itself.
     pub(crate) fn get() -> Self {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
         *CHOICE.get_or_init(|| {
@@ -39,18 +42,25 @@ impl Choice {
                     Some("f2") => Algorithm::F2,
                     _ => Algorithm::F4,
                 },
+                bf16: Unit::choose(read("SDFT_BF16").as_deref()),
             }
         })
     }
 }
 
-/// Checks `SDFT_SIMD` and `SDFT_CONV`. Kernels ignore an invalid value, so a program checks once when it starts.
+/// Checks `SDFT_SIMD`, `SDFT_CONV` and `SDFT_BF16`. Kernels ignore an invalid value, so a program checks once when it starts.
 ///
 /// # Errors
 /// A name that is unknown, or an instruction set that this machine lacks.
 pub fn check_kernel_environment() -> Result<(), Error> {
     let sets: Vec<&str> = Simd::available().iter().map(|simd| simd.name()).collect();
-    for (variable, names) in [("SDFT_SIMD", &sets[..]), ("SDFT_CONV", &ALGORITHMS[..])] {
+    let mut units = vec!["f32"];
+    units.extend(Unit::available().iter().map(|unit| unit.name()));
+    for (variable, names) in [
+        ("SDFT_SIMD", &sets[..]),
+        ("SDFT_CONV", &ALGORITHMS[..]),
+        ("SDFT_BF16", &units[..]),
+    ] {
         if let Some(found) = std::env::var_os(variable)
             && !names.iter().any(|name| found == *name)
         {
@@ -64,7 +74,13 @@ pub fn check_kernel_environment() -> Result<(), Error> {
     Ok(())
 }
 
-/// The instruction set and the convolution algorithm of this process, such as `avx512 f4`.
+/// Whether feature maps in bf16 are computed faster than in f32 on this machine: it has a matrix unit.
+pub fn bf16_is_fast() -> bool {
+    Choice::get().bf16.is_some_and(Unit::beats_winograd)
+}
+
+/// The instruction set and the convolution algorithm of this process, and what multiplies bf16 if the processor can, such as
+/// `avx512 f4 amx`.
 pub fn kernel_choice() -> String {
     let choice = Choice::get();
     let algorithm = match choice.algorithm {
@@ -72,5 +88,10 @@ pub fn kernel_choice() -> String {
         Algorithm::F2 => "f2",
         Algorithm::F4 => "f4",
     };
-    format!("{} {algorithm}", choice.simd.name())
+    let unit = choice.bf16.map(|unit| format!(" {}", unit.name()));
+    format!(
+        "{} {algorithm}{}",
+        choice.simd.name(),
+        unit.unwrap_or_default()
+    )
 }

@@ -1,15 +1,16 @@
 //! Sums, products and activations, element by element.
 
-use crate::Real;
 use crate::choice::Choice;
+use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
+use crate::{Element, Real};
 use rayon::prelude::*;
 
 /// Elements of one job.
 const CHUNK: usize = 1 << 15;
 
 /// `a + b`.
-pub fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+pub fn add<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
     zip(
         a,
         b,
@@ -19,8 +20,8 @@ pub fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
 }
 
 /// `factor (a + b)`.
-pub fn add_scaled<T: Real>(a: &[T], b: &[T], factor: f64) -> Vec<T> {
-    let factor = T::from_f64(factor);
+pub fn add_scaled<E: Element>(a: &[E], b: &[E], factor: f64) -> Vec<E> {
+    let factor = E::Real::from_f64(factor);
     zip(
         a,
         b,
@@ -30,8 +31,8 @@ pub fn add_scaled<T: Real>(a: &[T], b: &[T], factor: f64) -> Vec<T> {
 }
 
 /// `factor x`.
-pub fn scale<T: Real>(x: &[T], factor: f64) -> Vec<T> {
-    let factor = T::from_f64(factor);
+pub fn scale<E: Element>(x: &[E], factor: f64) -> Vec<E> {
+    let factor = E::Real::from_f64(factor);
     zip(
         x,
         x,
@@ -40,8 +41,49 @@ pub fn scale<T: Real>(x: &[T], factor: f64) -> Vec<T> {
     )
 }
 
+/// `scale x + offset`.
+pub fn affine<E: Element>(x: &[E], scale: f64, offset: f64) -> Vec<E> {
+    let (scale, offset) = (E::Real::from_f64(scale), E::Real::from_f64(offset));
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * scale + offset,
+    )
+}
+
+/// `x + e` with one number for each plane of `x`, which has as many planes as `e` has numbers.
+pub fn add_per_plane<E: Element>(x: &[E], e: &[E::Real]) -> Vec<E> {
+    if x.is_empty() {
+        return Vec::new();
+    }
+    let plane = x.len() / e.len().max(1);
+    assert_eq!(x.len(), plane * e.len(), "sizes do not fit");
+    let simd = Choice::get().simd;
+    // SAFETY: the jobs cover all planes, and each writes all of its own.
+    unsafe {
+        filled(x.len(), |y: SharedMut<'_, E>| {
+            x.par_chunks(plane)
+                .zip(e)
+                .enumerate()
+                .with_min_len(CHUNK.div_ceil(plane))
+                .for_each(|(i, (x, &e))| {
+                    let y = y.as_mut_ptr().wrapping_add(i * plane);
+                    simd.vectorise(
+                        #[inline(always)]
+                        move || {
+                            for (j, &x) in x.iter().enumerate() {
+                                y.add(j).write(E::of(x.real() + e));
+                            }
+                        },
+                    );
+                });
+        })
+    }
+}
+
 /// `a * b`.
-pub fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+pub fn mul<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
     zip(
         a,
         b,
@@ -51,27 +93,39 @@ pub fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
 }
 
 /// `max(x, 0)`; NaN stays NaN.
-pub fn relu<T: Real>(x: &[T]) -> Vec<T> {
+pub fn relu<E: Element>(x: &[E]) -> Vec<E> {
     zip(
         x,
         x,
         #[inline(always)]
-        |x, _| if x < T::default() { T::default() } else { x },
+        |x, _| {
+            if x < E::Real::default() {
+                E::Real::default()
+            } else {
+                x
+            }
+        },
     )
 }
 
 /// The gradient of [`relu`]: `dy` where `x` is positive.
-pub fn relu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
+pub fn relu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
     zip(
         x,
         dy,
         #[inline(always)]
-        |x, dy| if x > T::default() { dy } else { T::default() },
+        |x, dy| {
+            if x > E::Real::default() {
+                dy
+            } else {
+                E::Real::default()
+            }
+        },
     )
 }
 
 /// `x * sigmoid(x)`.
-pub fn silu<T: Real>(x: &[T]) -> Vec<T> {
+pub fn silu<E: Element>(x: &[E]) -> Vec<E> {
     zip(
         x,
         x,
@@ -81,8 +135,8 @@ pub fn silu<T: Real>(x: &[T]) -> Vec<T> {
 }
 
 /// The gradient of [`silu`].
-pub fn silu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
-    let one = T::from_f64(1.0);
+pub fn silu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
+    let one = E::Real::from_f64(1.0);
     zip(
         x,
         dy,
@@ -100,7 +154,7 @@ pub fn silu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
 /// ```text
 /// x sigmoid(2 u)        u = sqrt(2 / pi) (x + 0.044715 x^3)
 /// ```
-pub fn gelu<T: Real>(x: &[T]) -> Vec<T> {
+pub fn gelu<E: Element>(x: &[E]) -> Vec<E> {
     zip(
         x,
         x,
@@ -110,8 +164,8 @@ pub fn gelu<T: Real>(x: &[T]) -> Vec<T> {
 }
 
 /// The gradient of [`gelu`].
-pub fn gelu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
-    let one = T::from_f64(1.0);
+pub fn gelu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
+    let one = E::Real::from_f64(1.0);
     zip(
         x,
         dy,
@@ -134,12 +188,16 @@ fn gelu_gate<T: Real>(x: T) -> (T, T) {
     (s, slope)
 }
 
-fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) -> Vec<T> {
+fn zip<E: Element>(
+    a: &[E],
+    b: &[E],
+    f: impl Fn(E::Real, E::Real) -> E::Real + Copy + Send + Sync,
+) -> Vec<E> {
     assert_eq!(a.len(), b.len(), "sizes do not fit");
     let simd = Choice::get().simd;
     // SAFETY: the jobs cover all elements, and each writes all of its own.
     unsafe {
-        filled(a.len(), |y: SharedMut<'_, T>| {
+        filled(a.len(), |y: SharedMut<'_, E>| {
             a.par_chunks(CHUNK)
                 .zip(b.par_chunks(CHUNK))
                 .enumerate()
@@ -149,7 +207,7 @@ fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) ->
                         #[inline(always)]
                         move || {
                             for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
-                                y.add(j).write(f(a, b));
+                                y.add(j).write(E::of(f(a.real(), b.real())));
                             }
                         },
                     );

@@ -1,10 +1,11 @@
 //! Kernels on plain slices: convolution, normalisation, attention, pooling, resampling, and their gradients.
 //!
 //! There is no tensor library here, so each kernel can be read and tested alone. Tensors are row-major and contiguous; feature maps are
-//! `[batch, channels, height, width]`. Every kernel is generic over [`Real`]; f32 has the fast kernels, f64 is what they are tested against.
+//! `[batch, channels, height, width]`. Kernels of feature maps are generic over their [`Element`]: f32 and bf16 have
+//! the fast kernels, f64 is what they are tested against. Others are generic over [`Real`], f32 or f64.
 //!
 //! One source is compiled for AVX-512, for AVX2 with FMA, and for the baseline of the target. [`kernel_choice`] names the one in use, and
-//! the environment variables `SDFT_SIMD` and `SDFT_CONV` select another.
+//! the environment variables `SDFT_SIMD`, `SDFT_CONV` and `SDFT_BF16` select another.
 //!
 //! A kernel panics if its slices do not have the lengths that its shape asks for; callers check shapes first.
 //!
@@ -23,12 +24,14 @@
 use crate::shared_mut::SharedMut;
 pub use crate::{
     attention::{AttentionOrder, AttentionShape, attention, attention_gradient},
-    choice::{check_kernel_environment, kernel_choice},
+    choice::{bf16_is_fast, check_kernel_environment, kernel_choice},
     conv::{
         ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
     },
+    element::{Element, narrow, widen},
     elementwise::{
-        add, add_scaled, gelu, gelu_gradient, mul, relu, relu_gradient, scale, silu, silu_gradient,
+        add, add_per_plane, add_scaled, affine, gelu, gelu_gradient, mul, relu, relu_gradient,
+        scale, silu, silu_gradient,
     },
     error::Error,
     filter::{FilterShape, filter_down, filter_up},
@@ -45,6 +48,7 @@ mod attention;
 mod cache;
 mod choice;
 mod conv;
+mod element;
 mod elementwise;
 mod error;
 mod filter;
@@ -59,5 +63,6 @@ mod real;
 mod resample;
 mod shared_mut;
 mod simd;
+mod tiles;
 mod token;
 mod workspace;

@@ -1,7 +1,8 @@
 //! Group normalisation with an affine map per image and channel, and SiLU, in one pass each way.
 
-use crate::Real;
+use crate::Element;
 use crate::choice::Choice;
+use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
 use rayon::prelude::*;
 
@@ -26,7 +27,7 @@ pub struct NormShape {
 }
 
 impl NormShape {
-    fn check<T>(&self, x: &[T], a: &[T], b: &[T]) {
+    fn check<E: Element>(&self, x: &[E], a: &[E::Real], b: &[E::Real]) {
         assert!(
             self.channels.is_multiple_of(self.groups)
                 && a.len().is_multiple_of(self.channels)
@@ -40,11 +41,11 @@ impl NormShape {
 /// Mean and reciprocal standard deviation of each group of each image.
 pub type Statistics = Vec<(f64, f64)>;
 
-/// Elements that are summed in the type of the data; the sums of runs are added in f64.
+/// Elements that are summed in the type that kernels compute with; the sums of runs are added in f64.
 const RUN: usize = 256;
 
-/// The sum of a slice: short runs in its own type, which vectorises, added in f64.
-pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
+/// The sum of a slice: short runs in the type that kernels compute with, which vectorises, added in f64.
+pub(crate) fn sum<E: Element>(x: &[E]) -> f64 {
     Choice::get().simd.vectorise(
         #[inline(always)]
         || fold(x, Term::Value),
@@ -52,9 +53,9 @@ pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
 }
 
 /// The sum of each plane of this many elements.
-pub fn plane_sums<T: Real>(x: &[T], plane: usize) -> Vec<T> {
+pub fn plane_sums<E: Element>(x: &[E], plane: usize) -> Vec<E::Real> {
     let planes = x.chunks_exact(plane.max(1));
-    planes.map(|plane| T::from_f64(sum(plane))).collect()
+    planes.map(|plane| E::Real::from_f64(sum(plane))).collect()
 }
 
 /// What [`fold`] sums. An enum, because a closure would be a call inside the loop.
@@ -65,33 +66,34 @@ enum Term<T> {
 }
 
 #[inline(always)]
-fn fold<T: Real>(x: &[T], term: Term<T>) -> f64 {
+fn fold<E: Element>(x: &[E], term: Term<E::Real>) -> f64 {
     let (centre, square) = match term {
-        Term::Value => (T::default(), false),
+        Term::Value => (E::Real::default(), false),
         Term::SquareAround(centre) => (centre, true),
     };
     let mut total = 0.0;
     for run in x.chunks(RUN) {
-        let mut lanes = [T::default(); 16];
+        let mut lanes = [E::Real::default(); 16];
         let (chunks, rest) = run.as_chunks::<16>();
         if square {
             for chunk in chunks {
                 for i in 0..16 {
-                    let v = chunk[i] - centre;
+                    let v = chunk[i].real() - centre;
                     lanes[i] += v * v;
                 }
             }
             for (lane, &value) in lanes.iter_mut().zip(rest) {
-                *lane += (value - centre) * (value - centre);
+                let v = value.real() - centre;
+                *lane += v * v;
             }
         } else {
             for chunk in chunks {
                 for i in 0..16 {
-                    lanes[i] += chunk[i];
+                    lanes[i] += chunk[i].real();
                 }
             }
             for (lane, &value) in lanes.iter_mut().zip(rest) {
-                *lane += value;
+                *lane += value.real();
             }
         }
         total += total_of(lanes);
@@ -101,22 +103,22 @@ fn fold<T: Real>(x: &[T], term: Term<T>) -> f64 {
 
 /// The sum of `du (x - centre)` over one run. A loop of its own: two sums in one loop do not vectorise.
 #[inline(always)]
-fn fold_product<T: Real>(du: &[T], x: &[T], centre: T) -> f64 {
-    let mut lanes = [T::default(); 16];
+fn fold_product<E: Element>(du: &[E::Real], x: &[E], centre: E::Real) -> f64 {
+    let mut lanes = [E::Real::default(); 16];
     let ((dus, du_rest), (xs, x_rest)) = (du.as_chunks::<16>(), x.as_chunks::<16>());
     for (du, x) in dus.iter().zip(xs) {
         for i in 0..16 {
-            lanes[i] += du[i] * (x[i] - centre);
+            lanes[i] += du[i] * (x[i].real() - centre);
         }
     }
     for ((lane, &du), &x) in lanes.iter_mut().zip(du_rest).zip(x_rest) {
-        *lane += du * (x - centre);
+        *lane += du * (x.real() - centre);
     }
     total_of(lanes)
 }
 
 #[inline(always)]
-fn total_of<T: Real>(lanes: [T; 16]) -> f64 {
+fn total_of<T: Scalar>(lanes: [T; 16]) -> f64 {
     let mut total = 0.0;
     for lane in lanes {
         total += lane.to_f64();
@@ -125,22 +127,22 @@ fn total_of<T: Real>(lanes: [T; 16]) -> f64 {
 }
 
 #[inline(always)]
-fn statistics<T: Real>(x: &[T], eps: f64) -> (f64, f64) {
+fn statistics<E: Element>(x: &[E], eps: f64) -> (f64, f64) {
     let n = x.len() as f64;
     let mean = fold(x, Term::Value) / n;
-    let variance = fold(x, Term::SquareAround(T::from_f64(mean))) / n;
+    let variance = fold(x, Term::SquareAround(E::Real::from_f64(mean))) / n;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// `act(a * normalised(x) + b)` with `a` and `b` `[batch, channels]`, and the statistics that [`norm_act_gradient`] needs.
-pub fn norm_act<T: Real>(
+pub fn norm_act<E: Element>(
     shape: &NormShape,
-    x: &[T],
-    a: &[T],
-    b: &[T],
+    x: &[E],
+    a: &[E::Real],
+    b: &[E::Real],
     eps: f64,
     activation: Activation,
-) -> (Vec<T>, Statistics) {
+) -> (Vec<E>, Statistics) {
     let per_group = shape.channels / shape.groups;
     let len = per_group * shape.plane;
     let simd = Choice::get().simd;
@@ -148,7 +150,7 @@ pub fn norm_act<T: Real>(
     let mut statistics = Vec::new();
     // SAFETY: the jobs cover all groups, and each writes all of its own.
     let y = unsafe {
-        filled(x.len(), |y: SharedMut<'_, T>| {
+        filled(x.len(), |y: SharedMut<'_, E>| {
             x.par_chunks(len.max(1))
                 .enumerate()
                 .map(|(job, x)| {
@@ -171,32 +173,32 @@ pub fn norm_act<T: Real>(
 /// # Safety
 /// `y` has room for as many elements as `x`; all of them are written.
 #[inline(always)]
-unsafe fn forward_group<T: Real>(
-    x: &[T],
-    a: &[T],
-    b: &[T],
+unsafe fn forward_group<E: Element>(
+    x: &[E],
+    a: &[E::Real],
+    b: &[E::Real],
     eps: f64,
     activation: Activation,
-    y: *mut T,
+    y: *mut E,
 ) -> (f64, f64) {
     let (mean, rstd) = statistics(x, eps);
     let plane = x.len() / a.len();
     for (c, x) in x.chunks_exact(plane).enumerate() {
-        let scale = T::from_f64(a[c].to_f64() * rstd);
-        let shift = T::from_f64(b[c].to_f64() - a[c].to_f64() * rstd * mean);
+        let scale = E::Real::from_f64(a[c].to_f64() * rstd);
+        let shift = E::Real::from_f64(b[c].to_f64() - a[c].to_f64() * rstd * mean);
         let y = y.wrapping_add(c * plane);
         match activation {
             Activation::None => {
                 for (i, &x) in x.iter().enumerate() {
                     // SAFETY: the caller's promise.
-                    unsafe { y.add(i).write(x * scale + shift) };
+                    unsafe { y.add(i).write(E::of(x.real() * scale + shift)) };
                 }
             }
             Activation::Silu => {
                 for (i, &x) in x.iter().enumerate() {
-                    let u = x * scale + shift;
+                    let u = x.real() * scale + shift;
                     // SAFETY: the caller's promise.
-                    unsafe { y.add(i).write(u * u.sigmoid()) };
+                    unsafe { y.add(i).write(E::of(u * u.sigmoid())) };
                 }
             }
         }
@@ -204,112 +206,104 @@ unsafe fn forward_group<T: Real>(
     (mean, rstd)
 }
 
-/// The gradients of `x`, `a` and `b`, one after the other, from that of the result of [`norm_act`].
-pub fn norm_act_gradient<T: Real>(
+/// The gradient of `x`, and those of `a` and `b` one after the other, from that of the result of [`norm_act`].
+pub fn norm_act_gradient<E: Element>(
     shape: &NormShape,
-    x: &[T],
-    a: &[T],
-    b: &[T],
+    x: &[E],
+    a: &[E::Real],
+    b: &[E::Real],
     statistics: &Statistics,
     activation: Activation,
-    dy: &[T],
-) -> Vec<T> {
+    dy: &[E],
+) -> (Vec<E>, Vec<E::Real>) {
     let per_group = shape.channels / shape.groups;
     let len = per_group * shape.plane;
     let simd = Choice::get().simd;
     shape.check(x, a, b);
     assert_eq!(x.len(), dy.len(), "norm: sizes do not fit");
     if x.is_empty() {
-        return vec![T::default(); 2 * a.len()];
+        return (Vec::new(), vec![E::Real::default(); 2 * a.len()]);
     }
     assert_eq!(statistics.len() * len, x.len(), "norm: sizes do not fit");
+    let mut dx = Vec::new();
     // SAFETY: the jobs cover all groups and their channels, and each writes all of its own.
-    unsafe {
-        filled(x.len() + 2 * a.len(), |all: SharedMut<'_, T>| {
-            x.par_chunks(len.max(1))
-                .zip(dy.par_chunks(len.max(1)))
-                .enumerate()
-                .for_each(|(job, (x, dy))| {
-                    let first = job * per_group;
-                    let group = Group {
-                        x,
-                        dy,
-                        a: &a[first..first + per_group],
-                        b: &b[first..first + per_group],
-                        mean: statistics[job].0,
-                        rstd: statistics[job].1,
-                    };
-                    let da = all
-                        .as_mut_ptr()
-                        .wrapping_add(statistics.len() * len + first);
-                    let to = [
-                        all.as_mut_ptr().wrapping_add(job * len),
-                        da,
-                        da.wrapping_add(a.len()),
-                    ];
-                    simd.vectorise(
-                        #[inline(always)]
-                        || group.backward(activation, to),
-                    );
-                });
+    let dab = unsafe {
+        filled(2 * a.len(), |dab: SharedMut<'_, E::Real>| {
+            dx = filled(x.len(), |dx: SharedMut<'_, E>| {
+                x.par_chunks(len)
+                    .zip(dy.par_chunks(len))
+                    .enumerate()
+                    .for_each(|(job, (x, dy))| {
+                        let first = job * per_group;
+                        let group = Group {
+                            x,
+                            dy,
+                            a: &a[first..first + per_group],
+                            b: &b[first..first + per_group],
+                            mean: statistics[job].0,
+                            rstd: statistics[job].1,
+                        };
+                        let da = dab.as_mut_ptr().wrapping_add(first);
+                        let db = da.wrapping_add(a.len());
+                        let dx = dx.as_mut_ptr().wrapping_add(job * len);
+                        E::Real::with_scratch([len, 0], |du, _| {
+                            simd.vectorise(
+                                #[inline(always)]
+                                || group.backward(activation, du, dx, [da, db]),
+                            );
+                        });
+                    });
+            });
         })
-    }
+    };
+    (dx, dab)
 }
 
 /// The backward pass of one group of one image.
-struct Group<'a, T> {
-    x: &'a [T],
-    dy: &'a [T],
-    a: &'a [T],
-    b: &'a [T],
+struct Group<'a, E: Element> {
+    x: &'a [E],
+    dy: &'a [E],
+    a: &'a [E::Real],
+    b: &'a [E::Real],
     mean: f64,
     rstd: f64,
 }
 
-impl<T: Real> Group<'_, T> {
-    /// Writes the gradients of `x`, `a` and `b`.
+impl<E: Element> Group<'_, E> {
+    /// Writes the gradients of `x`, `a` and `b`. `du` is a buffer of the length of `x`.
     ///
     /// # Safety
     /// There is room for as many elements as `x`, `a` and `b` have; all of them are written.
     #[inline(always)]
-    unsafe fn backward(&self, activation: Activation, [dx, da, db]: [*mut T; 3]) {
+    unsafe fn backward(
+        &self,
+        activation: Activation,
+        du: &mut [E::Real],
+        dx: *mut E,
+        [da, db]: [*mut E::Real; 2],
+    ) {
         let Self { mean, rstd, .. } = *self;
         let plane = self.x.len() / self.a.len();
+        let centre = E::Real::from_f64(mean);
         let (mut sum_du, mut sum_du_x) = (0.0, 0.0);
-        for (c, (x, dy)) in self
+        for (c, ((x, dy), du)) in self
             .x
             .chunks_exact(plane)
             .zip(self.dy.chunks_exact(plane))
+            .zip(du.chunks_exact_mut(plane))
             .enumerate()
         {
-            let scale = T::from_f64(self.a[c].to_f64() * rstd);
-            let shift = T::from_f64(self.b[c].to_f64() - self.a[c].to_f64() * rstd * mean);
-            // SAFETY: the caller's promise.
-            let (total, total_x) = unsafe {
-                match activation {
-                    Activation::None => Self::affine::<false>(
-                        x,
-                        dy,
-                        scale,
-                        shift,
-                        T::from_f64(mean),
-                        dx.wrapping_add(c * plane),
-                    ),
-                    Activation::Silu => Self::affine::<true>(
-                        x,
-                        dy,
-                        scale,
-                        shift,
-                        T::from_f64(mean),
-                        dx.wrapping_add(c * plane),
-                    ),
-                }
+            let scale = E::Real::from_f64(self.a[c].to_f64() * rstd);
+            let shift = E::Real::from_f64(self.b[c].to_f64() - self.a[c].to_f64() * rstd * mean);
+            let (total, total_x) = match activation {
+                Activation::None => Self::affine::<false>(x, dy, scale, shift, centre, du),
+                Activation::Silu => Self::affine::<true>(x, dy, scale, shift, centre, du),
             };
             let total_x = total_x * rstd;
             // SAFETY: the caller's promise.
             unsafe {
-                da.add(c).write(T::from_f64(total_x));
-                db.add(c).write(T::from_f64(total));
+                da.add(c).write(E::Real::from_f64(total_x));
+                db.add(c).write(E::Real::from_f64(total));
             }
             sum_du += self.a[c].to_f64() * total;
             sum_du_x += self.a[c].to_f64() * total_x;
@@ -318,54 +312,50 @@ impl<T: Real> Group<'_, T> {
         // dx = rstd (a du - mean(a du) - normalised(x) mean(a du normalised(x)))
         let slope = -rstd * rstd * sum_du_x / n;
         let (slope, offset) = (
-            T::from_f64(slope),
-            T::from_f64(-rstd * sum_du / n - slope * mean),
+            E::Real::from_f64(slope),
+            E::Real::from_f64(-rstd * sum_du / n - slope * mean),
         );
-        // SAFETY: written above.
-        let dx = unsafe { std::slice::from_raw_parts_mut(dx, self.x.len()) };
-        for (c, (dx, x)) in dx
-            .chunks_exact_mut(plane)
+        for (c, (du, x)) in du
+            .chunks_exact(plane)
             .zip(self.x.chunks_exact(plane))
             .enumerate()
         {
-            let scale = T::from_f64(self.a[c].to_f64() * rstd);
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = *dx * scale + x * slope + offset;
+            let scale = E::Real::from_f64(self.a[c].to_f64() * rstd);
+            let dx = dx.wrapping_add(c * plane);
+            for (i, (&du, &x)) in du.iter().zip(x).enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    dx.add(i)
+                        .write(E::of(du * scale + x.real() * slope + offset))
+                };
             }
         }
     }
 
     /// The gradient `du` of the affine map's output for one channel, the sum of it, and that of
     /// `du (x - centre)`.
-    ///
-    /// # Safety
-    /// `du` has room for as many elements as `x`.
     #[inline(always)]
-    unsafe fn affine<const SILU: bool>(
-        x: &[T],
-        dy: &[T],
-        scale: T,
-        shift: T,
-        centre: T,
-        du: *mut T,
+    fn affine<const SILU: bool>(
+        x: &[E],
+        dy: &[E],
+        scale: E::Real,
+        shift: E::Real,
+        centre: E::Real,
+        du: &mut [E::Real],
     ) -> (f64, f64) {
         let (mut total, mut total_x) = (0.0, 0.0);
-        let one = T::from_f64(1.0);
-        for (i, (x, dy)) in x.chunks(RUN).zip(dy.chunks(RUN)).enumerate() {
-            let du = du.wrapping_add(i * RUN);
-            for (j, (&x, &dy)) in x.iter().zip(dy).enumerate() {
-                let value = if SILU {
-                    let u = x * scale + shift;
+        let one = E::Real::from_f64(1.0);
+        for ((x, dy), du) in x.chunks(RUN).zip(dy.chunks(RUN)).zip(du.chunks_mut(RUN)) {
+            for ((&x, &dy), du) in x.iter().zip(dy).zip(&mut *du) {
+                let dy = dy.real();
+                *du = if SILU {
+                    let u = x.real() * scale + shift;
                     let s = u.sigmoid();
                     dy * s * (one + u * (one - s))
                 } else {
                     dy
                 };
-                // SAFETY: the caller's promise.
-                unsafe { du.add(j).write(value) };
             }
-            // SAFETY: written just now.
-            let du = unsafe { std::slice::from_raw_parts(du, x.len()) };
             total += fold(du, Term::Value);
             total_x += fold_product(du, x, centre);
         }

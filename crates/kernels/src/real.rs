@@ -1,12 +1,13 @@
 //! The scalar types of the kernels.
 
+use crate::Element;
 use std::cell::RefCell;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Sub};
 
 /// A scalar type that the kernels are compiled for: f32 to work with, f64 to check against.
 ///
 /// Implemented for these two only.
-pub trait Real: Scalar {}
+pub trait Real: Scalar + Element<Real = Self> {}
 
 impl Real for f32 {}
 impl Real for f64 {}

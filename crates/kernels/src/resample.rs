@@ -1,7 +1,8 @@
 //! Nearest-neighbour upsampling by two and 2x2 pooling of planes; each is the adjoint of the other up to a factor.
 
-use crate::Real;
+use crate::Element;
 use crate::choice::Choice;
+use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
 use rayon::prelude::*;
 
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 const PLANES: usize = 1 << 14;
 
 /// Repeats every pixel of each `h x w` plane in a 2x2 square.
-pub fn upsample_2x<T: Real>(x: &[T], h: usize, w: usize) -> Vec<T> {
+pub fn upsample_2x<E: Element>(x: &[E], h: usize, w: usize) -> Vec<E> {
     // SAFETY: the two rows of four pixels per pixel are written, for all rows.
     unsafe {
         planes(
@@ -36,8 +37,8 @@ pub fn upsample_2x<T: Real>(x: &[T], h: usize, w: usize) -> Vec<T> {
 }
 
 /// The sum of each 2x2 square times `factor`; an odd last row or column is ignored.
-pub fn pool_2x<T: Real>(x: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
-    let (out_h, out_w, factor) = (h / 2, w / 2, T::from_f64(factor));
+pub fn pool_2x<E: Element>(x: &[E], h: usize, w: usize, factor: f64) -> Vec<E> {
+    let (out_h, out_w, factor) = (h / 2, w / 2, E::Real::from_f64(factor));
     // SAFETY: all rows and columns of the output are written.
     unsafe {
         planes(
@@ -57,7 +58,8 @@ pub fn pool_2x<T: Real>(x: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
                         .zip(second.chunks_exact(2))
                         .enumerate()
                     {
-                        y.add(i).write((a[0] + a[1] + b[0] + b[1]) * factor);
+                        let sum = a[0].real() + a[1].real() + b[0].real() + b[1].real();
+                        y.add(i).write(E::of(sum * factor));
                     }
                 }
             },
@@ -66,8 +68,8 @@ pub fn pool_2x<T: Real>(x: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
 }
 
 /// The adjoint of [`pool_2x`] for planes of `h x w`, from gradients of `h/2 x w/2`.
-pub fn pool_2x_gradient<T: Real>(dy: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
-    let (out_h, out_w, factor) = (h / 2, w / 2, T::from_f64(factor));
+pub fn pool_2x_gradient<E: Element>(dy: &[E], h: usize, w: usize, factor: f64) -> Vec<E> {
+    let (out_h, out_w, factor) = (h / 2, w / 2, E::Real::from_f64(factor));
     // SAFETY: each row is written: from the gradients, or with zeros where no square reaches.
     unsafe {
         planes(
@@ -81,12 +83,13 @@ pub fn pool_2x_gradient<T: Real>(dy: &[T], h: usize, w: usize, factor: f64) -> V
                     let reached = if y < 2 * out_h { 2 * out_w } else { 0 };
                     if reached > 0 {
                         for (i, &value) in dy[y / 2 * out_w..][..out_w].iter().enumerate() {
-                            row.add(2 * i).write(value * factor);
-                            row.add(2 * i + 1).write(value * factor);
+                            let value = E::of(value.real() * factor);
+                            row.add(2 * i).write(value);
+                            row.add(2 * i + 1).write(value);
                         }
                     }
                     for x in reached..w {
-                        row.add(x).write(T::default());
+                        row.add(x).write(E::default());
                     }
                 }
             },
@@ -98,17 +101,17 @@ pub fn pool_2x_gradient<T: Real>(dy: &[T], h: usize, w: usize, factor: f64) -> V
 ///
 /// # Safety
 /// `f` writes `n_out` elements from its pointer on.
-unsafe fn planes<T: Real>(
-    x: &[T],
+unsafe fn planes<E: Element>(
+    x: &[E],
     n_in: usize,
     n_out: usize,
-    f: impl Fn(&[T], *mut T) + Sync,
-) -> Vec<T> {
+    f: impl Fn(&[E], *mut E) + Sync,
+) -> Vec<E> {
     let n_planes = x.len() / n_in.max(1);
     let simd = Choice::get().simd;
     // SAFETY: the jobs cover all planes, and each fills its own by the caller's promise.
     unsafe {
-        filled(n_planes * n_out, |y: SharedMut<'_, T>| {
+        filled(n_planes * n_out, |y: SharedMut<'_, E>| {
             x.par_chunks_exact(n_in.max(1))
                 .enumerate()
                 .with_min_len(PLANES.div_ceil(n_out.max(1)))

@@ -2,7 +2,7 @@
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_float};
+use super::{check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -59,16 +59,20 @@ impl Op<2> for Concat {
     fn cpu(&self, [a, b]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
         let (batch, left, h, w) = a.1.shape().dims4()?;
         let right = b.1.dims()[1];
-        for_float!(self.name(), a.0, T => {
-            let (a, b) = (elements::<T>(self.name(), a)?, elements::<T>(self.name(), b)?);
+        for_element!(self.name(), a.0, E, _R => {
+            let (a, b) = (elements::<E>(self.name(), a)?, elements::<E>(self.name(), b)?);
             let mut y = Vec::with_capacity(a.len() + b.len());
             let (left_len, right_len) = (left * h * w, right * h * w);
             for i in 0..batch {
                 y.extend_from_slice(&a[i * left_len..(i + 1) * left_len]);
                 y.extend_from_slice(&b[i * right_len..(i + 1) * right_len]);
             }
-            Ok((T::to_cpu_storage_owned(y), (batch, left + right, h, w).into()))
+            Ok((E::to_cpu_storage_owned(y), (batch, left + right, h, w).into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -109,14 +113,18 @@ impl Op<1> for Channels {
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let (batch, c, h, w) = x.1.shape().dims4()?;
-        for_float!(self.name(), x.0, T => {
-            let x = elements::<T>(self.name(), x)?;
+        for_element!(self.name(), x.0, E, _R => {
+            let x = elements::<E>(self.name(), x)?;
             let mut y = Vec::with_capacity(batch * self.n * h * w);
             for image in x.chunks_exact((c * h * w).max(1)) {
                 y.extend_from_slice(&image[self.first * h * w..(self.first + self.n) * h * w]);
             }
-            Ok((T::to_cpu_storage_owned(y), (batch, self.n, h, w).into()))
+            Ok((E::to_cpu_storage_owned(y), (batch, self.n, h, w).into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -134,14 +142,14 @@ impl Op<2> for AddPerChannel {
 
     fn cpu(&self, [x, e]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape().clone();
-        for_float!(self.name(), x.0, T => {
-            let (mut y, e) = (elements::<T>(self.name(), x)?.to_vec(), elements::<T>(self.name(), e)?);
-            let plane = (y.len() / e.len().max(1)).max(1);
-            for (y, &e) in y.chunks_exact_mut(plane).zip(e) {
-                y.iter_mut().for_each(|y| *y += e);
-            }
-            Ok((T::to_cpu_storage_owned(y), shape))
+        for_element!(self.name(), x.0, E, R => {
+            let (x, e) = (elements::<E>(self.name(), x)?, elements::<R>(self.name(), e)?);
+            Ok((E::to_cpu_storage_owned(sdft_kernels::add_per_plane(x, e)), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -174,10 +182,14 @@ impl Op<1> for PlaneSums {
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let (b, c, h, w) = x.1.shape().dims4()?;
-        for_float!(self.name(), x.0, T => {
-            let sums = sdft_kernels::plane_sums::<T>(elements(self.name(), x)?, h * w);
-            Ok((T::to_cpu_storage_owned(sums), (b, c).into()))
+        for_element!(self.name(), x.0, E, R => {
+            let sums = sdft_kernels::plane_sums::<E>(elements(self.name(), x)?, h * w);
+            Ok((R::to_cpu_storage_owned(sums), (b, c).into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]

@@ -2,7 +2,7 @@
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_float};
+use super::{check_dtypes, elements, for_element};
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType, backend::BackendStorage};
@@ -166,15 +166,19 @@ impl Op<3> for Conv2d {
     }
 
     fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
-            let y = sdft_kernels::conv2d::<T>(
+        for_element!(self.name(), x.0, E, R => {
+            let y = sdft_kernels::conv2d::<E>(
                 &self.shape,
                 elements(self.name(), x)?,
-                elements(self.name(), w)?,
-                Some(elements(self.name(), bias)?),
+                elements::<R>(self.name(), w)?,
+                Some(elements::<R>(self.name(), bias)?),
             );
-            Ok((T::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
+            Ok((E::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -229,14 +233,18 @@ impl Op<2> for InputGradient {
     }
 
     fn cpu(&self, [dy, w]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), dy.0, T => {
-            let dx = sdft_kernels::conv2d_input_gradient::<T>(
+        for_element!(self.name(), dy.0, E, R => {
+            let dx = sdft_kernels::conv2d_input_gradient::<E>(
                 &self.shape,
                 elements(self.name(), dy)?,
-                elements(self.name(), w)?,
+                elements::<R>(self.name(), w)?,
             );
-            Ok((T::to_cpu_storage_owned(dx), self.x.clone()))
+            Ok((E::to_cpu_storage_owned(dx), self.x.clone()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -255,14 +263,18 @@ impl Op<2> for WeightGradient {
     }
 
     fn cpu(&self, [x, dy]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
-            let dw = sdft_kernels::conv2d_weight_gradient::<T>(
+        for_element!(self.name(), x.0, E, R => {
+            let dw = sdft_kernels::conv2d_weight_gradient::<E>(
                 &self.0,
                 elements(self.name(), x)?,
                 elements(self.name(), dy)?,
             );
-            Ok((T::to_cpu_storage_owned(dw), self.1.clone()))
+            Ok((R::to_cpu_storage_owned(dw), self.1.clone()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -292,10 +304,14 @@ impl Op<1> for BiasGradient {
 
     fn cpu(&self, [dy]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let batch = dy.1.dims()[0];
-        for_float!(self.name(), dy.0, T => {
-            let db = sdft_kernels::conv2d_bias_gradient::<T>(elements(self.name(), dy)?, batch, self.0);
-            Ok((T::to_cpu_storage_owned(db), self.0.into()))
+        for_element!(self.name(), dy.0, E, R => {
+            let db = sdft_kernels::conv2d_bias_gradient::<E>(elements(self.name(), dy)?, batch, self.0);
+            Ok((R::to_cpu_storage_owned(db), self.0.into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]

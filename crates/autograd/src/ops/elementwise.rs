@@ -2,7 +2,7 @@
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, check_same, elements, for_float};
+use super::{check_dtypes, check_same, elements, for_element};
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -121,9 +121,9 @@ impl Op<2> for Pair {
     }
 
     fn cpu(&self, [a, b]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), a.0, T => {
+        for_element!(self.name(), a.0, E, _R => {
             let shape = a.1.shape().clone();
-            let (a, b) = (elements::<T>(self.name(), a)?, elements::<T>(self.name(), b)?);
+            let (a, b) = (elements::<E>(self.name(), a)?, elements::<E>(self.name(), b)?);
             let y = match self {
                 Self::Add => sdft_kernels::add(a, b),
                 Self::Mask => sdft_kernels::mul(a, b),
@@ -131,8 +131,13 @@ impl Op<2> for Pair {
                 Self::ReluGradient => sdft_kernels::relu_gradient(a, b),
                 Self::GeluGradient => sdft_kernels::gelu_gradient(a, b),
             };
-            Ok((T::to_cpu_storage_owned(y), shape))
+            Ok((E::to_cpu_storage_owned(y), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        // The factors of a mask are f32.
+        !matches!(self, Self::Mask)
     }
 
     #[cfg(feature = "cuda")]
@@ -175,11 +180,15 @@ impl Op<2> for AddScaled {
     }
 
     fn cpu(&self, [a, b]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), a.0, T => {
+        for_element!(self.name(), a.0, E, _R => {
             let shape = a.1.shape().clone();
-            let (a, b) = (elements::<T>(self.name(), a)?, elements::<T>(self.name(), b)?);
-            Ok((T::to_cpu_storage_owned(sdft_kernels::add_scaled(a, b, self.0)), shape))
+            let (a, b) = (elements::<E>(self.name(), a)?, elements::<E>(self.name(), b)?);
+            Ok((E::to_cpu_storage_owned(sdft_kernels::add_scaled(a, b, self.0)), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -206,11 +215,15 @@ impl Op<1> for Scale {
     }
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
+        for_element!(self.name(), x.0, E, _R => {
             let shape = x.1.shape().clone();
-            let x = elements::<T>(self.name(), x)?;
-            Ok((T::to_cpu_storage_owned(sdft_kernels::scale(x, self.0)), shape))
+            let x = elements::<E>(self.name(), x)?;
+            Ok((E::to_cpu_storage_owned(sdft_kernels::scale(x, self.0)), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -237,16 +250,20 @@ impl Op<1> for Curve {
     }
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
+        for_element!(self.name(), x.0, E, _R => {
             let shape = x.1.shape().clone();
-            let x = elements::<T>(self.name(), x)?;
+            let x = elements::<E>(self.name(), x)?;
             let y = match self {
                 Self::Silu => sdft_kernels::silu(x),
                 Self::Relu => sdft_kernels::relu(x),
                 Self::Gelu => sdft_kernels::gelu(x),
             };
-            Ok((T::to_cpu_storage_owned(y), shape))
+            Ok((E::to_cpu_storage_owned(y), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -280,13 +297,15 @@ impl Op<1> for Affine {
     }
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
+        for_element!(self.name(), x.0, E, _R => {
             let shape = x.1.shape().clone();
-            let (scale, offset) = (<T as WithDType>::from_f64(self.scale), <T as WithDType>::from_f64(self.offset));
-            let x = elements::<T>(self.name(), x)?;
-            let y: Vec<T> = x.iter().map(|&x| x * scale + offset).collect();
-            Ok((T::to_cpu_storage_owned(y), shape))
+            let x = elements::<E>(self.name(), x)?;
+            Ok((E::to_cpu_storage_owned(sdft_kernels::affine(x, self.scale, self.offset)), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]

@@ -111,3 +111,32 @@ macro_rules! for_float {
     };
 }
 pub(crate) use for_float;
+
+/// As [`for_float`], with bf16: `E` names the type of the feature maps, `R` that of the parameters.
+macro_rules! for_element {
+    ($op:expr, $storage:expr, $E:ident, $R:ident => $body:expr) => {
+        match $storage {
+            candle_core::CpuStorage::BF16(_) => {
+                type $E = half::bf16;
+                type $R = f32;
+                $body
+            }
+            candle_core::CpuStorage::F32(_) => {
+                type $E = f32;
+                type $R = f32;
+                $body
+            }
+            candle_core::CpuStorage::F64(_) => {
+                type $E = f64;
+                type $R = f64;
+                $body
+            }
+            other => candle_core::bail!(
+                "{}: expected f32, f64 or bf16, found {:?}",
+                $op,
+                candle_core::backend::BackendStorage::dtype(other)
+            ),
+        }
+    };
+}
+pub(crate) use for_element;

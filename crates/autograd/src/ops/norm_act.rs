@@ -3,10 +3,12 @@
 use super::dense::dense;
 use super::modulate::modulate;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_float};
+use super::{check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType, bail, op::BackpropOp,
+};
 use sdft_kernels::{Activation, NormShape, Statistics};
 use std::sync::OnceLock;
 
@@ -113,15 +115,19 @@ impl Op<2> for NormAct {
 
     fn cpu(&self, [x, ab]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape().clone();
-        for_float!(self.name(), x.0, T => {
-            let ab = elements::<T>(self.name(), ab)?;
+        for_element!(self.name(), x.0, E, R => {
+            let ab = elements::<R>(self.name(), ab)?;
             let (a, b) = ab.split_at(ab.len() / 2);
             let x = elements(self.name(), x)?;
-            let (y, statistics) = sdft_kernels::norm_act::<T>(&self.shape, x, a, b, self.eps, self.activation);
+            let (y, statistics) = sdft_kernels::norm_act::<E>(&self.shape, x, a, b, self.eps, self.activation);
             // The operation is made for one call, so this is empty.
             let _ = self.statistics.set(SavedStatistics::Host(statistics));
-            Ok((T::to_cpu_storage_owned(y), shape))
+            Ok((E::to_cpu_storage_owned(y), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]
@@ -145,12 +151,15 @@ impl Op<2> for NormAct {
                     shape: self.shape,
                     activation: self.activation,
                     statistics: statistics.clone(),
+                    dab: OnceLock::new(),
                 };
-                let all = compute(&gradient, [x, ab, dy])?;
-                let n = x.elem_count();
-                let dx = all.narrow(0, 0, n)?.reshape(x.shape())?;
-                let dab = all.narrow(0, n, ab.elem_count())?.reshape(ab.shape())?;
-                (dx.to_dtype(x.dtype())?, dab)
+                let dx = compute(&gradient, [x, ab, dy])?;
+                let Some(dab) = gradient.dab.into_inner() else {
+                    bail!("norm_act: a gradient without that of its parameters");
+                };
+                let storage = Storage::Cpu(dab);
+                let dab = Tensor::from_storage(storage, ab.shape(), BackpropOp::none(), false);
+                (dx, dab)
             }
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
@@ -183,11 +192,13 @@ impl NormAct {
     }
 }
 
-/// Gradients of `x`, `a` and `b`, one after the other in one flat tensor.
+/// The gradient of `x`.
 struct Gradient {
     shape: NormShape,
     activation: Activation,
     statistics: Statistics,
+    /// The gradient of `a` and `b`, computed with it.
+    dab: OnceLock<CpuStorage>,
 }
 
 impl Op<3> for Gradient {
@@ -196,10 +207,11 @@ impl Op<3> for Gradient {
     }
 
     fn cpu(&self, [x, ab, dy]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x.0, T => {
-            let ab = elements::<T>(self.name(), ab)?;
+        let shape = x.1.shape().clone();
+        for_element!(self.name(), x.0, E, R => {
+            let ab = elements::<R>(self.name(), ab)?;
             let (a, b) = ab.split_at(ab.len() / 2);
-            let all = sdft_kernels::norm_act_gradient::<T>(
+            let (dx, dab) = sdft_kernels::norm_act_gradient::<E>(
                 &self.shape,
                 elements(self.name(), x)?,
                 a,
@@ -208,12 +220,13 @@ impl Op<3> for Gradient {
                 self.activation,
                 elements(self.name(), dy)?,
             );
-            let len = all.len();
-            Ok((T::to_cpu_storage_owned(all), len.into()))
+            // The operation is made for one call, so this is empty.
+            let _ = self.dab.set(R::to_cpu_storage_owned(dab));
+            Ok((E::to_cpu_storage_owned(dx), shape))
         })
     }
 
-    fn output_is_f32(&self) -> bool {
+    fn reads_bf16(&self) -> bool {
         true
     }
 }

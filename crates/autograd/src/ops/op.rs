@@ -11,7 +11,7 @@ use candle_core::{
 pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
-    /// The result on the CPU. Inputs are f32 or f64: half precision has been converted to f32.
+    /// The result on the CPU. Inputs are f32 or f64: half precision has been converted to f32, unless [`Self::reads_bf16`].
     fn cpu(&self, inputs: [(&CpuStorage, &Layout); N]) -> Result<(CpuStorage, Shape)>;
 
     /// The result on a GPU, with its channels last where [`Self::is_feature_map`] is true for it.
@@ -35,6 +35,11 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     fn saved(&self, wanted: [bool; N]) -> [bool; N] {
         let _ = wanted;
         [true; N]
+    }
+
+    /// Whether [`Self::cpu`] takes feature maps of bf16, and rounds its result itself.
+    fn reads_bf16(&self) -> bool {
+        false
     }
 
     /// Whether the result is f32 where inputs are half precision.
@@ -140,18 +145,25 @@ fn all<'a, S, G: std::ops::Deref<Target = Storage>, const N: usize>(
     parts?.try_into().ok()
 }
 
-/// Converts half-precision inputs to f32, and rounds the result once.
+/// Converts half-precision inputs that the operation does not read itself to f32, and rounds the result once.
 fn on_cpu<const N: usize, O: Op<N>>(
     op: &O,
     inputs: [(&CpuStorage, &Layout); N],
 ) -> Result<(CpuStorage, Shape)> {
     let is_half = |storage: &CpuStorage| matches!(storage.dtype(), DType::BF16 | DType::F16);
-    if !inputs.iter().any(|(storage, _)| is_half(storage)) {
+    if !inputs.iter().any(|(storage, _)| is_half(storage))
+        || op.reads_bf16() && inputs[0].0.dtype() == DType::BF16
+    {
         return op.cpu(inputs);
     }
     let mut wide = Vec::with_capacity(N);
     for (storage, layout) in inputs {
-        let storage = storage.to_dtype(layout, DType::F32)?;
+        let storage = match (storage, layout.contiguous_offsets()) {
+            (CpuStorage::BF16(x), Some((start, end))) => {
+                CpuStorage::F32(sdft_kernels::widen(&x[start..end]))
+            }
+            _ => storage.to_dtype(layout, DType::F32)?,
+        };
         wide.push((storage, Layout::contiguous(layout.shape())));
     }
     let wide: Vec<_> = wide.iter().map(|(s, l)| (s, l)).collect();
@@ -159,10 +171,11 @@ fn on_cpu<const N: usize, O: Op<N>>(
         bail!("{}: wrong number of inputs", op.name());
     };
     let (y, shape) = op.cpu(wide)?;
-    let y = if op.output_is_f32() {
-        y
-    } else {
-        y.to_dtype(&Layout::contiguous(&shape), inputs[0].0.dtype())?
+    let dtype = inputs[0].0.dtype();
+    let y = match y {
+        y if op.output_is_f32() => y,
+        CpuStorage::F32(y) if dtype == DType::BF16 => CpuStorage::BF16(sdft_kernels::narrow(&y)),
+        y => y.to_dtype(&Layout::contiguous(&shape), dtype)?,
     };
     Ok((y, shape))
 }

@@ -2,7 +2,7 @@
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_float};
+use super::{check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType};
@@ -53,16 +53,20 @@ impl Op<1> for Resample {
 
     fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let (b, c, h, w) = x.1.shape().dims4()?;
-        for_float!(self.name(), x.0, T => {
-            let x = elements::<T>(self.name(), x)?;
+        for_element!(self.name(), x.0, E, _R => {
+            let x = elements::<E>(self.name(), x)?;
             let (y, h, w) = match *self {
                 Self::Up => (sdft_kernels::upsample_2x(x, h, w), 2 * h, 2 * w),
                 Self::UpGradient => (sdft_kernels::pool_2x(x, h, w, 1.0), h / 2, w / 2),
                 Self::Down => (sdft_kernels::pool_2x(x, h, w, 0.25), h / 2, w / 2),
                 Self::DownGradient(h, w) => (sdft_kernels::pool_2x_gradient(x, h, w, 0.25), h, w),
             };
-            Ok((T::to_cpu_storage_owned(y), (b, c, h, w).into()))
+            Ok((E::to_cpu_storage_owned(y), (b, c, h, w).into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     #[cfg(feature = "cuda")]

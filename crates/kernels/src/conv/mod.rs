@@ -6,14 +6,19 @@ mod small;
 mod strided;
 #[cfg(test)]
 mod tests;
+mod tiled;
 mod winograd;
 
-use crate::Real;
 use crate::choice::Choice;
+use crate::element::{narrow, round_to_bf16, widen};
+use crate::real::Scalar;
+use crate::{Element, Real};
+use half::bf16;
 use pointwise::{Pointwise, PointwiseWeights};
 use rayon::prelude::*;
 use small::SmallMaps;
 use strided::Strided;
+use tiled::Tiled;
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
@@ -85,10 +90,51 @@ impl ConvShape {
     }
 }
 
-/// The convolution `w * x + bias`.
-pub fn conv2d<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+/// The convolution `w * x + bias`. Next to bf16 maps, the weights are rounded to bf16 and sums are f32.
+pub fn conv2d<E: Element>(
+    shape: &ConvShape,
+    x: &[E],
+    w: &[E::Real],
+    bias: Option<&[E::Real]>,
+) -> Vec<E> {
     shape.check(Some(x.len()), Some(w.len()), None);
-    forward_by(Choice::get(), shape, x, w, bias)
+    let choice = Choice::get();
+    if let (Some(x), Some(w)) = (E::as_bf16(x), E::Real::as_f32(w)) {
+        let bias = bias.and_then(E::Real::as_f32);
+        return E::from_bf16(narrow_forward(choice, shape, x, w, bias));
+    }
+    let x = E::as_real(x).unwrap_or_default();
+    E::from_real(forward_by(choice, shape, x, w, bias))
+}
+
+fn narrow_forward(
+    choice: Choice,
+    shape: &ConvShape,
+    x: &[bf16],
+    w: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<bf16> {
+    match tiled(choice, shape) {
+        Some(tiled) => tiled.forward(choice.simd, x, w, bias),
+        None => narrow(&forward_by(
+            choice,
+            shape,
+            &widen(x),
+            &round_to_bf16(w),
+            bias,
+        )),
+    }
+}
+
+/// How a convolution of bf16 maps is computed in bf16. The others are computed in f32, and rounded.
+fn tiled(choice: Choice, shape: &ConvShape) -> Option<Tiled> {
+    let unit = choice.bf16?;
+    if SmallMaps::of(shape, choice.simd).is_some()
+        || !unit.beats_winograd() && Winograd::of(shape, choice).is_some()
+    {
+        return None;
+    }
+    Tiled::of(unit, shape)
 }
 
 fn forward_by<T: Real>(
@@ -123,9 +169,26 @@ fn forward_by<T: Real>(
 }
 
 /// The gradient of `x`, from `dy` shaped like the output.
-pub fn conv2d_input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+pub fn conv2d_input_gradient<E: Element>(shape: &ConvShape, dy: &[E], w: &[E::Real]) -> Vec<E> {
     shape.check(None, Some(w.len()), Some(dy.len()));
-    input_gradient_by(Choice::get(), shape, dy, w)
+    let choice = Choice::get();
+    if let (Some(dy), Some(w)) = (E::as_bf16(dy), E::Real::as_f32(w)) {
+        return E::from_bf16(narrow_input_gradient(choice, shape, dy, w));
+    }
+    let dy = E::as_real(dy).unwrap_or_default();
+    E::from_real(input_gradient_by(choice, shape, dy, w))
+}
+
+fn narrow_input_gradient(choice: Choice, shape: &ConvShape, dy: &[bf16], w: &[f32]) -> Vec<bf16> {
+    match tiled(choice, shape) {
+        Some(tiled) => tiled.input_gradient(choice.simd, dy, w),
+        None => narrow(&input_gradient_by(
+            choice,
+            shape,
+            &widen(dy),
+            &round_to_bf16(w),
+        )),
+    }
 }
 
 fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
@@ -153,9 +216,24 @@ fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[
 }
 
 /// The gradient of `w`, from `dy` shaped like the output.
-pub fn conv2d_weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+pub fn conv2d_weight_gradient<E: Element>(shape: &ConvShape, x: &[E], dy: &[E]) -> Vec<E::Real> {
     shape.check(Some(x.len()), None, Some(dy.len()));
-    weight_gradient_by(Choice::get(), shape, x, dy)
+    let choice = Choice::get();
+    if let (Some(x), Some(dy)) = (E::as_bf16(x), E::as_bf16(dy)) {
+        return E::Real::from_f32(narrow_weight_gradient(choice, shape, x, dy));
+    }
+    let (x, dy) = (
+        E::as_real(x).unwrap_or_default(),
+        E::as_real(dy).unwrap_or_default(),
+    );
+    weight_gradient_by(choice, shape, x, dy)
+}
+
+fn narrow_weight_gradient(choice: Choice, shape: &ConvShape, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
+    match tiled(choice, shape) {
+        Some(tiled) => tiled.weight_gradient(choice.simd, x, dy),
+        None => weight_gradient_by(choice, shape, &widen(x), &widen(dy)),
+    }
 }
 
 fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
@@ -179,7 +257,7 @@ fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &
 }
 
 /// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
-pub fn conv2d_bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) -> Vec<T> {
+pub fn conv2d_bias_gradient<E: Element>(dy: &[E], batch: usize, channels: usize) -> Vec<E::Real> {
     let plane = dy.len() / (batch * channels).max(1);
     (0..channels)
         .into_par_iter()
@@ -187,7 +265,7 @@ pub fn conv2d_bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) ->
             let total: f64 = (0..batch)
                 .map(|b| crate::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
                 .sum();
-            T::from_f64(total)
+            E::Real::from_f64(total)
         })
         .collect()
 }

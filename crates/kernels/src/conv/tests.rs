@@ -198,7 +198,13 @@ fn choices() -> Vec<Choice> {
     let algorithms = [Algorithm::Direct, Algorithm::F2, Algorithm::F4];
     Simd::available()
         .into_iter()
-        .flat_map(|simd| algorithms.map(|algorithm| Choice { simd, algorithm }))
+        .flat_map(|simd| {
+            algorithms.map(|algorithm| Choice {
+                simd,
+                algorithm,
+                bf16: None,
+            })
+        })
         .collect()
 }
 

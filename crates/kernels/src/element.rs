@@ -1,0 +1,193 @@
+//! The types that feature maps are stored in.
+
+use crate::Real;
+use crate::choice::Choice;
+use crate::shared_mut::{SharedMut, filled};
+use half::bf16;
+use rayon::prelude::*;
+
+/// A type that feature maps are stored in: f32, f64 or bf16.
+///
+/// Kernels compute with its [`Real`] type (f32 for bf16) and round each element of a result once. Parameters, their gradients and
+/// sums have the [`Real`] type. Implemented for these three only.
+pub trait Element: Stored {}
+
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for bf16 {}
+
+/// What kernels need of an element. Public in a private module, which seals [`Element`].
+pub trait Stored: Copy + Default + Send + Sync + 'static {
+    /// The type that kernels compute with.
+    type Real: Real;
+    /// The same number.
+    fn real(self) -> Self::Real;
+    /// The nearest element; of two equally near ones the even one.
+    fn of(x: Self::Real) -> Self;
+    /// The slice itself if its elements are what kernels compute with.
+    fn as_real(x: &[Self]) -> Option<&[Self::Real]>;
+    /// The slice itself if its elements are bf16.
+    fn as_bf16(x: &[Self]) -> Option<&[bf16]>;
+    /// The result of a kernel for bf16.
+    fn from_bf16(x: Vec<bf16>) -> Vec<Self>;
+    /// The nearest elements.
+    fn from_real(x: Vec<Self::Real>) -> Vec<Self>;
+}
+
+macro_rules! real_element {
+    ($($t:ty),+) => {$(
+        impl Stored for $t {
+            type Real = Self;
+            #[inline(always)]
+            fn real(self) -> Self {
+                self
+            }
+            #[inline(always)]
+            fn of(x: Self) -> Self {
+                x
+            }
+            #[inline]
+            fn as_real(x: &[Self]) -> Option<&[Self]> {
+                Some(x)
+            }
+            #[inline]
+            fn as_bf16(_: &[Self]) -> Option<&[bf16]> {
+                None
+            }
+            #[inline]
+            fn from_real(x: Vec<Self>) -> Vec<Self> {
+                x
+            }
+            #[inline]
+            fn from_bf16(x: Vec<bf16>) -> Vec<Self> {
+                x.into_iter().map(|x| Self::from(x.real())).collect()
+            }
+        }
+    )+};
+}
+real_element!(f32, f64);
+
+impl Stored for bf16 {
+    type Real = f32;
+    #[inline(always)]
+    fn real(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    /// Without branches, so that loops over it become vector code.
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        let bits = x.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        // Rounding could turn a NaN into an infinity.
+        let quiet = (bits >> 16) | 0x40;
+        let bits = if x.is_nan() { quiet } else { nearest };
+        #[expect(clippy::cast_possible_truncation, reason = "the upper half is zero")]
+        Self::from_bits(bits as u16)
+    }
+    #[inline]
+    fn as_real(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+    #[inline]
+    fn as_bf16(x: &[Self]) -> Option<&[Self]> {
+        Some(x)
+    }
+    #[inline]
+    fn from_real(x: Vec<f32>) -> Vec<Self> {
+        narrow(&x)
+    }
+    #[inline]
+    fn from_bf16(x: Vec<Self>) -> Vec<Self> {
+        x
+    }
+}
+
+/// Elements of one job.
+const CHUNK: usize = 1 << 15;
+
+/// The same numbers as f32.
+pub fn widen(x: &[bf16]) -> Vec<f32> {
+    convert(
+        x,
+        #[inline(always)]
+        |x| x.real(),
+    )
+}
+
+/// The nearest bf16 of each number; of two equally near ones the even one.
+pub fn narrow(x: &[f32]) -> Vec<bf16> {
+    convert(
+        x,
+        #[inline(always)]
+        |x| bf16::of(x),
+    )
+}
+
+/// The nearest bf16 of each number, as f32.
+pub(crate) fn round_to_bf16(x: &[f32]) -> Vec<f32> {
+    convert(
+        x,
+        #[inline(always)]
+        |x| bf16::of(x).real(),
+    )
+}
+
+fn convert<A: Copy + Sync, B: Copy + Send>(x: &[A], f: impl Fn(A) -> B + Copy + Sync) -> Vec<B> {
+    let simd = Choice::get().simd;
+    // SAFETY: the jobs cover all elements, and each writes all of its own.
+    unsafe {
+        filled(x.len(), |y: SharedMut<'_, B>| {
+            x.par_chunks(CHUNK).enumerate().for_each(|(i, x)| {
+                let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
+                simd.vectorise(
+                    #[inline(always)]
+                    move || {
+                        for (j, &x) in x.iter().enumerate() {
+                            y.add(j).write(f(x));
+                        }
+                    },
+                );
+            });
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_to_bf16_is_that_of_the_crate_half() {
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            // Halfway between two bf16, and one bit above and below.
+            f32::from_bits(0x3f80_8000),
+            f32::from_bits(0x3f81_8000),
+            f32::from_bits(0x3f80_8001),
+            f32::from_bits(0x3f80_7fff),
+            1e-45,
+        ];
+        let mut state = 1u32;
+        let random = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from_bits(state)
+        });
+        let numbers: Vec<f32> = special.into_iter().chain(random.take(100_000)).collect();
+        let rounded = narrow(&numbers);
+        let back = widen(&rounded);
+        for (i, &x) in numbers.iter().enumerate() {
+            let want = bf16::from_f32(x);
+            assert_eq!(rounded[i].is_nan(), x.is_nan(), "{x:e}");
+            if !x.is_nan() {
+                assert_eq!(rounded[i].to_bits(), want.to_bits(), "{x:e}");
+                assert_eq!(back[i].to_bits(), want.to_f32().to_bits(), "{x:e}");
+            }
+        }
+    }
+}
