@@ -112,41 +112,54 @@ impl Filters<'_> {
     /// The tiles of 32 rows, rounded to bf16: `[terms / 32][tap][row][term]`.
     #[inline(always)]
     pub(super) fn pack(&self, first: usize, buffer: &mut [bf16], to: &mut [bf16]) {
-        let Self {
-            w,
-            rows,
-            terms,
-            taps,
-            rotated,
-        } = *self;
-        for (block, to) in to.chunks_exact_mut(STEP * taps).enumerate() {
-            // Lines of the buffer are what is contiguous in the filters: the terms of a row, or the rows of a term.
-            let lines = if rotated { terms } else { rows };
-            let (first_line, first_inner, inner) = if rotated {
-                (block * BLOCK, first, rows)
-            } else {
-                (first, block * BLOCK, terms)
-            };
-            let n = (inner - first_inner).min(BLOCK) * taps;
-            for (i, line) in buffer.chunks_exact_mut(BLOCK * taps).enumerate() {
-                let n = if first_line + i < lines { n } else { 0 };
-                let (used, rest) = line.split_at_mut(n);
-                if n > 0 {
-                    let from = ((first_line + i) * inner + first_inner) * taps;
-                    for (to, &w) in used.iter_mut().zip(&w[from..from + n]) {
-                        *to = bf16::of(w);
-                    }
-                }
-                rest.fill(bf16::ZERO);
+        for (block, to) in to.chunks_exact_mut(STEP * self.taps).enumerate() {
+            self.round(first, block * BLOCK, buffer);
+            // A constant number of taps lets the compiler unroll the loops.
+            match self.taps {
+                9 => self.arrange::<9>(buffer, to),
+                1 => self.arrange::<1>(buffer, to),
+                _ => self.arrange::<0>(buffer, to),
             }
-            for (tap, to) in to.chunks_exact_mut(STEP).enumerate() {
-                for (row, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                    for (term, to) in to.iter_mut().enumerate() {
-                        *to = if rotated {
-                            buffer[term * BLOCK * taps + row * taps + taps - 1 - tap]
-                        } else {
-                            buffer[row * BLOCK * taps + term * taps + tap]
-                        };
+        }
+    }
+
+    /// 32 rows of 32 terms, rounded: lines of what is contiguous in the filters, the terms of a row or the rows of a term. Zeros where
+    /// there are no more.
+    #[inline(always)]
+    fn round(&self, first_row: usize, first_term: usize, buffer: &mut [bf16]) {
+        let rows = (first_row, self.rows);
+        let terms = (first_term, self.terms);
+        let ((line, lines), (inner, inners)) = if self.rotated {
+            (terms, rows)
+        } else {
+            (rows, terms)
+        };
+        let n = (inners - inner).min(BLOCK) * self.taps;
+        for (i, to) in buffer.chunks_exact_mut(BLOCK * self.taps).enumerate() {
+            if line + i >= lines {
+                to.fill(bf16::ZERO);
+                continue;
+            }
+            let from = &self.w[((line + i) * inners + inner) * self.taps..][..n];
+            for (to, &w) in to.iter_mut().zip(from) {
+                *to = bf16::of(w);
+            }
+            to[n..].fill(bf16::ZERO);
+        }
+    }
+
+    /// From lines to tiles; `TAPS` is the number of taps, or 0 if it is any.
+    #[inline(always)]
+    fn arrange<const TAPS: usize>(&self, buffer: &[bf16], to: &mut [bf16]) {
+        let taps = if TAPS == 0 { self.taps } else { TAPS };
+        let to = &mut to[..STEP * taps];
+        for (i, line) in buffer.chunks_exact(BLOCK * taps).enumerate() {
+            for (j, filter) in line.chunks_exact(taps).enumerate() {
+                for (tap, &w) in filter.iter().enumerate() {
+                    if self.rotated {
+                        to[(taps - 1 - tap) * STEP + j * BLOCK + i] = w;
+                    } else {
+                        to[tap * STEP + i * BLOCK + j] = w;
                     }
                 }
             }

@@ -67,14 +67,19 @@ impl Tiled {
         with_lines(lengths, |[dys, xs]| {
             let all = dys.par_chunks_exact_mut(results).enumerate();
             all.for_each(|(i, to)| self.pack_results(simd, band, dy, i * TILE, to));
+            // The last pair from an odd pixel on ends in one line more.
+            let row = 2 * pairs + BLOCK;
             let all = xs.par_chunks_exact_mut(inputs).enumerate();
             all.for_each(|(i, to)| {
-                simd.run(PackInputs {
-                    conv: self,
-                    band,
-                    x,
-                    first: i * TILE,
-                    to,
+                with_lines([TILE * row / BLOCK], |[rows]| {
+                    simd.run(PackInputs {
+                        conv: self,
+                        band,
+                        x,
+                        first: i * TILE,
+                        rows: halves_mut(rows),
+                        to,
+                    });
                 });
             });
             let (dys, xs) = (&*dys, &*xs);
@@ -160,6 +165,8 @@ struct PackInputs<'a> {
     band: &'a Band,
     x: &'a [bf16],
     first: usize,
+    /// A buffer for the padded rows of the channels.
+    rows: &'a mut [bf16],
     to: &'a mut [Line],
 }
 
@@ -167,18 +174,20 @@ impl Task for PackInputs<'_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let pairs = self.to.len() / 2;
-        // One line more: the last pair from an odd pixel on ends there.
-        let stride = 2 * pairs + BLOCK;
-        with_lines([TILE * stride / BLOCK], |[rows]| {
-            let rows = halves_mut(rows);
-            self.conv
-                .pad_channels(self.band, self.x, self.first, rows, stride);
-            for (odd, to) in self.to.chunks_exact_mut(pairs).enumerate() {
-                let from = rows[odd..].as_ptr().cast();
-                // SAFETY: sixteen rows of as many pairs; loads need no alignment.
-                unsafe { gather::<V>(from, stride / 2, TILE, pairs, to, 1) };
-            }
-        });
+        let Self {
+            conv,
+            band,
+            x,
+            first,
+            rows,
+            to,
+        } = self;
+        let (pairs, stride) = (to.len() / 2, rows.len() / TILE);
+        conv.pad_channels(band, x, first, rows, stride);
+        for (odd, to) in to.chunks_exact_mut(pairs).enumerate() {
+            let from = rows[odd..].as_ptr().cast();
+            // SAFETY: sixteen rows of as many pairs; loads need no alignment.
+            unsafe { gather::<V>(from, stride / 2, TILE, pairs, to, 1) };
+        }
     }
 }
