@@ -5,6 +5,7 @@ use crate::device::{asked, device};
 use anyhow::Result;
 use sdft_cuda::{gpus, libraries};
 use sdft_jobs::resolve_precision;
+use sdft_kernels::bf16_is_fast;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn doctor() -> Result<()> {
@@ -70,6 +71,9 @@ fn device_line() -> String {
         Ok(device) if device.is_cuda() => {
             let precision = resolve_precision(asked().unwrap_or_default(), &device);
             format!("GPU, {precision:?} where models train and draw").to_lowercase()
+        }
+        Ok(_) if driver_gpus() == 0 && bf16_is_fast() => {
+            "cpu, with a matrix unit: bf16 where models draw".to_owned()
         }
         Ok(_) if driver_gpus() == 0 => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),

@@ -8,6 +8,7 @@ use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
 use sdft_diffusion::{Network, PredictionType};
 use sdft_gallery::Event;
 use sdft_imaging::ImageSpec;
+use sdft_kernels::bf16_is_fast;
 use sdft_models::{Architecture, Frozen, LoadedAutoencoder, LoadedEncoder, LoadedModel};
 use sdft_nn::Params;
 use sdft_parallel::World;
@@ -53,14 +54,39 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The precision of feature maps: the caller's, or else `otherwise`. It is never [`Precision::Auto`].
+    /// The precision of feature maps of networks that are not trained: the caller's, or else `otherwise`. It is never
+    /// [`Precision::Auto`], which is bf16 on processors with a matrix unit.
     pub fn precision_or(&self, otherwise: Precision) -> Precision {
-        resolve_precision(self.precision.unwrap_or(otherwise), &self.device)
+        match self.precision.unwrap_or(otherwise) {
+            Precision::Auto if !self.device.is_cuda() && bf16_is_fast() => Precision::Bf16,
+            precision => resolve_precision(precision, &self.device),
+        }
     }
 
-    /// Device and precision for networks, in the caller's precision or else in `otherwise`. Sets whether products round to TF32.
+    /// The precision of feature maps while a network is trained: the caller's, or else that of the plan. It is never
+    /// [`Precision::Auto`].
+    pub fn training_precision(&self, planned: Precision) -> Precision {
+        resolve_precision(self.precision.unwrap_or(planned), &self.device)
+    }
+
+    /// Tells the caller if the processor, and not the caller, chose bf16.
+    pub(crate) fn note_precision(&mut self, precision: Precision) {
+        let is_chosen = self.precision.is_none_or(|given| given == Precision::Auto);
+        if is_chosen && precision == Precision::Bf16 && !self.device.is_cuda() {
+            self.progress.note(
+                "feature maps are bf16, which this processor computes several times faster than f32; --precision f32 gives the same images on every machine",
+            );
+        }
+    }
+
+    /// Device and precision for networks that are not trained, in the caller's precision or else in `otherwise`. Sets whether
+    /// products round to TF32.
     pub fn runtime(&self, otherwise: Precision) -> Runtime {
-        let precision = self.precision_or(otherwise);
+        self.runtime_in(self.precision_or(otherwise))
+    }
+
+    /// The context's device, and this precision. Sets whether products round to TF32.
+    pub(crate) fn runtime_in(&self, precision: Precision) -> Runtime {
         allow_tf32(precision == Precision::Tf32);
         Runtime {
             device: self.device.clone(),
@@ -104,7 +130,7 @@ pub fn open_device(spec: DeviceSpec, world: Option<&World>) -> candle_core::Resu
     open(spec)
 }
 
-/// Replaces [`Precision::Auto`] by the best one for the device: f32 on the CPU, bf16 on GPUs that have it, f16 on others.
+/// Replaces [`Precision::Auto`] by the best one to train in on the device: f32 on the CPU, bf16 on GPUs that have it, f16 on others.
 pub fn resolve_precision(precision: Precision, device: &Device) -> Precision {
     match precision {
         Precision::Auto if !device.is_cuda() => Precision::F32,

@@ -179,6 +179,7 @@ pub fn sample_to_folder(
     check_sheet(out)?;
     check_folder(out, sampler.plan(), options.overwrite)?;
     refuse_leftovers(out, &sampler, n, options.overwrite)?;
+    context.note_precision(sampler.plan().precision);
     (context.on_start)();
     let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
     context.progress.note(&format!(

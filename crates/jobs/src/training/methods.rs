@@ -71,7 +71,9 @@ pub(super) fn method_inputs(
     };
     let classifier = match classifier {
         Some(classifier) => {
-            let net = context.runtime(plan.steps.precision).encoder(classifier)?;
+            let net = context
+                .runtime_in(plan.steps.precision)
+                .encoder(classifier)?;
             let gradient = move |xt: &Tensor, steps: &[f32]| {
                 net.guidance(xt, steps, &vec![TARGET; steps.len()], 1.0)
             };

@@ -112,6 +112,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     };
     let translator = Translator::new(&plan, models, context)?;
     drop((model, source, classifier));
+    context.note_precision(plan.precision);
     let stop = context.stop;
     let gallery = Gallery {
         input: &options.input,

@@ -18,7 +18,7 @@ use pointwise::{Pointwise, PointwiseWeights};
 use rayon::prelude::*;
 use small::SmallMaps;
 use strided::Strided;
-use tiled::Tiled;
+use tiled::{Phased, Tiled};
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
@@ -115,7 +115,8 @@ fn narrow_forward(
     bias: Option<&[f32]>,
 ) -> Vec<bf16> {
     match tiled(choice, shape) {
-        Some(tiled) => tiled.forward(choice.simd, x, w, bias),
+        Some(InTiles::Dense(conv)) => conv.forward(choice.simd, x, w, bias),
+        Some(InTiles::Strided(conv)) => conv.forward(choice.simd, x, w, bias),
         None => narrow(&forward_by(
             choice,
             shape,
@@ -127,14 +128,23 @@ fn narrow_forward(
 }
 
 /// How a convolution of bf16 maps is computed in bf16. The others are computed in f32, and rounded.
-fn tiled(choice: Choice, shape: &ConvShape) -> Option<Tiled> {
+fn tiled(choice: Choice, shape: &ConvShape) -> Option<InTiles> {
     let unit = choice.bf16?;
     if SmallMaps::of(shape, choice.simd).is_some()
         || !unit.beats_winograd() && Winograd::of(shape, choice).is_some()
     {
         return None;
     }
-    Tiled::of(unit, shape)
+    if shape.stride > 1 {
+        return Phased::of(unit, shape).map(InTiles::Strided);
+    }
+    Tiled::of(unit, shape).map(InTiles::Dense)
+}
+
+/// A convolution of bf16 that is computed in bf16.
+enum InTiles {
+    Dense(Tiled),
+    Strided(Phased),
 }
 
 fn forward_by<T: Real>(
@@ -181,7 +191,8 @@ pub fn conv2d_input_gradient<E: Element>(shape: &ConvShape, dy: &[E], w: &[E::Re
 
 fn narrow_input_gradient(choice: Choice, shape: &ConvShape, dy: &[bf16], w: &[f32]) -> Vec<bf16> {
     match tiled(choice, shape) {
-        Some(tiled) => tiled.input_gradient(choice.simd, dy, w),
+        Some(InTiles::Dense(conv)) => conv.input_gradient(choice.simd, dy, w),
+        Some(InTiles::Strided(conv)) => conv.input_gradient(choice.simd, dy, w),
         None => narrow(&input_gradient_by(
             choice,
             shape,
@@ -231,7 +242,8 @@ pub fn conv2d_weight_gradient<E: Element>(shape: &ConvShape, x: &[E], dy: &[E]) 
 
 fn narrow_weight_gradient(choice: Choice, shape: &ConvShape, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
     match tiled(choice, shape) {
-        Some(tiled) => tiled.weight_gradient(choice.simd, x, dy),
+        Some(InTiles::Dense(conv)) => conv.weight_gradient(choice.simd, x, dy),
+        Some(InTiles::Strided(conv)) => conv.weight_gradient(choice.simd, x, dy),
         None => weight_gradient_by(choice, shape, &widen(x), &widen(dy)),
     }
 }

@@ -1,13 +1,16 @@
-//! Convolutions of bf16 with stride 1, as products of tiles: each tap of the filters multiplies the same pixels, shifted.
+//! Convolutions of bf16 as products of tiles: each tap of the filters multiplies the same pixels, shifted. Those with a stride are in `strided`.
 //!
 //! The pixels of a band of rows lie one after the other, each row with its padding. So the pixel that a tap sees is a fixed distance from
 //! the pixel of the result, and results that start in a row's padding are computed and thrown away.
 
 mod forward;
 mod pack;
+mod strided;
 #[cfg(test)]
 mod tests;
 mod weights;
+
+pub(super) use strided::Phased;
 
 use super::ConvShape;
 use crate::tiles::{BLOCK, Unit};

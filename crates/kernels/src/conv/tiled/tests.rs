@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::choice::{Algorithm, Choice};
-use crate::conv::{direct, tiled};
+use crate::conv::{direct, narrow_forward, narrow_input_gradient, narrow_weight_gradient, tiled};
 use crate::element::Stored;
 use crate::simd::Simd;
 use crate::tiles::tests::units;
@@ -53,8 +53,12 @@ fn check(got: impl Iterator<Item = f64>, want: &[f64], rounding: f64, what: &str
 }
 
 fn compare(unit: Unit, shape: ConvShape) {
-    let simd = Simd::choose(None);
-    let conv = Tiled::of(unit, &shape).expect("a shape for tiles");
+    let choice = Choice {
+        simd: Simd::choose(None),
+        algorithm: Algorithm::Direct,
+        bf16: Some(unit),
+    };
+    assert!(tiled(choice, &shape).is_some(), "{shape:?}");
     let x = halves(shape.batch * shape.c_in * shape.h * shape.w, 0.1);
     let w = halves(shape.c_out * shape.c_in * shape.taps(), 0.7);
     let bias = halves(shape.c_out, 0.3);
@@ -68,11 +72,11 @@ fn compare(unit: Unit, shape: ConvShape) {
     const ROUNDING: f64 = 1.0 / 256.0;
 
     let want = direct::forward(&shape, &wide(&x), &wide(&w), Some(&wide(&bias)));
-    let got = conv.forward(simd, &x, &narrow_w, Some(&narrow_bias));
+    let got = narrow_forward(choice, &shape, &x, &narrow_w, Some(&narrow_bias));
     check(wide(&got).into_iter(), &want, ROUNDING, &what("forward"));
 
     let want = direct::input_gradient(&shape, &wide(&dy), &wide(&w));
-    let got = conv.input_gradient(simd, &dy, &narrow_w);
+    let got = narrow_input_gradient(choice, &shape, &dy, &narrow_w);
     check(
         wide(&got).into_iter(),
         &want,
@@ -81,7 +85,7 @@ fn compare(unit: Unit, shape: ConvShape) {
     );
 
     let want = direct::weight_gradient(&shape, &wide(&x), &wide(&dy));
-    let got = conv.weight_gradient(simd, &x, &dy);
+    let got = narrow_weight_gradient(choice, &shape, &x, &dy);
     check(
         got.into_iter().map(f64::from),
         &want,
@@ -113,6 +117,26 @@ fn convolutions_by_tiles_equal_the_definition() {
         let uneven = conv(2, 24, [6, 5], 20, [3, 3]);
         for pad in [[0; 4], [0, 2, 1, 0], [2, 0, 0, 1]] {
             compare(unit, ConvShape { pad, ..uneven });
+        }
+        if !unit.beats_winograd() {
+            continue;
+        }
+        for (stride, size, k, pad) in [
+            (2, [8, 8], [3, 3], [1; 4]),
+            (2, [9, 12], [3, 3], [0, 0, 1, 1]),
+            (2, [12, 11], [4, 2], [1, 0, 1, 0]),
+            (3, [13, 16], [3, 5], [1, 2, 0, 3]),
+            (2, [11, 10], [1, 1], [0; 4]),
+        ] {
+            let shape = conv(2, 18, size, 20, k);
+            compare(
+                unit,
+                ConvShape {
+                    stride,
+                    pad,
+                    ..shape
+                },
+            );
         }
     }
 }
@@ -149,7 +173,7 @@ fn the_number_of_threads_and_the_batch_change_no_bit() {
 }
 
 #[test]
-fn small_or_strided_convolutions_are_left_to_f32() {
+fn convolutions_that_would_waste_tiles_are_left_to_f32() {
     for unit in units() {
         let base = conv(2, 32, [8, 8], 32, [3, 3]);
         let choice = Choice {
@@ -159,7 +183,6 @@ fn small_or_strided_convolutions_are_left_to_f32() {
         };
         assert_eq!(tiled(choice, &base).is_some(), unit.beats_winograd());
         for shape in [
-            ConvShape { stride: 2, ..base },
             ConvShape { c_in: 3, ..base },
             ConvShape { c_out: 6, ..base },
             ConvShape { h: 2, w: 2, ..base },
