@@ -29,6 +29,8 @@ pub(crate) struct Comparison<'a> {
     /// Where the work is computed.
     pub(crate) place: DeviceSpec,
     pub(crate) precision: Precision,
+    /// Whether to measure the operations of networks, too.
+    pub(crate) parts: bool,
 }
 
 /// The repetitions of one process.
@@ -37,6 +39,8 @@ pub(crate) struct Runs {
     pub(crate) precision: Precision,
     pub(crate) runs: Vec<Spent>,
     pub(crate) peak: Option<u64>,
+    /// The time of one repetition and its operations, if they were measured.
+    pub(crate) parts: Value,
 }
 
 /// The repetitions of a case, and of those it is compared with.
@@ -81,6 +85,7 @@ impl Comparison<'_> {
             runner: runner.to_owned(),
             device: self.place.to_string(),
             precision,
+            parts: self.parts && runner == "sdft" && matches!(case.work, Work::Network { .. }),
             weights: weights.clone(),
             inputs: inputs.clone(),
         };
@@ -259,13 +264,14 @@ impl Side {
 
     /// The repetitions, and the result.
     fn finish(mut self) -> Result<(Runs, Vec<Digest>)> {
-        let peak = self.ask("end")?["peak"].as_u64();
+        let mut answer = self.ask("end")?;
         self.child.wait()?;
         let runs = Runs {
             name: self.name,
             precision: self.precision,
             runs: self.runs,
-            peak,
+            peak: answer["peak"].as_u64(),
+            parts: answer["parts"].take(),
         };
         Ok((runs, self.value))
     }

@@ -18,6 +18,7 @@ mod comparison;
 mod configs;
 mod gpu_report;
 mod inputs;
+mod parts;
 mod peer;
 mod report;
 mod work;
@@ -30,6 +31,7 @@ use comparison::Comparison;
 use peer::Peer;
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +49,8 @@ struct Args {
     list: bool,
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
+    #[arg(long)]
+    parts: bool,
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pairs: u16,
     #[arg(long, default_value = "python3")]
@@ -110,10 +114,12 @@ fn drive(args: &Args) -> Result<ExitCode> {
         })
         .collect();
     if args.list {
-        for case in &chosen {
-            println!("{}", case.name());
-        }
-        return Ok(ExitCode::SUCCESS);
+        let names: Vec<_> = chosen.iter().map(|case| case.name() + "\n").collect();
+        // A reader may have read enough.
+        return match std::io::stdout().write_all(names.concat().as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
     }
     if chosen.is_empty() {
         eprintln!(
@@ -142,6 +148,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
         folder: folder.path(),
         place: args.device,
         precision,
+        parts: args.parts && !on_gpu,
     };
     for case in &chosen {
         for &n in &threads {

@@ -3,6 +3,7 @@
 use crate::cases::Case;
 use crate::clock::Spent;
 use crate::comparison::{Measured, Runs};
+use crate::parts;
 use crate::peer::Peer;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -11,6 +12,8 @@ use std::path::Path;
 pub(crate) struct Report {
     /// Operations per second of matrix products, by number of threads.
     peaks: Vec<(usize, f64)>,
+    /// Bytes per second from and to memory, by number of threads.
+    bandwidths: Vec<(usize, f64)>,
     /// What is compared with.
     peer: Option<String>,
     header: Value,
@@ -46,10 +49,11 @@ impl Spread {
 impl Report {
     /// Measures the speed of matrix products.
     pub(crate) fn new(threads: &[usize], peer: Option<&Peer>) -> Result<Self> {
-        let mut peaks = Vec::new();
+        let (mut peaks, mut bandwidths) = (Vec::new(), Vec::new());
         for &n in threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build()?;
             peaks.push((n, pool.install(sdft_kernels::measure_flops)));
+            bandwidths.push((n, pool.install(sdft_kernels::measure_bandwidth)));
         }
         let header = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -61,6 +65,7 @@ impl Report {
         });
         Ok(Self {
             peaks,
+            bandwidths,
             peer: peer.map(Peer::describe),
             header,
             rows: Vec::new(),
@@ -195,6 +200,16 @@ impl Report {
             });
             line += &format!("\n    {}", each.collect::<Vec<_>>().join(", "));
         }
+        let of_threads = |table: &[(usize, f64)]| {
+            let entry = table.iter().find(|(n, _)| *n == threads);
+            entry.map_or(f64::NAN, |(_, value)| *value)
+        };
+        line += &parts::table(
+            &own.parts,
+            of_threads(&self.peaks),
+            of_threads(&self.bandwidths),
+        );
+        row["parts"] = own.parts.clone();
         let all = others.iter().map(|o| {
             json!({
                 "name": o.name,

@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) device: String,
     /// `f32`, `tf32`, `bf16` or `f16`.
     pub(crate) precision: Precision,
+    /// Whether to measure the operations of the work, too.
+    pub(crate) parts: bool,
     /// File of a network's weights.
     pub(crate) weights: PathBuf,
     /// File of timesteps and noise of the first step.
@@ -63,7 +65,26 @@ pub(crate) fn run() -> Result<ExitCode> {
             println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
         }
         let peak = sdft_cuda::peak_memory(&device).or_else(peak_bytes);
-        println!("{}", json!({ "peak": peak }));
+        let parts = if job.parts {
+            let (result, parts) = sdft_autograd::profile(|| work(false));
+            let parts: serde_json::Map<_, _> = parts
+                .into_iter()
+                .map(|(name, part)| {
+                    let sdft_autograd::Part {
+                        calls,
+                        seconds,
+                        flops,
+                        bytes,
+                    } = part;
+                    let part = json!({ "calls": calls, "seconds": seconds, "flops": flops, "bytes": bytes });
+                    (name.to_owned(), part)
+                })
+                .collect();
+            json!({ "seconds": result?.1.wall, "parts": parts })
+        } else {
+            json!(null)
+        };
+        println!("{}", json!({ "peak": peak, "parts": parts }));
         Ok(ExitCode::SUCCESS)
     })?
 }

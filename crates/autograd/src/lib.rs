@@ -33,11 +33,13 @@ pub use crate::{
         resample_filter_up, separable, silu, to_dtype, to_nchw, token_norm, unflatten_space,
         unpatchify, upsample_nearest_2x,
     },
+    profile::{Part, profile},
     recompute::recompute,
     tape::{no_grad, taped},
 };
 
 mod backward;
 mod ops;
+mod profile;
 mod recompute;
 mod tape;

@@ -3,6 +3,7 @@
 use crate::choice::Choice;
 use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
+use crate::simd::Fused;
 use crate::{Element, Real};
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ pub fn add<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
         a,
         b,
         #[inline(always)]
-        |a, b| a + b,
+        |_, a, b| a + b,
     )
 }
 
@@ -26,7 +27,7 @@ pub fn add_scaled<E: Element>(a: &[E], b: &[E], factor: f64) -> Vec<E> {
         a,
         b,
         #[inline(always)]
-        |a, b| (a + b) * factor,
+        |_, a, b| (a + b) * factor,
     )
 }
 
@@ -37,7 +38,7 @@ pub fn scale<E: Element>(x: &[E], factor: f64) -> Vec<E> {
         x,
         x,
         #[inline(always)]
-        |x, _| x * factor,
+        |_, x, _| x * factor,
     )
 }
 
@@ -48,7 +49,7 @@ pub fn affine<E: Element>(x: &[E], scale: f64, offset: f64) -> Vec<E> {
         x,
         x,
         #[inline(always)]
-        |x, _| x * scale + offset,
+        |_, x, _| x * scale + offset,
     )
 }
 
@@ -88,7 +89,7 @@ pub fn mul<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
         a,
         b,
         #[inline(always)]
-        |a, b| a * b,
+        |_, a, b| a * b,
     )
 }
 
@@ -98,7 +99,7 @@ pub fn relu<E: Element>(x: &[E]) -> Vec<E> {
         x,
         x,
         #[inline(always)]
-        |x, _| {
+        |_, x, _| {
             if x < E::Real::default() {
                 E::Real::default()
             } else {
@@ -114,7 +115,7 @@ pub fn relu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
         x,
         dy,
         #[inline(always)]
-        |x, dy| {
+        |_, x, dy| {
             if x > E::Real::default() {
                 dy
             } else {
@@ -130,7 +131,7 @@ pub fn silu<E: Element>(x: &[E]) -> Vec<E> {
         x,
         x,
         #[inline(always)]
-        |x, _| x * x.sigmoid(),
+        |fused, x, _| x * x.sigmoid(fused),
     )
 }
 
@@ -141,8 +142,8 @@ pub fn silu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
         x,
         dy,
         #[inline(always)]
-        |x, dy| {
-            let s = x.sigmoid();
+        |fused, x, dy| {
+            let s = x.sigmoid(fused);
             dy * s * (one + x * (one - s))
         },
     )
@@ -159,7 +160,7 @@ pub fn gelu<E: Element>(x: &[E]) -> Vec<E> {
         x,
         x,
         #[inline(always)]
-        |x, _| x * gelu_gate(x).0,
+        |fused, x, _| x * gelu_gate(x, fused).0,
     )
 }
 
@@ -170,8 +171,8 @@ pub fn gelu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
         x,
         dy,
         #[inline(always)]
-        |x, dy| {
-            let (s, slope) = gelu_gate(x);
+        |fused, x, dy| {
+            let (s, slope) = gelu_gate(x, fused);
             dy * s * (one + x * (one - s) * slope)
         },
     )
@@ -179,11 +180,11 @@ pub fn gelu_gradient<E: Element>(x: &[E], dy: &[E]) -> Vec<E> {
 
 /// `sigmoid(2 u)`, and the derivative of `2 u`.
 #[inline(always)]
-fn gelu_gate<T: Real>(x: T) -> (T, T) {
+fn gelu_gate<T: Real>(x: T, fused: Fused) -> (T, T) {
     const LINEAR: f64 = 2.0 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
     const CUBIC: f64 = LINEAR * 0.044715;
     let square = x * x;
-    let s = (x * (T::from_f64(LINEAR) + square * T::from_f64(CUBIC))).sigmoid();
+    let s = (x * (T::from_f64(LINEAR) + square * T::from_f64(CUBIC))).sigmoid(fused);
     let slope = T::from_f64(LINEAR) + square * T::from_f64(3.0 * CUBIC);
     (s, slope)
 }
@@ -191,7 +192,7 @@ fn gelu_gate<T: Real>(x: T) -> (T, T) {
 fn zip<E: Element>(
     a: &[E],
     b: &[E],
-    f: impl Fn(E::Real, E::Real) -> E::Real + Copy + Send + Sync,
+    f: impl Fn(Fused, E::Real, E::Real) -> E::Real + Copy + Send + Sync,
 ) -> Vec<E> {
     assert_eq!(a.len(), b.len(), "sizes do not fit");
     let simd = Choice::get().simd;
@@ -203,11 +204,11 @@ fn zip<E: Element>(
                 .enumerate()
                 .for_each(|(i, (a, b))| {
                     let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
-                    simd.vectorise(
+                    simd.vectorise_fused(
                         #[inline(always)]
-                        move || {
+                        move |fused| {
                             for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
-                                y.add(j).write(E::of(f(a.real(), b.real())));
+                                y.add(j).write(E::of(f(fused, a.real(), b.real())));
                             }
                         },
                     );

@@ -35,7 +35,7 @@ pub use crate::{
     },
     error::Error,
     filter::{FilterShape, filter_down, filter_up},
-    measure::measure_flops,
+    measure::{measure_bandwidth, measure_flops},
     modulate::{modulate, modulate_gradient},
     norm::{Activation, NormShape, Statistics, norm_act, norm_act_gradient, plane_sums},
     pool::{PoolKind, PoolShape, pool, pool_gradient},

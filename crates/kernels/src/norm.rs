@@ -4,6 +4,7 @@ use crate::Element;
 use crate::choice::Choice;
 use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
+use crate::simd::Fused;
 use rayon::prelude::*;
 
 /// What follows the affine map of a norm.
@@ -44,6 +45,9 @@ pub type Statistics = Vec<(f64, f64)>;
 /// Elements that are summed in the type that kernels compute with; the sums of runs are added in f64.
 const RUN: usize = 256;
 
+/// Fewest elements that one job sums.
+const SUMMED: usize = 1 << 14;
+
 /// The sum of a slice: short runs in the type that kernels compute with, which vectorises, added in f64.
 pub(crate) fn sum<E: Element>(x: &[E]) -> f64 {
     Choice::get().simd.vectorise(
@@ -54,8 +58,19 @@ pub(crate) fn sum<E: Element>(x: &[E]) -> f64 {
 
 /// The sum of each plane of this many elements.
 pub fn plane_sums<E: Element>(x: &[E], plane: usize) -> Vec<E::Real> {
-    let planes = x.chunks_exact(plane.max(1));
-    planes.map(|plane| E::Real::from_f64(sum(plane))).collect()
+    let totals = plane_totals(x, plane);
+    totals.into_iter().map(E::Real::from_f64).collect()
+}
+
+/// The sum of each plane of this many elements, in f64.
+pub(crate) fn plane_totals<E: Element>(x: &[E], plane: usize) -> Vec<f64> {
+    if plane == 1 {
+        return x.iter().map(|x| x.real().to_f64()).collect();
+    }
+    x.par_chunks_exact(plane.max(1))
+        .with_min_len(SUMMED.div_ceil(plane.max(1)))
+        .map(sum)
+        .collect()
 }
 
 /// What [`fold`] sums. An enum, because a closure would be a call inside the loop.
@@ -157,9 +172,9 @@ pub fn norm_act<E: Element>(
                     let channels = job * per_group..(job + 1) * per_group;
                     let y = y.as_mut_ptr().wrapping_add(job * len);
                     let (a, b) = (&a[channels.clone()], &b[channels]);
-                    simd.vectorise(
+                    simd.vectorise_fused(
                         #[inline(always)]
-                        || forward_group(x, a, b, eps, activation, y),
+                        |fused| forward_group(x, a, b, eps, (activation, fused), y),
                     )
                 })
                 .collect_into_vec(&mut statistics);
@@ -178,7 +193,7 @@ unsafe fn forward_group<E: Element>(
     a: &[E::Real],
     b: &[E::Real],
     eps: f64,
-    activation: Activation,
+    (activation, fused): (Activation, Fused),
     y: *mut E,
 ) -> (f64, f64) {
     let (mean, rstd) = statistics(x, eps);
@@ -198,7 +213,7 @@ unsafe fn forward_group<E: Element>(
                 for (i, &x) in x.iter().enumerate() {
                     let u = x.real() * scale + shift;
                     // SAFETY: the caller's promise.
-                    unsafe { y.add(i).write(E::of(u * u.sigmoid())) };
+                    unsafe { y.add(i).write(E::of(u * u.sigmoid(fused))) };
                 }
             }
         }
@@ -247,9 +262,9 @@ pub fn norm_act_gradient<E: Element>(
                         let db = da.wrapping_add(a.len());
                         let dx = dx.as_mut_ptr().wrapping_add(job * len);
                         E::Real::with_scratch([len, 0], |du, _| {
-                            simd.vectorise(
+                            simd.vectorise_fused(
                                 #[inline(always)]
-                                || group.backward(activation, du, dx, [da, db]),
+                                |fused| group.backward((activation, fused), du, dx, [da, db]),
                             );
                         });
                     });
@@ -277,7 +292,7 @@ impl<E: Element> Group<'_, E> {
     #[inline(always)]
     unsafe fn backward(
         &self,
-        activation: Activation,
+        (activation, fused): (Activation, Fused),
         du: &mut [E::Real],
         dx: *mut E,
         [da, db]: [*mut E::Real; 2],
@@ -296,8 +311,8 @@ impl<E: Element> Group<'_, E> {
             let scale = E::Real::from_f64(self.a[c].to_f64() * rstd);
             let shift = E::Real::from_f64(self.b[c].to_f64() - self.a[c].to_f64() * rstd * mean);
             let (total, total_x) = match activation {
-                Activation::None => Self::affine::<false>(x, dy, scale, shift, centre, du),
-                Activation::Silu => Self::affine::<true>(x, dy, scale, shift, centre, du),
+                Activation::None => Self::affine::<false>(x, dy, [scale, shift, centre], fused, du),
+                Activation::Silu => Self::affine::<true>(x, dy, [scale, shift, centre], fused, du),
             };
             let total_x = total_x * rstd;
             // SAFETY: the caller's promise.
@@ -338,9 +353,8 @@ impl<E: Element> Group<'_, E> {
     fn affine<const SILU: bool>(
         x: &[E],
         dy: &[E],
-        scale: E::Real,
-        shift: E::Real,
-        centre: E::Real,
+        [scale, shift, centre]: [E::Real; 3],
+        fused: Fused,
         du: &mut [E::Real],
     ) -> (f64, f64) {
         let (mut total, mut total_x) = (0.0, 0.0);
@@ -350,7 +364,7 @@ impl<E: Element> Group<'_, E> {
                 let dy = dy.real();
                 *du = if SILU {
                     let u = x.real() * scale + shift;
-                    let s = u.sigmoid();
+                    let s = u.sigmoid(fused);
                     dy * s * (one + u * (one - s))
                 } else {
                     dy

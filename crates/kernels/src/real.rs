@@ -1,6 +1,7 @@
 //! The scalar types of the kernels.
 
 use crate::Element;
+use crate::simd::Fused;
 use std::cell::RefCell;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Sub};
 
@@ -32,7 +33,7 @@ pub trait Scalar:
     /// The same number as f64.
     fn to_f64(self) -> f64;
     /// `1 / (1 + exp(-x))`, for all finite and infinite x without overflow.
-    fn sigmoid(self) -> Self;
+    fn sigmoid(self, fused: Fused) -> Self;
     /// The exponential.
     fn exp(self) -> Self;
     /// The slice itself if its type has the fast kernels.
@@ -82,8 +83,8 @@ impl Scalar for f32 {
         f64::from(self)
     }
     #[inline(always)]
-    fn sigmoid(self) -> Self {
-        1.0 / (1.0 + exp_f32(-self))
+    fn sigmoid(self, fused: Fused) -> Self {
+        sigmoid_f32(self, fused)
     }
     #[inline(always)]
     fn exp(self) -> Self {
@@ -113,7 +114,7 @@ impl Scalar for f64 {
         self
     }
     #[inline]
-    fn sigmoid(self) -> Self {
+    fn sigmoid(self, _: Fused) -> Self {
         1.0 / (1.0 + f64::exp(-self))
     }
     #[inline]
@@ -134,15 +135,39 @@ impl Scalar for f64 {
     }
 }
 
+/// `ln(2)` in two parts, so that `x - n ln(2)` is exact.
+const LN2_HI: f32 = 0.693_359_4;
+const LN2_LO: f32 = -2.121_944_4e-4;
+/// Adding and taking away 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// `1 / (1 + exp(-x))` without branches or calls, as [`exp_f32`] but with a single factor 2^n: where that overflows to infinity, from
+/// x = -88.4 down, the result is 0 instead of a number below 5e-39.
+#[inline(always)]
+fn sigmoid_f32(x: f32, fused: Fused) -> f32 {
+    // The comparisons let NaN through. 127.5 ln(2) and more gives n = 128.
+    let y = -x;
+    let y = if y > 89.0 { 89.0 } else { y };
+    let y = if y < -87.0 { -87.0 } else { y };
+    let shifted = fused.mul_add(y, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = fused.mul_add(-n, LN2_LO, fused.mul_add(-n, LN2_HI, y));
+    let high = fused.mul_add(1.987_569_1e-4, r, 1.398_2e-3);
+    let high = fused.mul_add(high, r, 8.333_452e-3);
+    let high = fused.mul_add(high, r, 4.166_579_6e-2);
+    let high = fused.mul_add(high, r, 1.666_666_5e-1);
+    let high = fused.mul_add(high, r, 0.5);
+    let poly = fused.mul_add(high, r * r, r) + 1.0;
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let power = f32::from_bits(n.wrapping_add(127) << 23);
+    1.0 / fused.mul_add(poly, power, 1.0)
+}
+
 /// `exp` without branches or calls, so that loops over it become vector code; within 2 units in the
 /// last place where the result is a normal number, 0 below that, and infinity above the range.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
-    // exp(x) = 2^n exp(r) with |r| <= ln(2)/2; ln(2) is split in two so that r is exact.
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
+    // exp(x) = 2^n exp(r) with |r| <= ln(2)/2.
     let clamped = x.clamp(-87.3, 88.72);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -166,6 +191,7 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::Simd;
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
@@ -187,7 +213,32 @@ mod tests {
         assert_eq!(exp_f32(0.0), 1.0);
         assert!(exp_f32(88.7).is_finite());
         assert!(exp_f32(f32::NAN).is_nan());
-        assert_eq!(Scalar::sigmoid(-1e30f32), 0.0);
-        assert_eq!(Scalar::sigmoid(1e30f32), 1.0);
+    }
+
+    #[test]
+    fn sigmoid_is_accurate_and_holds_at_the_ends_of_the_range() {
+        for simd in Simd::available() {
+            simd.vectorise_fused(|fused| {
+                let mut worst = 0.0f64;
+                let mut x = -88.0f32;
+                while x < 100.0 {
+                    let want = f64::from(x).sigmoid(fused);
+                    worst = worst.max((f64::from(x.sigmoid(fused)) - want).abs() / want);
+                    x += 0.000_91;
+                }
+                assert!(worst < 2.4e-7, "{simd:?}: relative error {worst:e}");
+                for (x, want) in [
+                    (-88.5, 0.0),
+                    (-1e30, 0.0),
+                    (f32::NEG_INFINITY, 0.0),
+                    (0.0, 0.5),
+                    (1e30, 1.0),
+                    (f32::INFINITY, 1.0),
+                ] {
+                    assert!((x.sigmoid(fused) - want).abs() < 1e-38, "{simd:?}: {x}");
+                }
+                assert!(f32::NAN.sigmoid(fused).is_nan());
+            });
+        }
     }
 }

@@ -49,6 +49,11 @@ fn on_gpu(shape: &AttentionShape) -> sdft_cuda::Attention {
     }
 }
 
+/// Multiplications and additions of one product of all heads with a row and a column for each position.
+fn product(shape: &AttentionShape) -> f64 {
+    2.0 * (shape.batch * shape.n * shape.n * shape.channels) as f64
+}
+
 struct Attention(AttentionShape);
 
 impl Op<1> for Attention {
@@ -62,6 +67,10 @@ impl Op<1> for Attention {
             let out = sdft_kernels::attention::<T>(s, elements(self.name(), qkv)?);
             Ok((T::to_cpu_storage_owned(out), (s.batch, s.channels, s.n).into()))
         })
+    }
+
+    fn flops(&self) -> f64 {
+        2.0 * product(&self.0)
     }
 
     #[cfg(feature = "cuda")]
@@ -96,6 +105,11 @@ impl Op<2> for Gradient {
             );
             Ok((T::to_cpu_storage_owned(dqkv), shape))
         })
+    }
+
+    fn flops(&self) -> f64 {
+        // The scores once more, and the gradients of weights, values, queries and keys.
+        5.0 * product(&self.0)
     }
 
     #[cfg(feature = "cuda")]

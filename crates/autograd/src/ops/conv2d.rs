@@ -126,6 +126,12 @@ fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
     apply(op, [&dense(x)?, &w.contiguous()?, &bias.contiguous()?])
 }
 
+/// Multiplications and additions of a convolution or one of its two large gradients.
+fn flops(shape: &ConvShape) -> f64 {
+    let results = shape.batch * shape.c_out * shape.out_h() * shape.out_w();
+    2.0 * (results * shape.c_in * shape.k[0] * shape.k[1]) as f64
+}
+
 /// Computes on `[B, C, H, W]`; inputs of two and three dimensions are convolutions with a height, or a height and width, of one.
 struct Conv2d {
     shape: ConvShape,
@@ -179,6 +185,10 @@ impl Op<3> for Conv2d {
 
     fn reads_bf16(&self) -> bool {
         true
+    }
+
+    fn flops(&self) -> f64 {
+        flops(&self.shape)
     }
 
     #[cfg(feature = "cuda")]
@@ -247,6 +257,10 @@ impl Op<2> for InputGradient {
         true
     }
 
+    fn flops(&self) -> f64 {
+        flops(&self.shape)
+    }
+
     #[cfg(feature = "cuda")]
     fn cuda(&self, [dy, w]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
         let prepared = self.prepared.as_ref();
@@ -275,6 +289,10 @@ impl Op<2> for WeightGradient {
 
     fn reads_bf16(&self) -> bool {
         true
+    }
+
+    fn flops(&self) -> f64 {
+        flops(&self.0)
     }
 
     #[cfg(feature = "cuda")]

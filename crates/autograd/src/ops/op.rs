@@ -1,11 +1,13 @@
 //! An operation: its result on either device, and the gradients of its inputs.
 
 use crate::backward::collect_gradient;
+use crate::profile::{self, Part, is_profiling};
 use crate::tape::{self, GradMode};
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape,
     Storage, Tensor, backend::BackendStorage, bail, op::BackpropOp,
 };
+use std::time::Instant;
 
 /// An operation on `N` tensors. Its fields are the arguments of one call that are not tensors.
 pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
@@ -35,6 +37,11 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     fn saved(&self, wanted: [bool; N]) -> [bool; N] {
         let _ = wanted;
         [true; N]
+    }
+
+    /// Multiplications and additions of one call, if it is a product.
+    fn flops(&self) -> f64 {
+        0.0
     }
 
     /// Whether [`Self::cpu`] takes feature maps of bf16, and rounds its result itself.
@@ -145,8 +152,33 @@ fn all<'a, S, G: std::ops::Deref<Target = Storage>, const N: usize>(
     parts?.try_into().ok()
 }
 
-/// Converts half-precision inputs that the operation does not read itself to f32, and rounds the result once.
+/// [`narrowed`], measured inside [`crate::profile()`].
 fn on_cpu<const N: usize, O: Op<N>>(
+    op: &O,
+    inputs: [(&CpuStorage, &Layout); N],
+) -> Result<(CpuStorage, Shape)> {
+    if !is_profiling() {
+        return narrowed(op, inputs);
+    }
+    let size = |storage: &CpuStorage, n: usize| (n * storage.dtype().size_in_bytes()) as f64;
+    let read: f64 = inputs
+        .iter()
+        .map(|(storage, layout)| size(storage, layout.shape().elem_count()))
+        .sum();
+    let started = Instant::now();
+    let (y, shape) = narrowed(op, inputs)?;
+    let call = Part {
+        calls: 1,
+        seconds: started.elapsed().as_secs_f64(),
+        flops: op.flops(),
+        bytes: read + size(&y, shape.elem_count()),
+    };
+    profile::record(op.name(), call);
+    Ok((y, shape))
+}
+
+/// Converts half-precision inputs that the operation does not read itself to f32, and rounds the result once.
+fn narrowed<const N: usize, O: Op<N>>(
     op: &O,
     inputs: [(&CpuStorage, &Layout); N],
 ) -> Result<(CpuStorage, Shape)> {

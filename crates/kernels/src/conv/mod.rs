@@ -15,7 +15,6 @@ use crate::real::Scalar;
 use crate::{Element, Real};
 use half::bf16;
 use pointwise::{Pointwise, PointwiseWeights};
-use rayon::prelude::*;
 use small::SmallMaps;
 use strided::Strided;
 use tiled::{Phased, Tiled};
@@ -271,13 +270,12 @@ fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &
 /// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
 pub fn conv2d_bias_gradient<E: Element>(dy: &[E], batch: usize, channels: usize) -> Vec<E::Real> {
     let plane = dy.len() / (batch * channels).max(1);
-    (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let total: f64 = (0..batch)
-                .map(|b| crate::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
-                .sum();
-            E::Real::from_f64(total)
-        })
-        .collect()
+    // In the order of the memory: planes of one channel are far apart.
+    let mut sums = vec![0.0; channels];
+    for image in crate::norm::plane_totals(dy, plane).chunks_exact(channels.max(1)) {
+        for (sum, total) in sums.iter_mut().zip(image) {
+            *sum += total;
+        }
+    }
+    sums.into_iter().map(E::Real::from_f64).collect()
 }

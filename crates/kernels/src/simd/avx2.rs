@@ -62,6 +62,7 @@ unsafe fn transpose8(r: [__m256; 8]) -> [__m256; 8] {
 }
 
 impl Lanes for Lanes16 {
+    const FUSED: bool = true;
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)

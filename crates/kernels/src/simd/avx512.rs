@@ -45,6 +45,7 @@ unsafe fn transpose_groups(r: [__m512; 4]) -> [__m512; 4] {
 }
 
 impl Lanes for Lanes16 {
+    const FUSED: bool = true;
     #[inline(always)]
     fn zero() -> Self {
         // SAFETY: inside `run`, as everything below.

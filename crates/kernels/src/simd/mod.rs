@@ -82,15 +82,36 @@ impl Simd {
     /// A closure that writes through a pointer must own the pointer (`move`). A write through a borrowed one might change the pointer,
     /// so the compiler would read it again for every element and build no vector code.
     pub(crate) fn vectorise<R>(self, f: impl FnOnce() -> R) -> R {
+        self.vectorise_fused(
+            #[inline(always)]
+            |_| f(),
+        )
+    }
+
+    /// As [`Self::vectorise`], for loops that multiply and add.
+    pub(crate) fn vectorise_fused<R>(self, f: impl FnOnce(Fused) -> R) -> R {
         struct Plain<F>(F);
-        impl<R, F: FnOnce() -> R> Task for Plain<F> {
+        impl<R, F: FnOnce(Fused) -> R> Task for Plain<F> {
             type Output = R;
             #[inline(always)]
             fn run<V: Lanes>(self) -> R {
-                (self.0)()
+                (self.0)(Fused(V::FUSED))
             }
         }
         self.run(Plain(f))
+    }
+}
+
+/// Whether the instruction set can multiply and add with one rounding. A constant in code that is compiled for a set, so the test for it
+/// is left out there.
+#[derive(Clone, Copy, Debug)]
+pub struct Fused(bool);
+
+impl Fused {
+    /// `a b + c`, rounded once where the instruction set can.
+    #[inline(always)]
+    pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        if self.0 { a.mul_add(b, c) } else { a * b + c }
     }
 }
 
@@ -107,6 +128,8 @@ pub(crate) trait Task {
 /// They read or write sixteen floats (or the first `n < 16`) at a pointer that must be valid for that;
 /// alignment does not matter.
 pub(crate) trait Lanes: Copy {
+    /// Whether [`Self::mul_add`] rounds once.
+    const FUSED: bool;
     fn zero() -> Self;
     fn splat(x: f32) -> Self;
     fn add(self, other: Self) -> Self;

@@ -19,6 +19,7 @@ impl Lanes16 {
 }
 
 impl Lanes for Lanes16 {
+    const FUSED: bool = cfg!(target_arch = "aarch64");
     #[inline(always)]
     fn zero() -> Self {
         Self([0.0; 16])

@@ -1,0 +1,47 @@
+//! What the operations of a function cost on the CPU.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// All calls of one kind of operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Number of calls.
+    pub calls: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Multiplications and additions, of the direct sum where an algorithm needs fewer; 0 where an operation is not a product.
+    pub flops: f64,
+    /// Bytes of inputs and results, each counted once.
+    pub bytes: f64,
+}
+
+thread_local! {
+    static PARTS: RefCell<Option<BTreeMap<&'static str, Part>>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` and returns its result with the cost of its operations by name: those that the calling thread starts on the CPU, on as many
+/// threads as they use. candle's own operations are not counted.
+pub fn profile<T>(f: impl FnOnce() -> T) -> (T, BTreeMap<&'static str, Part>) {
+    PARTS.set(Some(BTreeMap::new()));
+    let result = f();
+    (result, PARTS.take().unwrap_or_default())
+}
+
+/// Whether this thread is inside [`profile`].
+pub(crate) fn is_profiling() -> bool {
+    PARTS.with_borrow(Option::is_some)
+}
+
+/// Adds one call.
+pub(crate) fn record(name: &'static str, call: Part) {
+    PARTS.with_borrow_mut(|parts| {
+        if let Some(parts) = parts {
+            let part = parts.entry(name).or_default();
+            part.calls += call.calls;
+            part.seconds += call.seconds;
+            part.flops += call.flops;
+            part.bytes += call.bytes;
+        }
+    });
+}
