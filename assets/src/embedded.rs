@@ -26,8 +26,7 @@ pub const DIGITS_AUTOENCODER_WEIGHTS: &[u8] =
 pub const DIGITS_DIT_SOURCE_WEIGHTS: &[u8] =
     include_bytes!("../weights/digits-dit-source.safetensors");
 
-/// A diffusion model trained on the emoji in Google's style, as `.safetensors`.
-pub const EMOJI_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-source.safetensors");
+pub use sdft_emoji_source::EMOJI_SOURCE_WEIGHTS;
 
 /// A classifier of the digits that judges samples, as `.safetensors`.
 pub const DIGITS_JUDGE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-judge.safetensors");
