@@ -67,12 +67,30 @@ impl Kernel {
             .into_par_iter()
             .map(|j| {
                 let values = dots.col(j).iter().skip(if below { j + 1 } else { 0 });
-                values
-                    .map(|v| (self.gamma * v + self.coef0).powi(self.degree))
-                    .sum()
+                values.map(|&dot| self.of_dot(dot)).sum()
             })
             .collect();
         columns.iter().sum()
+    }
+
+    fn of_dot(self, dot: f64) -> f64 {
+        (self.gamma * dot + self.coef0).powi(self.degree)
+    }
+
+    /// For each column of `y` the sum over the columns of `x`.
+    fn column_sums(self, x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> Vec<f64> {
+        let mut sums = vec![0.0; y.ncols()];
+        for first in (0..x.ncols()).step_by(BLOCK) {
+            let x = x.subcols(first, BLOCK.min(x.ncols() - first));
+            for first in (0..y.ncols()).step_by(BLOCK) {
+                let block = y.subcols(first, BLOCK.min(y.ncols() - first));
+                let dots = products(x, block);
+                for (j, sum) in sums[first..].iter_mut().take(block.ncols()).enumerate() {
+                    *sum += dots.col(j).iter().map(|&dot| self.of_dot(dot)).sum::<f64>();
+                }
+            }
+        }
+        sums
     }
 
     /// Sums over all pairs of different columns, each pair twice.
@@ -121,6 +139,38 @@ pub fn mmd2_unbiased(x: &Features, y: &Features, options: &KidOptions) -> Result
     let kernel = Kernel::of(options, x.dim());
     let (x, y) = (columns(x.rows(), x.dim()), columns(y.rows(), y.dim()));
     Ok(kernel.mmd2(x.as_ref(), y.as_ref()))
+}
+
+/// The standard error of [`mmd2_unbiased`] that comes from the choice of the samples `y`, by the jackknife.
+///
+/// ```text
+/// sqrt( (n-1)/n  sum_i (d_i - mean d)^2 )        d_i = mmd2_unbiased(x, y without y_i)
+/// ```
+/// # Errors
+/// Fails if the vectors have different lengths, `x` has fewer than two or `y` fewer than three.
+pub fn mmd2_error(x: &Features, y: &Features, options: &KidOptions) -> Result<f64> {
+    check(x, y)?;
+    enough("the error of KID", y.n(), 3)?;
+    let kernel = Kernel::of(options, x.dim());
+    let (x, y) = (columns(x.rows(), x.dim()), columns(y.rows(), y.dim()));
+    let (m, n) = (x.ncols() as f64, y.ncols() as f64);
+    let within = kernel.column_sums(y.as_ref(), y.as_ref());
+    let across = kernel.column_sums(x.as_ref(), y.as_ref());
+    let own = (0..y.ncols()).map(|i| kernel.of_dot(y.col(i).transpose() * y.col(i)));
+    let within: Vec<f64> = within.iter().zip(own).map(|(sum, own)| sum - own).collect();
+    let (all_within, all_across) = (within.iter().sum::<f64>(), across.iter().sum::<f64>());
+    // What is the same for every i is left out: the sum over pairs of `x`.
+    let without: Vec<f64> = within
+        .iter()
+        .zip(&across)
+        .map(|(within, across)| {
+            (all_within - 2.0 * within) / ((n - 1.0) * (n - 2.0))
+                - 2.0 * (all_across - across) / (m * (n - 1.0))
+        })
+        .collect();
+    let mean = without.iter().sum::<f64>() / n;
+    let squares = without.iter().map(|d| (d - mean) * (d - mean));
+    Ok(((n - 1.0) / n * squares.sum::<f64>()).sqrt())
 }
 
 fn check(x: &Features, y: &Features) -> Result<()> {
@@ -213,6 +263,26 @@ mod tests {
             (a * i + b * j + 0.01 * i * j).sin().abs() as f32
         };
         Features::new((0..n * 8).map(|k| value(k / 8, k % 8)).collect(), 8).unwrap()
+    }
+
+    #[test]
+    fn the_error_is_that_of_leaving_each_sample_out() {
+        let (x, y) = (wave(9, 0.7, 1.1), wave(7, 0.9, 0.6));
+        let options = KidOptions::default();
+        let without: Vec<f64> = (0..7)
+            .map(|left_out| {
+                let rows = (0..7).filter(|&i| i != left_out);
+                let rows = rows.flat_map(|i| y.row(i).unwrap().to_vec()).collect();
+                let rest = Features::new(rows, 8).unwrap();
+                mmd2_unbiased(&x, &rest, &options).unwrap()
+            })
+            .collect();
+        let mean = without.iter().sum::<f64>() / 7.0;
+        let squares: f64 = without.iter().map(|d| (d - mean).powi(2)).sum();
+        let want = (6.0 / 7.0 * squares).sqrt();
+        let got = mmd2_error(&x, &y, &options).unwrap();
+        assert!((got / want - 1.0).abs() < 1e-9, "{got} {want}");
+        assert!(mmd2_error(&x, &wave(2, 0.9, 0.6), &options).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use crate::{
     error::{MetricsError, Result},
     features::Features,
     fid::{Fid, fid},
-    kid::{Kid, KidOptions, KidSubsets, kid, kid_of_subsets, mmd2_unbiased},
+    kid::{Kid, KidOptions, KidSubsets, kid, kid_of_subsets, mmd2_error, mmd2_unbiased},
     memorisation::{Memorisation, memorisation},
     moments::{Moments, Statistics},
     neighbours::{Manifold, Neighbour, manifold, nearest, nearest_others},

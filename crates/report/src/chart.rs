@@ -18,8 +18,23 @@ pub(crate) struct Curve {
     pub(crate) name: String,
     /// Points from left to right.
     pub(crate) points: Vec<(f64, f64)>,
+    /// The standard error at some of them, by their place on the horizontal axis; drawn as a band of one error on each side.
+    pub(crate) errors: Vec<(f64, f64)>,
     /// The number of its colour.
     pub(crate) colour: usize,
+}
+
+impl Curve {
+    /// The points one error below the curve, and one above.
+    fn band(&self) -> [Vec<(f64, f64)>; 2] {
+        [-1.0, 1.0].map(|sign| {
+            let at = |&(x, error): &(f64, f64)| {
+                let point = self.points.iter().find(|point| point.0 == x)?;
+                Some((x, point.1 + sign * error))
+            };
+            self.errors.iter().filter_map(at).collect()
+        })
+    }
 }
 
 /// Curves over the same axis.
@@ -44,17 +59,26 @@ impl Chart {
             .iter()
             .map(|curve| thinned(&self.shown(&curve.points)))
             .collect();
-        let all = || shown.iter().flatten();
+        let bands: Vec<[Vec<(f64, f64)>; 2]> = self
+            .curves
+            .iter()
+            .map(|curve| curve.band().map(|side| thinned(&self.shown(&side))))
+            .collect();
+        let all = || shown.iter().chain(bands.as_flattened()).flatten();
         let x = range(all().map(|point| point.0), self.log_x)?;
         let y = range(all().map(|point| point.1), self.log_y)?;
         let mut svg = String::new();
         let drawn = match (self.log_x, self.log_y) {
-            (false, false) => self.draw(&mut svg, &shown, x.0..x.1, y.0..y.1),
-            (false, true) => self.draw(&mut svg, &shown, x.0..x.1, (y.0..y.1).log_scale()),
-            (true, false) => self.draw(&mut svg, &shown, (x.0..x.1).log_scale(), y.0..y.1),
+            (false, false) => self.draw(&mut svg, (&shown, &bands), x.0..x.1, y.0..y.1),
+            (false, true) => {
+                self.draw(&mut svg, (&shown, &bands), x.0..x.1, (y.0..y.1).log_scale())
+            }
+            (true, false) => {
+                self.draw(&mut svg, (&shown, &bands), (x.0..x.1).log_scale(), y.0..y.1)
+            }
             (true, true) => self.draw(
                 &mut svg,
-                &shown,
+                (&shown, &bands),
                 (x.0..x.1).log_scale(),
                 (y.0..y.1).log_scale(),
             ),
@@ -73,7 +97,7 @@ impl Chart {
     fn draw<X, Y>(
         &self,
         svg: &mut String,
-        shown: &[Vec<(f64, f64)>],
+        (shown, bands): (&[Vec<(f64, f64)>], &[[Vec<(f64, f64)>; 2]]),
         x: X,
         y: Y,
     ) -> Result<(), Box<dyn StdError>>
@@ -105,8 +129,15 @@ impl Chart {
             .axis_desc_style(("sans-serif", 13).into_font().color(&TEXT))
             .draw()
             .map_err(|error| to_error(error.to_string()))?;
-        for (curve, points) in self.curves.iter().zip(shown) {
+        for ((curve, points), [low, high]) in self.curves.iter().zip(shown).zip(bands) {
             let colour = curve_colour(curve.colour);
+            let outline: Vec<_> = low.iter().chain(high.iter().rev()).copied().collect();
+            if low.len() > 1 {
+                let band = std::iter::once(Polygon::new(outline, colour.mix(0.18)));
+                chart
+                    .draw_series(band)
+                    .map_err(|error| to_error(error.to_string()))?;
+            }
             chart
                 .draw_series(LineSeries::new(
                     points.iter().copied(),
@@ -227,6 +258,7 @@ mod tests {
             curves: vec![Curve {
                 name,
                 points,
+                errors: Vec::new(),
                 colour: 0,
             }],
             x: "steps",
@@ -234,6 +266,20 @@ mod tests {
             log_y,
             marked: false,
         }
+    }
+
+    #[test]
+    fn errors_are_a_band_around_the_curve_and_widen_the_axis() {
+        let mut with = chart(vec![(0.0, 5.0), (10.0, 4.0), (20.0, 3.0)], false);
+        let without = with.svg().unwrap();
+        with.curves[0].errors = vec![(0.0, 1.0), (20.0, 9.0)];
+        let [low, high] = with.curves[0].band();
+        assert_eq!(low, [(0.0, 4.0), (20.0, -6.0)]);
+        assert_eq!(high, [(0.0, 6.0), (20.0, 12.0)]);
+        let svg = with.svg().unwrap();
+        let polygons = |svg: &str| svg.matches("<polygon").count();
+        assert_eq!((polygons(&without), polygons(&svg)), (0, 1));
+        assert!(svg.contains("\n-5\n") && !without.contains("\n-5\n"), "{svg}");
     }
 
     #[test]

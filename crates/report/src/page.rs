@@ -149,7 +149,7 @@ fn title(name: &str) -> String {
     let known = TERMS.iter().find(|term| term.0 == name);
     match known {
         Some(term) => term.1.to_owned(),
-        None if name == "eval.kid" => "KID x 1000".to_owned(),
+        None if name == "eval.kid" => "KID x 1000, with its standard error".to_owned(),
         None => {
             let words = name.trim_start_matches("eval.").replace('_', " ");
             let mut letters = words.chars();
@@ -164,6 +164,10 @@ fn charts(runs: &[Run]) -> Vec<Shown> {
     let mut by_term: BTreeMap<(usize, &str), Vec<Curve>> = BTreeMap::new();
     for (colour, run) in runs.iter().enumerate() {
         for (name, points) in &run.curves {
+            // Drawn as the band of its curve.
+            if name.ends_with("_error") {
+                continue;
+            }
             // Evaluations come after the loss, the other values at the end.
             let place = TERMS.iter().position(|term| term.0 == name);
             let place = match place {
@@ -174,6 +178,11 @@ fn charts(runs: &[Run]) -> Vec<Shown> {
             by_term.entry((place, name)).or_default().push(Curve {
                 name: run.name.clone(),
                 points: points.clone(),
+                errors: run
+                    .curves
+                    .get(&format!("{name}_error"))
+                    .cloned()
+                    .unwrap_or_default(),
                 colour,
             });
         }
@@ -243,6 +252,7 @@ fn weights(runs: &[Run]) -> Vec<Shown> {
                 Some(Curve {
                     name: format!("{name}: {weighting}"),
                     points: points.collect(),
+                    errors: Vec::new(),
                     colour,
                 })
             })

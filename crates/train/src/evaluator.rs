@@ -12,7 +12,9 @@ use sdft_eval::{
 };
 use sdft_features::{AttributeJudge, DigitsJudge};
 use sdft_imaging::{ImageSpec, Rgb8};
-use sdft_metrics::{Features, KidOptions, Neighbour, memorisation, mmd2_unbiased, nearest};
+use sdft_metrics::{
+    Features, KidOptions, Neighbour, memorisation, mmd2_error, mmd2_unbiased, nearest,
+};
 use std::sync::Arc;
 
 /// The address of the evaluation's noise. The grids have step 0.
@@ -133,14 +135,17 @@ impl Evaluation {
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =
             Features::new(extractor.extract(&images)?, extractor.dim()).map_err(metric)?;
-        let kid = mmd2_unbiased(&self.reference, &features, &KidOptions::default());
+        let options = KidOptions::default();
+        let kid = mmd2_unbiased(&self.reference, &features, &options);
         let kid = 1e3 * kid.map_err(metric)?;
+        let error = mmd2_error(&self.reference, &features, &options);
         let neighbours = nearest(&features, &self.reference).map_err(metric)?;
         let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
         distances.sort_by(f64::total_cmp);
         let memorised = memorisation(&self.reference, &features).map_err(metric)?;
         let mut values = vec![
             ("eval.kid".to_owned(), kid),
+            ("eval.kid_error".to_owned(), 1e3 * error.map_err(metric)?),
             ("eval.nearest".to_owned(), distances[distances.len() / 2]),
             ("eval.memorised".to_owned(), memorised.ratio),
         ];

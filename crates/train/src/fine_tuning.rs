@@ -232,6 +232,7 @@ impl<M> Task for FineTuning<'_, M> {
             .iter()
             .map(|(name, value)| match name.as_str() {
                 "eval.kid" => format!("KID x1000 {value:.4}"),
+                "eval.kid_error" => format!("± {value:.4}"),
                 name => format!("{} {value:.4}", name.trim_start_matches("eval.")),
             })
             .collect();

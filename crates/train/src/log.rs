@@ -43,6 +43,7 @@ impl Sums {
 fn tag(name: &str) -> &str {
     match name {
         "eval.kid" => "eval.kid_x1000",
+        "eval.kid_error" => "eval.kid_error_x1000",
         other => other,
     }
 }

@@ -17,6 +17,7 @@ use super::{
 /// The evaluations of a training run, with what limits them.
 const EVALUATED: &[(&str, &str)] = &[
     ("eval.kid", "KID x1000, smaller is better"),
+    ("eval.kid_error", "standard error of that KID"),
     (
         "eval.nearest",
         "median distance of a sample to the nearest training image, in features",
