@@ -1,8 +1,9 @@
 //! The types that feature maps are stored in.
 
-use crate::Real;
 use crate::choice::Choice;
+use crate::conv;
 use crate::shared_mut::{SharedMut, filled};
+use crate::{ConvShape, Real};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -24,14 +25,17 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
     fn real(self) -> Self::Real;
     /// The nearest element; of two equally near ones the even one.
     fn of(x: Self::Real) -> Self;
-    /// The slice itself if its elements are what kernels compute with.
-    fn as_real(x: &[Self]) -> Option<&[Self::Real]>;
-    /// The slice itself if its elements are bf16.
-    fn as_bf16(x: &[Self]) -> Option<&[bf16]>;
-    /// The result of a kernel for bf16.
-    fn from_bf16(x: Vec<bf16>) -> Vec<Self>;
-    /// The nearest elements.
-    fn from_real(x: Vec<Self::Real>) -> Vec<Self>;
+    /// The convolution `w * x + bias`.
+    fn conv2d(
+        shape: &ConvShape,
+        x: &[Self],
+        w: &[Self::Real],
+        bias: Option<&[Self::Real]>,
+    ) -> Vec<Self>;
+    /// The gradient of the input of a convolution.
+    fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[Self::Real]) -> Vec<Self>;
+    /// The gradient of the weights of a convolution.
+    fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<Self::Real>;
 }
 
 macro_rules! real_element {
@@ -46,21 +50,14 @@ macro_rules! real_element {
             fn of(x: Self) -> Self {
                 x
             }
-            #[inline]
-            fn as_real(x: &[Self]) -> Option<&[Self]> {
-                Some(x)
+            fn conv2d(shape: &ConvShape, x: &[Self], w: &[Self], bias: Option<&[Self]>) -> Vec<Self> {
+                conv::forward(Choice::get(), shape, x, w, bias)
             }
-            #[inline]
-            fn as_bf16(_: &[Self]) -> Option<&[bf16]> {
-                None
+            fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[Self]) -> Vec<Self> {
+                conv::input_gradient(Choice::get(), shape, dy, w)
             }
-            #[inline]
-            fn from_real(x: Vec<Self>) -> Vec<Self> {
-                x
-            }
-            #[inline]
-            fn from_bf16(x: Vec<bf16>) -> Vec<Self> {
-                x.into_iter().map(|x| Self::from(x.real())).collect()
+            fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<Self> {
+                conv::weight_gradient(Choice::get(), shape, x, dy)
             }
         }
     )+};
@@ -84,21 +81,14 @@ impl Stored for bf16 {
         #[expect(clippy::cast_possible_truncation, reason = "the upper half is zero")]
         Self::from_bits(bits as u16)
     }
-    #[inline]
-    fn as_real(_: &[Self]) -> Option<&[f32]> {
-        None
+    fn conv2d(shape: &ConvShape, x: &[Self], w: &[f32], bias: Option<&[f32]>) -> Vec<Self> {
+        conv::narrow::forward(Choice::get(), shape, x, w, bias)
     }
-    #[inline]
-    fn as_bf16(x: &[Self]) -> Option<&[Self]> {
-        Some(x)
+    fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[f32]) -> Vec<Self> {
+        conv::narrow::input_gradient(Choice::get(), shape, dy, w)
     }
-    #[inline]
-    fn from_real(x: Vec<f32>) -> Vec<Self> {
-        narrow(&x)
-    }
-    #[inline]
-    fn from_bf16(x: Vec<Self>) -> Vec<Self> {
-        x
+    fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<f32> {
+        conv::narrow::weight_gradient(Choice::get(), shape, x, dy)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
 mod direct;
+pub(crate) mod narrow;
 mod pointwise;
 mod small;
 mod strided;
@@ -10,14 +11,11 @@ mod tiled;
 mod winograd;
 
 use crate::choice::Choice;
-use crate::element::{narrow, round_to_bf16, widen};
 use crate::real::Scalar;
 use crate::{Element, Real};
-use half::bf16;
 use pointwise::{Pointwise, PointwiseWeights};
 use small::SmallMaps;
 use strided::Strided;
-use tiled::{Phased, Tiled};
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
@@ -97,56 +95,10 @@ pub fn conv2d<E: Element>(
     bias: Option<&[E::Real]>,
 ) -> Vec<E> {
     shape.check(Some(x.len()), Some(w.len()), None);
-    let choice = Choice::get();
-    if let (Some(x), Some(w)) = (E::as_bf16(x), E::Real::as_f32(w)) {
-        let bias = bias.and_then(E::Real::as_f32);
-        return E::from_bf16(narrow_forward(choice, shape, x, w, bias));
-    }
-    let x = E::as_real(x).unwrap_or_default();
-    E::from_real(forward_by(choice, shape, x, w, bias))
+    E::conv2d(shape, x, w, bias)
 }
 
-fn narrow_forward(
-    choice: Choice,
-    shape: &ConvShape,
-    x: &[bf16],
-    w: &[f32],
-    bias: Option<&[f32]>,
-) -> Vec<bf16> {
-    match tiled(choice, shape) {
-        Some(InTiles::Dense(conv)) => conv.forward(choice.simd, x, w, bias),
-        Some(InTiles::Strided(conv)) => conv.forward(choice.simd, x, w, bias),
-        None => narrow(&forward_by(
-            choice,
-            shape,
-            &widen(x),
-            &round_to_bf16(w),
-            bias,
-        )),
-    }
-}
-
-/// How a convolution of bf16 maps is computed in bf16. The others are computed in f32, and rounded.
-fn tiled(choice: Choice, shape: &ConvShape) -> Option<InTiles> {
-    let unit = choice.bf16?;
-    if SmallMaps::of(shape, choice.simd).is_some()
-        || !unit.beats_winograd() && Winograd::of(shape, choice).is_some()
-    {
-        return None;
-    }
-    if shape.stride > 1 {
-        return Phased::of(unit, shape).map(InTiles::Strided);
-    }
-    Tiled::of(unit, shape).map(InTiles::Dense)
-}
-
-/// A convolution of bf16 that is computed in bf16.
-enum InTiles {
-    Dense(Tiled),
-    Strided(Phased),
-}
-
-fn forward_by<T: Real>(
+pub(crate) fn forward<T: Real>(
     choice: Choice,
     shape: &ConvShape,
     x: &[T],
@@ -180,28 +132,15 @@ fn forward_by<T: Real>(
 /// The gradient of `x`, from `dy` shaped like the output.
 pub fn conv2d_input_gradient<E: Element>(shape: &ConvShape, dy: &[E], w: &[E::Real]) -> Vec<E> {
     shape.check(None, Some(w.len()), Some(dy.len()));
-    let choice = Choice::get();
-    if let (Some(dy), Some(w)) = (E::as_bf16(dy), E::Real::as_f32(w)) {
-        return E::from_bf16(narrow_input_gradient(choice, shape, dy, w));
-    }
-    let dy = E::as_real(dy).unwrap_or_default();
-    E::from_real(input_gradient_by(choice, shape, dy, w))
+    E::conv2d_input_gradient(shape, dy, w)
 }
 
-fn narrow_input_gradient(choice: Choice, shape: &ConvShape, dy: &[bf16], w: &[f32]) -> Vec<bf16> {
-    match tiled(choice, shape) {
-        Some(InTiles::Dense(conv)) => conv.input_gradient(choice.simd, dy, w),
-        Some(InTiles::Strided(conv)) => conv.input_gradient(choice.simd, dy, w),
-        None => narrow(&input_gradient_by(
-            choice,
-            shape,
-            &widen(dy),
-            &round_to_bf16(w),
-        )),
-    }
-}
-
-fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+pub(crate) fn input_gradient<T: Real>(
+    choice: Choice,
+    shape: &ConvShape,
+    dy: &[T],
+    w: &[T],
+) -> Vec<T> {
     if let (Some(dy), Some(w)) = (T::as_f32(dy), T::as_f32(w)) {
         if let Some(small) = SmallMaps::of(shape, choice.simd) {
             return T::from_f32(small.input_gradient(dy, w));
@@ -228,26 +167,15 @@ fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[
 /// The gradient of `w`, from `dy` shaped like the output.
 pub fn conv2d_weight_gradient<E: Element>(shape: &ConvShape, x: &[E], dy: &[E]) -> Vec<E::Real> {
     shape.check(Some(x.len()), None, Some(dy.len()));
-    let choice = Choice::get();
-    if let (Some(x), Some(dy)) = (E::as_bf16(x), E::as_bf16(dy)) {
-        return E::Real::from_f32(narrow_weight_gradient(choice, shape, x, dy));
-    }
-    let (x, dy) = (
-        E::as_real(x).unwrap_or_default(),
-        E::as_real(dy).unwrap_or_default(),
-    );
-    weight_gradient_by(choice, shape, x, dy)
+    E::conv2d_weight_gradient(shape, x, dy)
 }
 
-fn narrow_weight_gradient(choice: Choice, shape: &ConvShape, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
-    match tiled(choice, shape) {
-        Some(InTiles::Dense(conv)) => conv.weight_gradient(choice.simd, x, dy),
-        Some(InTiles::Strided(conv)) => conv.weight_gradient(choice.simd, x, dy),
-        None => weight_gradient_by(choice, shape, &widen(x), &widen(dy)),
-    }
-}
-
-fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+pub(crate) fn weight_gradient<T: Real>(
+    choice: Choice,
+    shape: &ConvShape,
+    x: &[T],
+    dy: &[T],
+) -> Vec<T> {
     if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy)) {
         if let Some(small) = SmallMaps::of(shape, choice.simd) {
             return T::from_f32(small.weight_gradient(x, dy));

@@ -224,9 +224,9 @@ fn compare(s: &ConvShape, choices: &[Choice]) {
     ];
     for &choice in choices {
         let got = [
-            forward_by(choice, s, &x, &w, Some(&bias)),
-            input_gradient_by(choice, s, &dy, &w),
-            weight_gradient_by(choice, s, &x, &dy),
+            forward(choice, s, &x, &w, Some(&bias)),
+            input_gradient(choice, s, &dy, &w),
+            weight_gradient(choice, s, &x, &dy),
         ];
         let limit = if choice.algorithm == Algorithm::F4 {
             1e-5
@@ -399,9 +399,9 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                     .build()
                     .unwrap();
                 pool.install(|| {
-                    let mut all = forward_by(choice, &s, &x, &w, None);
-                    all.extend(input_gradient_by(choice, &s, &dy, &w));
-                    all.extend(weight_gradient_by(choice, &s, &x, &dy));
+                    let mut all = forward(choice, &s, &x, &w, None);
+                    all.extend(input_gradient(choice, &s, &dy, &w));
+                    all.extend(weight_gradient(choice, &s, &x, &dy));
                     all.extend(conv2d_bias_gradient(&dy, s.batch, s.c_out));
                     all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
                 })
@@ -434,11 +434,11 @@ fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
                 normal(n_y(&many), 3),
             );
             let (x1, dy1) = (&x[..n_x(&one)], &dy[..n_y(&one)]);
-            let alone = forward_by(choice, &one, x1, &w, None);
-            let among = forward_by(choice, &many, &x, &w, None);
+            let alone = forward(choice, &one, x1, &w, None);
+            let among = forward(choice, &many, &x, &w, None);
             assert!(alone == among[..alone.len()], "{one:?} {choice:?}");
-            let alone = input_gradient_by(choice, &one, dy1, &w);
-            let among = input_gradient_by(choice, &many, &dy, &w);
+            let alone = input_gradient(choice, &one, dy1, &w);
+            let among = input_gradient(choice, &many, &dy, &w);
             assert!(alone == among[..alone.len()], "{one:?} {choice:?}");
         }
     }
@@ -454,10 +454,10 @@ fn an_empty_batch_has_an_empty_result_and_no_gradient() {
         };
         let w = normal(n_w(&s), 2);
         for choice in choices() {
-            assert!(forward_by(choice, &s, &[], &w, None).is_empty());
-            assert!(input_gradient_by(choice, &s, &[], &w).is_empty());
+            assert!(forward(choice, &s, &[], &w, None).is_empty());
+            assert!(input_gradient(choice, &s, &[], &w).is_empty());
             assert!(
-                weight_gradient_by::<f32>(choice, &s, &[], &[])
+                weight_gradient::<f32>(choice, &s, &[], &[])
                     .iter()
                     .all(|&g| g == 0.0)
             );
@@ -485,15 +485,15 @@ fn an_image_is_the_same_in_every_batch() {
         for choice in choices() {
             let y: Vec<f32> = x
                 .chunks_exact(n_x(&one))
-                .flat_map(|x| forward_by(choice, &one, x, &w, None))
+                .flat_map(|x| forward(choice, &one, x, &w, None))
                 .collect();
-            let together = forward_by(choice, &all, &x, &w, None);
+            let together = forward(choice, &all, &x, &w, None);
             assert_eq!(y, together, "{all:?}, {choice:?}");
             let dx: Vec<f32> = dy
                 .chunks_exact(n_y(&one))
-                .flat_map(|dy| input_gradient_by(choice, &one, dy, &w))
+                .flat_map(|dy| input_gradient(choice, &one, dy, &w))
                 .collect();
-            let together = input_gradient_by(choice, &all, &dy, &w);
+            let together = input_gradient(choice, &all, &dy, &w);
             assert_eq!(dx, together, "{all:?}, {choice:?}");
         }
     }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::choice::{Algorithm, Choice};
-use crate::conv::{direct, narrow_forward, narrow_input_gradient, narrow_weight_gradient, tiled};
+use crate::conv::direct;
+use crate::conv::narrow::{self, tiled};
 use crate::element::Stored;
 use crate::simd::Simd;
 use crate::tiles::tests::units;
@@ -72,11 +73,11 @@ fn compare(unit: Unit, shape: ConvShape) {
     const ROUNDING: f64 = 1.0 / 256.0;
 
     let want = direct::forward(&shape, &wide(&x), &wide(&w), Some(&wide(&bias)));
-    let got = narrow_forward(choice, &shape, &x, &narrow_w, Some(&narrow_bias));
+    let got = narrow::forward(choice, &shape, &x, &narrow_w, Some(&narrow_bias));
     check(wide(&got).into_iter(), &want, ROUNDING, &what("forward"));
 
     let want = direct::input_gradient(&shape, &wide(&dy), &wide(&w));
-    let got = narrow_input_gradient(choice, &shape, &dy, &narrow_w);
+    let got = narrow::input_gradient(choice, &shape, &dy, &narrow_w);
     check(
         wide(&got).into_iter(),
         &want,
@@ -85,7 +86,7 @@ fn compare(unit: Unit, shape: ConvShape) {
     );
 
     let want = direct::weight_gradient(&shape, &wide(&x), &wide(&dy));
-    let got = narrow_weight_gradient(choice, &shape, &x, &dy);
+    let got = narrow::weight_gradient(choice, &shape, &x, &dy);
     check(
         got.into_iter().map(f64::from),
         &want,
