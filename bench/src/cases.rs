@@ -291,17 +291,6 @@ impl Case {
         24.0 * cost.parameters as f64 + kept * *batch as f64 * cost.activation_bytes + 5e8
     }
 
-    /// Whether the work can be done in several precisions.
-    pub(crate) fn has_precisions(&self) -> bool {
-        !matches!(
-            self.work,
-            Work::Residual { .. }
-                | Work::AttentionBlock { .. }
-                | Work::Vae { .. }
-                | Work::Optimizer { .. }
-        )
-    }
-
     /// The naive step of the same work, with which a recomputed or SDFT step and that of an adapter are compared.
     pub(crate) fn naive(&self) -> Option<Self> {
         let is_other = matches!(self.pass, Pass::Recomputed | Pass::Sdft);

@@ -108,7 +108,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
     let all = if on_gpu { gpu_cases() } else { cases() };
     let chosen: Vec<_> = all
         .into_iter()
-        .filter(|case| on_gpu || precision == Precision::F32 || case.has_precisions())
+        .filter(|case| on_gpu || precision == Precision::F32 || work::has_precisions(&case.work))
         .filter(|case| {
             args.only.is_empty() || args.only.iter().any(|part| case.name().contains(part))
         })

@@ -1,11 +1,11 @@
-//! What the operations of a network cost, beside what the machine could do: a roofline in numbers.
+//! What the operations of a network cost, next to what the machine could do: a roofline in numbers.
 
 use serde_json::Value;
 
 /// One line for each kind of operation, the most expensive first; empty if they were not measured.
 ///
 /// `floor` is the time that the operations of the direct sum take at the speed of matrix products, or that their inputs and results take
-/// through memory, whichever is longer. Fast convolutions can be below it.
+/// through memory, whichever is longer. Fast convolutions can be below it. `peak` is infinite where that speed was not measured.
 pub(crate) fn table(measured: &Value, peak: f64, bandwidth: f64) -> String {
     let (Some(total), Some(parts)) = (measured["seconds"].as_f64(), measured["parts"].as_object())
     else {

@@ -6,6 +6,7 @@ use crate::comparison::{Measured, Runs};
 use crate::parts;
 use crate::peer::Peer;
 use anyhow::{Context, Result};
+use sdft_train::Precision;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -206,7 +207,11 @@ impl Report {
         };
         line += &parts::table(
             &own.parts,
-            of_threads(&self.peaks),
+            if own.precision == Precision::F32 {
+                of_threads(&self.peaks)
+            } else {
+                f64::INFINITY
+            },
             of_threads(&self.bandwidths),
         );
         row["parts"] = own.parts.clone();

@@ -54,6 +54,17 @@ pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Res
     }
 }
 
+/// Whether the work can be done in several precisions.
+pub(crate) fn has_precisions(work: &Work) -> bool {
+    !matches!(
+        work,
+        Work::Residual { .. }
+            | Work::AttentionBlock { .. }
+            | Work::Vae { .. }
+            | Work::Optimizer { .. }
+    )
+}
+
 fn digest(x: &Tensor) -> Result<Digest> {
     let f = formula(x.dims(), 7)?.to_dtype(DType::F64)?;
     let x = x.to_dtype(DType::F64)?;

@@ -23,7 +23,14 @@ thread_local! {
 /// Runs `f` and returns its result with the cost of its operations by name: those that the calling thread starts on the CPU, on as many
 /// threads as they use. candle's own operations are not counted.
 pub fn profile<T>(f: impl FnOnce() -> T) -> (T, BTreeMap<&'static str, Part>) {
-    PARTS.set(Some(BTreeMap::new()));
+    /// Continues what was measured outside, also after a panic.
+    struct Outer(Option<BTreeMap<&'static str, Part>>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            PARTS.set(self.0.take());
+        }
+    }
+    let _outer = Outer(PARTS.replace(Some(BTreeMap::new())));
     let result = f();
     (result, PARTS.take().unwrap_or_default())
 }
@@ -33,7 +40,7 @@ pub(crate) fn is_profiling() -> bool {
     PARTS.with_borrow(Option::is_some)
 }
 
-/// Adds one call.
+/// Adds a call to the parts of the innermost [`profile`].
 pub(crate) fn record(name: &'static str, call: Part) {
     PARTS.with_borrow_mut(|parts| {
         if let Some(parts) = parts {

@@ -54,19 +54,18 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The precision of feature maps of networks that are not trained: the caller's, or else `otherwise`. It is never
-    /// [`Precision::Auto`], which is bf16 on processors with a matrix unit.
+    /// The precision of feature maps: the caller's, or else `otherwise`. It is never [`Precision::Auto`].
     pub fn precision_or(&self, otherwise: Precision) -> Precision {
+        resolve_precision(self.precision.unwrap_or(otherwise), &self.device)
+    }
+
+    /// As [`Self::precision_or`] for images that are drawn for the caller: [`Precision::Auto`] is bf16 on processors with a matrix unit.
+    /// What is trained on or measured does not depend on the processor.
+    pub fn drawing_precision_or(&self, otherwise: Precision) -> Precision {
         match self.precision.unwrap_or(otherwise) {
             Precision::Auto if !self.device.is_cuda() && bf16_is_fast() => Precision::Bf16,
             precision => resolve_precision(precision, &self.device),
         }
-    }
-
-    /// The precision of feature maps while a network is trained: the caller's, or else that of the plan. It is never
-    /// [`Precision::Auto`].
-    pub fn training_precision(&self, planned: Precision) -> Precision {
-        resolve_precision(self.precision.unwrap_or(planned), &self.device)
     }
 
     /// Tells the caller if the processor, and not the caller, chose bf16.
@@ -74,13 +73,12 @@ impl<'a> Context<'a> {
         let is_chosen = self.precision.is_none_or(|given| given == Precision::Auto);
         if is_chosen && precision == Precision::Bf16 && !self.device.is_cuda() {
             self.progress.note(
-                "feature maps are bf16, which this processor computes several times faster than f32; --precision f32 gives the same images on every machine",
+                "feature maps are bf16, which this processor computes several times faster than f32; --precision f32 does not round them",
             );
         }
     }
 
-    /// Device and precision for networks that are not trained, in the caller's precision or else in `otherwise`. Sets whether
-    /// products round to TF32.
+    /// Device and precision for networks, in the caller's precision or else in `otherwise`. Sets whether products round to TF32.
     pub fn runtime(&self, otherwise: Precision) -> Runtime {
         self.runtime_in(self.precision_or(otherwise))
     }

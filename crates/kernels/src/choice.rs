@@ -29,7 +29,7 @@ pub(crate) struct Choice {
 
 impl Choice {
     /// The fastest of each, unless `SDFT_SIMD` (`avx512`, `avx2`, `portable`), `SDFT_CONV` (`direct`, `f2`, `f4`) or
-    /// `SDFT_BF16` (`amx`, `avx512`, `f32`) names another. An invalid name is ignored. The matrix products of `direct` come from
+    /// `SDFT_BF16` (`amx`, `avx512`, `portable`, `f32`) names another. An invalid name is ignored. The matrix products of `direct` come from
     /// the crate `gemm`, which selects its instruction set itself.
     pub(crate) fn get() -> Self {
         static CHOICE: OnceLock<Choice> = OnceLock::new();

@@ -82,13 +82,13 @@ impl Stored for bf16 {
         Self::from_bits(bits as u16)
     }
     fn conv2d(shape: &ConvShape, x: &[Self], w: &[f32], bias: Option<&[f32]>) -> Vec<Self> {
-        conv::narrow::forward(Choice::get(), shape, x, w, bias)
+        conv::bf16::forward(Choice::get(), shape, x, w, bias)
     }
     fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[f32]) -> Vec<Self> {
-        conv::narrow::input_gradient(Choice::get(), shape, dy, w)
+        conv::bf16::input_gradient(Choice::get(), shape, dy, w)
     }
     fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<f32> {
-        conv::narrow::weight_gradient(Choice::get(), shape, x, dy)
+        conv::bf16::weight_gradient(Choice::get(), shape, x, dy)
     }
 }
 
@@ -96,21 +96,13 @@ impl Stored for bf16 {
 const CHUNK: usize = 1 << 15;
 
 /// The same numbers as f32.
-pub fn widen(x: &[bf16]) -> Vec<f32> {
-    convert(
-        x,
-        #[inline(always)]
-        |x| x.real(),
-    )
+pub fn to_f32(x: &[bf16]) -> Vec<f32> {
+    convert(x, bf16::real)
 }
 
 /// The nearest bf16 of each number; of two equally near ones the even one.
-pub fn narrow(x: &[f32]) -> Vec<bf16> {
-    convert(
-        x,
-        #[inline(always)]
-        |x| bf16::of(x),
-    )
+pub fn to_bf16(x: &[f32]) -> Vec<bf16> {
+    convert(x, bf16::of)
 }
 
 /// The nearest bf16 of each number, as f32.
@@ -169,8 +161,8 @@ mod tests {
             f32::from_bits(state)
         });
         let numbers: Vec<f32> = special.into_iter().chain(random.take(100_000)).collect();
-        let rounded = narrow(&numbers);
-        let back = widen(&rounded);
+        let rounded = to_bf16(&numbers);
+        let back = to_f32(&rounded);
         for (i, &x) in numbers.iter().enumerate() {
             let want = bf16::from_f32(x);
             assert_eq!(rounded[i].is_nan(), x.is_nan(), "{x:e}");

@@ -28,7 +28,7 @@ pub use crate::{
     conv::{
         ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
     },
-    element::{Element, narrow, widen},
+    element::{Element, to_bf16, to_f32},
     elementwise::{
         add, add_per_plane, add_scaled, affine, gelu, gelu_gradient, mul, relu, relu_gradient,
         scale, silu, silu_gradient,

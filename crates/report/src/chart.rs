@@ -279,7 +279,10 @@ mod tests {
         let svg = with.svg().unwrap();
         let polygons = |svg: &str| svg.matches("<polygon").count();
         assert_eq!((polygons(&without), polygons(&svg)), (0, 1));
-        assert!(svg.contains("\n-5\n") && !without.contains("\n-5\n"), "{svg}");
+        assert!(
+            svg.contains("\n-5\n") && !without.contains("\n-5\n"),
+            "{svg}"
+        );
     }
 
     #[test]

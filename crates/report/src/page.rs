@@ -165,7 +165,8 @@ fn charts(runs: &[Run]) -> Vec<Shown> {
     for (colour, run) in runs.iter().enumerate() {
         for (name, points) in &run.curves {
             // Drawn as the band of its curve.
-            if name.ends_with("_error") {
+            let base = name.strip_suffix("_error");
+            if base.is_some_and(|base| run.curves.contains_key(base)) {
                 continue;
             }
             // Evaluations come after the loss, the other values at the end.

@@ -138,17 +138,20 @@ impl Evaluation {
         let options = KidOptions::default();
         let kid = mmd2_unbiased(&self.reference, &features, &options);
         let kid = 1e3 * kid.map_err(metric)?;
-        let error = mmd2_error(&self.reference, &features, &options);
         let neighbours = nearest(&features, &self.reference).map_err(metric)?;
         let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
         distances.sort_by(f64::total_cmp);
         let memorised = memorisation(&self.reference, &features).map_err(metric)?;
         let mut values = vec![
             ("eval.kid".to_owned(), kid),
-            ("eval.kid_error".to_owned(), 1e3 * error.map_err(metric)?),
             ("eval.nearest".to_owned(), distances[distances.len() / 2]),
             ("eval.memorised".to_owned(), memorised.ratio),
         ];
+        // Two samples have no standard error.
+        if features.n() > 2 {
+            let error = mmd2_error(&self.reference, &features, &options).map_err(metric)?;
+            values.insert(1, ("eval.kid_error".to_owned(), 1e3 * error));
+        }
         let mut score = kid;
         if let Some(judge) = &self.evaluator.judge {
             let [coverage, style] = judge.score(&images)?;

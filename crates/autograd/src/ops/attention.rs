@@ -108,7 +108,7 @@ impl Op<2> for Gradient {
     }
 
     fn flops(&self) -> f64 {
-        // The scores once more, and the gradients of weights, values, queries and keys.
+        // The scores again, and the gradients of weights, values, queries and keys.
         5.0 * product(&self.0)
     }
 

@@ -192,7 +192,7 @@ fn narrowed<const N: usize, O: Op<N>>(
     for (storage, layout) in inputs {
         let storage = match (storage, layout.contiguous_offsets()) {
             (CpuStorage::BF16(x), Some((start, end))) => {
-                CpuStorage::F32(sdft_kernels::widen(&x[start..end]))
+                CpuStorage::F32(sdft_kernels::to_f32(&x[start..end]))
             }
             _ => storage.to_dtype(layout, DType::F32)?,
         };
@@ -206,7 +206,7 @@ fn narrowed<const N: usize, O: Op<N>>(
     let dtype = inputs[0].0.dtype();
     let y = match y {
         y if op.output_is_f32() => y,
-        CpuStorage::F32(y) if dtype == DType::BF16 => CpuStorage::BF16(sdft_kernels::narrow(&y)),
+        CpuStorage::F32(y) if dtype == DType::BF16 => CpuStorage::BF16(sdft_kernels::to_bf16(&y)),
         y => y.to_dtype(&Layout::contiguous(&shape), dtype)?,
     };
     Ok((y, shape))

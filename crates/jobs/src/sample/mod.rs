@@ -139,7 +139,8 @@ pub fn sample_to_folder(
         ));
     }
     let steps = options.steps.as_deref();
-    let (runtime, of_guide) = (context.runtime(Precision::Auto), options.guide.as_ref());
+    let precision = context.drawing_precision_or(Precision::Auto);
+    let (runtime, of_guide) = (context.runtime_in(precision), options.guide.as_ref());
     let continuous = model.process.continuous;
     let time = continuous.map_or(TimeUnit::Steps, |continuous| continuous.time_unit());
     let guide = Guide::load(
@@ -169,7 +170,7 @@ pub fn sample_to_folder(
         guide_sha256: guide.as_ref().map(|guide| guide.sha256.clone()),
         guide_weight: guide.as_ref().map(|guide| guide.weight),
         guide_interval: guide.as_ref().and_then(|guide| guide.interval),
-        precision: context.precision_or(Precision::Auto),
+        precision,
         image: recorded_form(&model, &form),
         process: model.process.clone(),
     };

@@ -80,7 +80,7 @@ impl Sampler {
         let spec = plan.image.unwrap_or_else(|| model.architecture.image());
         check_form(&plan.model, model, &spec)?;
         let null = null_for(plan.guidance, model)?;
-        let runtime = context.runtime(Precision::Auto);
+        let runtime = context.runtime_in(plan.precision);
         let net = runtime.network(model)?;
         Ok(Self {
             net: match in_steps {

@@ -85,7 +85,7 @@ impl AutoencoderJob {
     pub fn new(options: &AutoencoderTrainOptions, context: &mut Context<'_>) -> Result<Self> {
         let mut plan: AutoencoderPlan = plan_of(options.settings()?, context)?;
         make_absolute(&mut plan.data.path);
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let images = open_images(&plan, context)?;
         plan.data.fingerprint = fingerprint(&*images)?;
@@ -111,7 +111,7 @@ impl AutoencoderJob {
         let steps = stored.steps.steps;
         let mut plan = options.run.change(stored, &ALLOWED, context)?;
         moved(&mut plan.data.path, options.data.as_deref());
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
         }

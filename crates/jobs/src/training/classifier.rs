@@ -149,7 +149,7 @@ impl ClassifierJob {
                 context,
             )?)
         };
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let domains = [
             open_domain(&plan, &plan.data.source, context)?,
@@ -191,7 +191,7 @@ impl ClassifierJob {
         }
         moved(&mut plan.data.source.path, options.source.as_deref());
         moved(&mut plan.data.target.path, options.target.as_deref());
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
         }

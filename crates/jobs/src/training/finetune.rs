@@ -125,7 +125,7 @@ impl TrainJob {
         if !is_base_given {
             plan.loss.base = plan.process.usual_base();
         }
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, &form(&plan, source.as_ref()), context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
@@ -179,7 +179,7 @@ impl TrainJob {
             );
         }
         moved(&mut plan.data.path, options.data.as_deref());
-        plan.steps.precision = context.training_precision(plan.steps.precision);
+        plan.steps.precision = context.precision_or(plan.steps.precision);
         let autoencoder = autoencoder_of(&mut plan, Some(folder.root()), context)?;
         let source = reload_source(&plan, autoencoder.clone(), context)?;
         let DataPlan {
@@ -433,7 +433,7 @@ fn kept_space(
     plan: &TrainPlan,
     context: &Context<'_>,
 ) -> Space {
-    let runtime = context.runtime_in(plan.steps.precision);
+    let runtime = context.runtime(plan.steps.precision);
     Space::opened(image, autoencoder.record.config.clone(), move || {
         let path = copy.display().to_string();
         let opened = load_autoencoder(&path).and_then(|loaded| runtime.autoencoder(&loaded));

@@ -188,6 +188,7 @@ fn sampled(
             "loss.bank.path: there is no user cache folder (HOME is not set); give a folder of images".to_owned(),
         ));
     };
+    let precision = context.precision_or(Precision::Auto);
     let mut identity = serde_json::to_vec(&(
         &plan.source_sha256,
         &plan.source_key,
@@ -197,7 +198,7 @@ fn sampled(
         plan.model.sides(),
         // A folder of samples belongs to a path and a precision.
         &plan.source,
-        format!("{:?}", context.precision_or(Precision::Auto)),
+        format!("{precision:?}"),
     ))?;
     identity.extend(
         autoencoder
@@ -224,7 +225,11 @@ fn sampled(
         out: out.clone(),
         ..SampleOptions::default()
     };
-    let report = sampled_by_one(&options, context)?;
+    // The samples are training data, so their precision does not depend on the processor.
+    let given = context.precision.replace(precision);
+    let report = sampled_by_one(&options, context);
+    context.precision = given;
+    let report = report?;
     if report.complete < report.all {
         return Err(Error::Interrupted);
     }

@@ -49,7 +49,8 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         .as_ref()
         .map(|(_, source)| label("source_class", &options.source_class, source));
     let classifier = classifier(options, &model_name, &model, shape, context)?;
-    let runtime = context.runtime(Precision::F32);
+    let precision = context.drawing_precision_or(Precision::F32);
+    let runtime = context.runtime_in(precision);
     let of_guide = options.guide.as_ref();
     let guide = Guide::load(of_guide, &model, shape, &runtime, TimeUnit::Steps, context)?;
     let mask = match options.mask.as_ref() {
@@ -99,7 +100,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         guide_weight: guide.as_ref().map(|guide| guide.weight),
         guide_interval: guide.as_ref().and_then(|guide| guide.interval),
         source_class: source_class.transpose()?.flatten(),
-        precision: context.precision_or(Precision::F32),
+        precision,
         image: recorded_form(&model, &form),
         process: model.process.clone(),
     };

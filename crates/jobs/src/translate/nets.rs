@@ -78,7 +78,7 @@ impl Translator {
         context: &Context<'_>,
     ) -> Result<Self> {
         // Inversions and guidance are exact unless the caller asks for another precision.
-        let runtime = context.runtime(Precision::F32);
+        let runtime = context.runtime_in(context.drawing_precision_or(Precision::F32));
         let spec = plan
             .image
             .unwrap_or_else(|| models.model.architecture.image());

@@ -1,7 +1,7 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
+pub(crate) mod bf16;
 mod direct;
-pub(crate) mod narrow;
 mod pointwise;
 mod small;
 mod strided;
@@ -198,6 +198,11 @@ pub(crate) fn weight_gradient<T: Real>(
 /// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
 pub fn conv2d_bias_gradient<E: Element>(dy: &[E], batch: usize, channels: usize) -> Vec<E::Real> {
     let plane = dy.len() / (batch * channels).max(1);
+    assert_eq!(
+        dy.len(),
+        batch * channels * plane,
+        "conv2d: sizes do not fit"
+    );
     // In the order of the memory: planes of one channel are far apart.
     let mut sums = vec![0.0; channels];
     for image in crate::norm::plane_totals(dy, plane).chunks_exact(channels.max(1)) {

@@ -60,13 +60,13 @@ impl Lanes for Lanes16 {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array of floats needs no more alignment than a float.
-        Self(unsafe { from.cast::<[f32; 16]>().read() })
+        // SAFETY: the caller's promise.
+        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: as above.
-        unsafe { to.cast::<[f32; 16]>().write(self.0) }
+        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> Self {

@@ -1,7 +1,7 @@
 //! AMX: eight tiles of 16 rows of 64 bytes. Four hold the sums of a block, two each the factors of a step.
 
 // The intrinsics are not stable, so the instructions are written out. The compiler never uses tiles, so they keep their content from one
-// piece of assembly to the next.
+// piece of assembly to the next, as long as no other code runs between them.
 
 use super::Block;
 use std::arch::asm;

@@ -1,7 +1,8 @@
-//! AMX on machines without it, so that its code can be tested anywhere: the processor refuses each instruction, and the handler of
-//! the signal computes what it would have computed.
-//!
-//! Source: Intel's manual of the instruction set, volume 2: LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TILERELEASE, TDPBF16PS.
+//! AMX on machines without it, for tests: the processor refuses each instruction, and the handler of the signal computes its result.
+
+// Subnormal numbers are kept, which the processor takes as zero.
+//
+// Source: Intel's manual of the instruction set, volume 2: LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TILERELEASE, TDPBF16PS.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -98,6 +99,7 @@ unsafe fn execute(state: &mut State, at: *const u8, registers: &[i64; 23]) -> Op
             Some(5)
         }
         (0x49, 0, _) => {
+            // SAFETY: the instruction has a memory operand.
             let (address, _, length) = unsafe { operand(at, registers, mode, rm, high(0x20), 0) };
             // SAFETY: 64 bytes by the instruction.
             let configuration = unsafe { std::slice::from_raw_parts(address as *const u8, 64) };
@@ -117,6 +119,7 @@ unsafe fn execute(state: &mut State, at: *const u8, registers: &[i64; 23]) -> Op
         }
         (0x4b, 2 | 3, 0..=2) if rm == 4 => {
             let (address, stride, length) =
+                // SAFETY: as above.
                 unsafe { operand(at, registers, mode, rm, high(0x20), high(0x40)) };
             for (row, tile) in tiles[reg].iter_mut().enumerate() {
                 let memory = (address + row as i64 * stride) as *mut [u8; 64];

@@ -1,7 +1,7 @@
 //! Products of bf16 matrices in blocks, summed in f32 by instructions that the processor has for it.
-//!
-//! A block is 32 x 32 sums of products of 32 x 32 factors, step by step. The factors of one step are four tiles of one kilobyte, as AMX
-//! wants them: a tile of `A` is 16 rows of 32 terms, and a tile of `B` is 16 pairs of terms of 16 columns, the two of a pair side by side.
+
+// A block is 32 x 32 sums of products of 32 x 32 factors, step by step. The factors of one step are four tiles of one kilobyte, as AMX
+// wants them: a tile of `A` is 16 rows of 32 terms, and a tile of `B` is 16 pairs of terms of 16 columns, the two of a pair side by side.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -9,6 +9,7 @@ mod amx;
 pub(crate) mod amx_emulator;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod portable;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,6 +25,8 @@ pub(crate) const TILE_BYTES: usize = 1024;
 /// What multiplies bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
+    /// Plain loops: never the fastest, the same everywhere.
+    Portable,
     /// `vdpbf16ps`, of AVX-512.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -59,9 +62,9 @@ impl Unit {
     pub(crate) fn available() -> Vec<Self> {
         #[cfg_attr(
             not(target_arch = "x86_64"),
-            expect(unused_mut, reason = "no unit there")
+            expect(unused_mut, reason = "no other unit there")
         )]
-        let mut all = Vec::new();
+        let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         if avx512::is_available() {
             all.push(Self::Avx512);
@@ -73,7 +76,7 @@ impl Unit {
         all
     }
 
-    /// The unit that is worth its instructions, or the one of this name (`amx`, `avx512`; `f32` for none) if it is available.
+    /// The unit that is worth its instructions, or the one of this name (`amx`, `avx512`, `portable`; `f32` for none) if it is available.
     pub(crate) fn choose(name: Option<&str>) -> Option<Self> {
         let all = Self::available();
         if let Some(name) = name {
@@ -91,6 +94,7 @@ impl Unit {
     /// depend on what else the machine was doing.
     fn is_fast(self) -> bool {
         match self {
+            Self::Portable => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::is_fast(),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -100,6 +104,7 @@ impl Unit {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -112,6 +117,7 @@ impl Unit {
     /// `vdpbf16ps` has at most twice the rate of f32 products, and a quarter of the multiplications is left by F(4x4, 3x3).
     pub(crate) fn beats_winograd(self) -> bool {
         match self {
+            Self::Portable => false,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => false,
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -147,6 +153,8 @@ impl Session {
     /// The tiles of all steps can be read, and 32 rows of 32 sums written.
     pub(crate) unsafe fn block(&self, block: &Block<'_>) {
         match self.unit {
+            // SAFETY: the caller's promise.
+            Unit::Portable => unsafe { portable::block(block) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the unit is available; the caller's promise.
             Unit::Avx512 => unsafe { avx512::block(block) },

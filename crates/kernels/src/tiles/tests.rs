@@ -1,3 +1,5 @@
+//! Blocks against the definition, on every unit.
+
 use super::*;
 use crate::element::Stored;
 use half::bf16;

@@ -66,7 +66,7 @@ impl Tiled {
         let s = &self.shape;
         let (blocks, steps) = (s.c_out.div_ceil(BLOCK), filters.steps());
         let bands = self.bands(PIXELS);
-        // With few bands, the channels of the result are shared out too. Each sum is the same, whoever computes it.
+        // With few bands, the channels of the result are shared out too. The order of a sum does not change.
         let threads = rayon::current_num_threads();
         let parts = if bands.len() < threads {
             threads.div_ceil(bands.len().max(1)).min(blocks)

@@ -1,7 +1,8 @@
-//! Convolutions of bf16 as products of tiles: each tap of the filters multiplies the same pixels, shifted. Those with a stride are in `strided`.
-//!
-//! The pixels of a band of rows lie one after the other, each row with its padding. So the pixel that a tap sees is a fixed distance from
-//! the pixel of the result, and results that start in a row's padding are computed and thrown away.
+//! Convolutions of bf16 as products of tiles: each tap of the filters multiplies the same pixels, shifted.
+
+// The pixels of a band of rows lie one after the other, each row with its padding. So the pixel that a tap sees is a fixed distance from
+// the pixel of the result, and results that start in a row's padding are computed and thrown away. A value that is not finite can make
+// gradients of all taps NaN, since it is multiplied by the zeros of the padding.
 
 mod forward;
 mod pack;
@@ -36,10 +37,14 @@ impl Tiled {
             && shape.h * shape.w >= FEW
             && shape.pad[0].max(shape.pad[2]) < shape.k[0]
             && shape.pad[1].max(shape.pad[3]) < shape.k[1];
-        applies.then(|| Self {
+        let conv = Self {
             unit,
             shape: short_rows(shape),
-        })
+        };
+        // Steps are addressed by 32-bit distances in bytes.
+        let pixels = PIXELS.max(conv.row() * shape.k[0]) + conv.reach() + 2 * BLOCK;
+        let bytes = pixels * 2 * shape.c_in.next_multiple_of(BLOCK);
+        (applies && u32::try_from(bytes).is_ok()).then_some(conv)
     }
 
     /// The width of a row with its padding.

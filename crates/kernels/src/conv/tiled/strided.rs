@@ -1,9 +1,8 @@
 //! Strided convolutions as convolutions of stride 1: the pixels of each phase of the stride become channels of their own.
-//!
-//! ```text
-//! x'[(p_y s + p_x) C + c, i, j] = x[c, s i + p_y, s j + p_x]        w'[o, (p_y s + p_x) C + c, a, b] = w[o, c, s a + p_y, s b + p_x]
-//! ```
-//! Filters whose size the stride does not divide get taps of zero weight.
+
+// x'[(p_y s + p_x) C + c, i, j] = x[c, s i + p_y, s j + p_x]        w'[o, (p_y s + p_x) C + c, a, b] = w[o, c, s a + p_y, s b + p_x]
+//
+// Filters whose size the stride does not divide get taps of zero weight.
 
 use super::Tiled;
 use crate::conv::ConvShape;
@@ -15,7 +14,9 @@ use half::bf16;
 #[derive(Clone, Copy)]
 pub(crate) struct Phased {
     shape: ConvShape,
-    dense: Tiled,
+    /// That of stride 1, with phases as channels. Its tiles may cut the rows differently.
+    dense: ConvShape,
+    tiles: Tiled,
 }
 
 impl Phased {
@@ -38,7 +39,8 @@ impl Phased {
         };
         Some(Self {
             shape: *shape,
-            dense: Tiled::of(unit, &dense)?,
+            dense,
+            tiles: Tiled::of(unit, &dense)?,
         })
     }
 
@@ -49,12 +51,12 @@ impl Phased {
         w: &[f32],
         bias: Option<&[f32]>,
     ) -> Vec<bf16> {
-        self.dense
+        self.tiles
             .forward(simd, &self.phases_of(x), &self.filters_of(w), bias)
     }
 
     pub(crate) fn input_gradient(&self, simd: Simd, dy: &[bf16], w: &[f32]) -> Vec<bf16> {
-        let phases = self.dense.input_gradient(simd, dy, &self.filters_of(w));
+        let phases = self.tiles.input_gradient(simd, dy, &self.filters_of(w));
         let s = &self.shape;
         let mut dx = vec![bf16::ZERO; s.batch * s.c_in * s.h * s.w];
         self.each_row(|image, phase, dense| {
@@ -66,14 +68,14 @@ impl Phased {
     }
 
     pub(crate) fn weight_gradient(&self, simd: Simd, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
-        let filters = self.dense.weight_gradient(simd, &self.phases_of(x), dy);
+        let filters = self.tiles.weight_gradient(simd, &self.phases_of(x), dy);
         let mut dw = vec![0.0; self.shape.c_out * self.shape.c_in * self.shape.taps()];
         self.each_weight(|i, dense| dw[i] = filters[dense]);
         dw
     }
 
     fn phases_of(&self, x: &[bf16]) -> Vec<bf16> {
-        let d = &self.dense.shape;
+        let d = &self.dense;
         let mut phases = vec![bf16::ZERO; d.batch * d.c_in * d.h * d.w];
         self.each_row(|image, phase, dense| {
             for (from, to) in image.zip(phase) {
@@ -84,7 +86,7 @@ impl Phased {
     }
 
     fn filters_of(&self, w: &[f32]) -> Vec<f32> {
-        let d = &self.dense.shape;
+        let d = &self.dense;
         let mut filters = vec![0.0; d.c_out * d.c_in * d.taps()];
         self.each_weight(|i, dense| filters[dense] = w[i]);
         filters
@@ -95,7 +97,7 @@ impl Phased {
         &self,
         mut f: impl FnMut(std::iter::StepBy<std::ops::Range<usize>>, std::ops::RangeFrom<usize>, usize),
     ) {
-        let (s, d) = (&self.shape, &self.dense.shape);
+        let (s, d) = (&self.shape, &self.dense);
         let step = s.stride;
         for plane in 0..s.batch * s.c_in {
             let (image, channel) = (plane / s.c_in, plane % s.c_in);
@@ -121,7 +123,7 @@ impl Phased {
 
     /// Calls `f` with the place of each weight in the filters, and in those of stride 1.
     fn each_weight(&self, mut f: impl FnMut(usize, usize)) {
-        let (s, d) = (&self.shape, &self.dense.shape);
+        let (s, d) = (&self.shape, &self.dense);
         let step = s.stride;
         let mut i = 0;
         for filter in 0..s.c_out * s.c_in {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::choice::{Algorithm, Choice};
+use crate::conv::bf16::{self as narrow, tiled};
 use crate::conv::direct;
-use crate::conv::narrow::{self, tiled};
 use crate::element::Stored;
 use crate::simd::Simd;
 use crate::tiles::tests::units;
@@ -128,6 +128,10 @@ fn convolutions_by_tiles_equal_the_definition() {
             (2, [12, 11], [4, 2], [1, 0, 1, 0]),
             (3, [13, 16], [3, 5], [1, 2, 0, 3]),
             (2, [11, 10], [1, 1], [0; 4]),
+            // One tap for each phase, on rows that tiles cut.
+            (2, [16, 16], [1, 1], [0; 4]),
+            (2, [16, 16], [2, 2], [0; 4]),
+            (3, [24, 24], [3, 2], [0; 4]),
         ] {
             let shape = conv(2, 18, size, 20, k);
             compare(
@@ -193,6 +197,32 @@ fn convolutions_that_would_waste_tiles_are_left_to_f32() {
             },
         ] {
             assert!(tiled(choice, &shape).is_none(), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_batch_has_an_empty_result_and_no_gradient() {
+    for unit in units() {
+        for stride in [1, 2] {
+            if stride == 2 && !unit.beats_winograd() {
+                continue;
+            }
+            let shape = ConvShape {
+                stride,
+                ..conv(0, 16, [8, 8], 16, [3, 3])
+            };
+            let choice = Choice {
+                simd: Simd::choose(None),
+                algorithm: Algorithm::Direct,
+                bf16: Some(unit),
+            };
+            assert!(tiled(choice, &shape).is_some());
+            let w = vec![1.0; 16 * 16 * 9];
+            assert!(narrow::forward(choice, &shape, &[], &w, None).is_empty());
+            assert!(narrow::input_gradient(choice, &shape, &[], &w).is_empty());
+            let dw = narrow::weight_gradient(choice, &shape, &[], &[]);
+            assert!(dw == vec![0.0; w.len()], "{unit:?}");
         }
     }
 }

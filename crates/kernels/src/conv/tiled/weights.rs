@@ -20,6 +20,9 @@ impl Tiled {
     pub(crate) fn weight_gradient(&self, simd: Simd, x: &[bf16], dy: &[bf16]) -> Vec<f32> {
         let s = &self.shape;
         let taps = s.taps();
+        if s.batch == 0 {
+            return vec![0.0; s.c_out * s.c_in * taps];
+        }
         let (rows, columns) = (s.c_out.div_ceil(BLOCK), s.c_in.div_ceil(BLOCK));
         // SAFETY: the jobs of the last loop cover all weights.
         unsafe {

@@ -5,7 +5,7 @@ use super::small::SmallMaps;
 use super::tiled::{Phased, Tiled};
 use super::winograd::Winograd;
 use crate::choice::Choice;
-use crate::element::{narrow, round_to_bf16, widen};
+use crate::element::{round_to_bf16, to_bf16, to_f32};
 use half::bf16;
 
 pub(crate) fn forward(
@@ -18,10 +18,10 @@ pub(crate) fn forward(
     match tiled(choice, shape) {
         Some(InTiles::Dense(conv)) => conv.forward(choice.simd, x, w, bias),
         Some(InTiles::Strided(conv)) => conv.forward(choice.simd, x, w, bias),
-        None => narrow(&super::forward(
+        None => to_bf16(&super::forward(
             choice,
             shape,
-            &widen(x),
+            &to_f32(x),
             &round_to_bf16(w),
             bias,
         )),
@@ -37,10 +37,10 @@ pub(crate) fn input_gradient(
     match tiled(choice, shape) {
         Some(InTiles::Dense(conv)) => conv.input_gradient(choice.simd, dy, w),
         Some(InTiles::Strided(conv)) => conv.input_gradient(choice.simd, dy, w),
-        None => narrow(&super::input_gradient(
+        None => to_bf16(&super::input_gradient(
             choice,
             shape,
-            &widen(dy),
+            &to_f32(dy),
             &round_to_bf16(w),
         )),
     }
@@ -55,7 +55,7 @@ pub(crate) fn weight_gradient(
     match tiled(choice, shape) {
         Some(InTiles::Dense(conv)) => conv.weight_gradient(choice.simd, x, dy),
         Some(InTiles::Strided(conv)) => conv.weight_gradient(choice.simd, x, dy),
-        None => super::weight_gradient(choice, shape, &widen(x), &widen(dy)),
+        None => super::weight_gradient(choice, shape, &to_f32(x), &to_f32(dy)),
     }
 }
 
