@@ -3,7 +3,7 @@
 use crate::console::{line, size};
 use crate::device::{asked, device};
 use anyhow::Result;
-use sdft_cuda::{gpus, libraries};
+use sdft_cuda::{gpus, libraries, versions};
 use sdft_jobs::resolve_precision;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,9 @@ pub(crate) fn doctor() -> Result<()> {
             }
             for (name, version) in libraries() {
                 line(format_args!("{name:<9} {version}"))?;
+            }
+            for problem in versions().problems() {
+                line(format_args!("problem   {problem}"))?;
             }
         }
         Err(problem) => line(format_args!("gpu       {}; {problem}", driver()))?,
