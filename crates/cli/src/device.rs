@@ -80,15 +80,8 @@ fn too_many(n: usize, found: usize) -> Option<String> {
 
 /// Advice for a build without GPU code.
 fn without_gpu_code(spec: DeviceSpec) -> String {
-    let cause = match doctor::found_nvcc() {
-        None => {
-            "`cargo xtask` builds it where it finds NVIDIA's CUDA toolkit with cuDNN, and there is no nvcc on the PATH or in CUDA_HOME"
-        }
-        Some(_) => "start it through `cargo xtask`, which builds it",
-    };
-    format!(
-        "--device {spec}: this build has no code for GPUs; {cause} (`cargo xtask doctor` shows what there is; --device cpu uses no GPU)"
-    )
+    let how = doctor::how_to_build();
+    format!("--device {spec}: this build has no code for GPUs; {how} (--device cpu uses no GPU)")
 }
 
 /// Fails if a GPU or another precision was given for a command that does not use it.
