@@ -65,7 +65,7 @@ pub(crate) fn doctor() -> Result<()> {
     }
     line(format_args!(
         "toolkit   {}",
-        toolkit_line(toolkit().as_ref())
+        toolkit_line(toolkit(&driver()).as_ref())
     ))?;
     line(format_args!("device    {}", device_line()))?;
     Ok(())
@@ -87,7 +87,8 @@ fn device_line() -> String {
 
 /// How to build this program for GPUs on this machine.
 pub(crate) fn how_to_build() -> String {
-    let (toolkit, driver) = (toolkit(), driver());
+    let driver = driver();
+    let toolkit = toolkit(&driver);
     let caution = toolkit
         .as_ref()
         .and_then(|toolkit| caution(toolkit, &driver));

@@ -3,7 +3,7 @@
 use crate::{Driver, Toolkit, Version};
 
 /// The oldest CUDA that programs are built with.
-const OLDEST: Version = (12, 0);
+pub(crate) const OLDEST: Version = (12, 0);
 
 /// Why programs cannot be built for GPUs, with what to install; `None` if they can.
 pub fn problem(toolkit: Option<&Toolkit>, driver: &Driver) -> Option<String> {

@@ -1,8 +1,9 @@
 //! The toolkit: its compiler, its version, and the libraries that programs are linked with.
 
-use crate::Version;
+use crate::advice::OLDEST;
 use crate::library::{NCCL, NEEDED, Search, find};
 use crate::system::{System, executable, version_in};
+use crate::{Driver, Version};
 use std::path::{Path, PathBuf};
 
 /// NVIDIA's compiler and the libraries that fit it.
@@ -29,40 +30,59 @@ impl Toolkit {
     }
 }
 
-/// The toolkit of this machine; `None` if there is no compiler. On Windows libraries are not searched.
-pub fn toolkit() -> Option<Toolkit> {
-    toolkit_of(&System::this(), !cfg!(windows))
+/// The toolkit of this machine; `None` if there is no compiler. A compiler that starts and that the driver supports is preferred over others.
+/// On Windows libraries are not searched.
+pub fn toolkit(driver: &Driver) -> Option<Toolkit> {
+    toolkit_of(&System::this(), driver.cuda, !cfg!(windows))
 }
 
-fn toolkit_of(system: &System<'_>, with_libraries: bool) -> Option<Toolkit> {
-    let mut packages = None;
-    let found = installed(system).or_else(|| {
-        let packages = packages.get_or_insert_with(|| python_packages(system));
-        packages.iter().find_map(|folder| compiler_in(folder))
-    });
-    let (nvcc, root) = found?;
-    let answer = (system.ask)(&nvcc, &["--version"]).unwrap_or_default();
-    let version = answer
-        .split_once("release ")
-        .and_then(|(_, rest)| version_in(rest));
-    let mut toolkit = Toolkit {
-        nvcc,
-        root,
-        version,
-        ..Toolkit::default()
+fn toolkit_of(
+    system: &System<'_>,
+    newest: Option<Version>,
+    with_libraries: bool,
+) -> Option<Toolkit> {
+    let usable =
+        |version: Version| version >= OLDEST && newest.is_none_or(|newest| version <= newest);
+    let mut others = Vec::new();
+    let mut choose = |(nvcc, root): (PathBuf, PathBuf)| {
+        let answer = (system.ask)(&nvcc, &["--version"]).unwrap_or_default();
+        let release = answer.split_once("release ");
+        let version = release.and_then(|(_, rest)| version_in(rest));
+        let toolkit = Toolkit {
+            nvcc,
+            root,
+            version,
+            ..Toolkit::default()
+        };
+        if version.is_some_and(usable) {
+            return Some(toolkit);
+        }
+        others.push(toolkit);
+        None
     };
-    let Some((major, _)) = version.filter(|_| with_libraries) else {
+    // Python is started only if something is missing elsewhere.
+    let mut packages: Option<Vec<PathBuf>> = None;
+    let chosen = installed(system)
+        .into_iter()
+        .find_map(&mut choose)
+        .or_else(|| {
+            let packages = packages.get_or_insert_with(|| python_packages(system));
+            let mut compilers = packages.iter().filter_map(|folder| compiler_in(folder));
+            compilers.find_map(&mut choose)
+        });
+    let mut toolkit = chosen.or_else(|| others.into_iter().next())?;
+    let Some((major, _)) = toolkit.version.filter(|_| with_libraries) else {
         return Some(toolkit);
     };
     let mut search = Search::new(system, Some(&toolkit.root));
+    let mut with_packages = false;
     for name in NEEDED.into_iter().chain([NCCL]) {
         let mut library = find(name, &search, Some(major));
-        if library.is_none() && packages.as_ref().is_none_or(|all| !all.is_empty()) {
-            // Python is started only if something is missing elsewhere.
+        if library.is_none() && !with_packages {
+            with_packages = true;
             let all = packages.take().unwrap_or_else(|| python_packages(system));
             let fitting = all.iter().filter(|folder| fits(folder, major));
             search.add(fitting.map(|folder| folder.join("lib")));
-            packages = Some(Vec::new());
             library = find(name, &search, Some(major));
         }
         match library {
@@ -82,15 +102,15 @@ fn toolkit_of(system: &System<'_>, with_libraries: bool) -> Option<Toolkit> {
     Some(toolkit)
 }
 
-/// The compiler that a user named, the one on the `PATH`, or the one of an installer or of the active conda environment.
-fn installed(system: &System<'_>) -> Option<(PathBuf, PathBuf)> {
+/// Compilers with their toolkits: those that the user named, the one on the `PATH`, those of installers and of the active conda environment.
+fn installed(system: &System<'_>) -> Vec<(PathBuf, PathBuf)> {
     let named = [
         "CUDA_HOME",
         "CUDA_PATH",
         "CUDA_ROOT",
         "CUDA_TOOLKIT_ROOT_DIR",
     ];
-    let mut named = named.iter().filter_map(|name| system.folder(name));
+    let named = named.iter().filter_map(|name| system.folder(name));
     let on_path = || {
         let nvcc = system.program("nvcc")?;
         // A link such as /usr/bin/nvcc leads to the toolkit.
@@ -100,14 +120,12 @@ fn installed(system: &System<'_>) -> Option<(PathBuf, PathBuf)> {
         Some((nvcc.clone(), root.to_owned()))
     };
     let usual = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda"];
-    let mut usual = usual
-        .iter()
-        .map(|place| system.at(place))
-        .chain(system.folder("CONDA_PREFIX"));
-    named
-        .find_map(|root| compiler_in(&root))
-        .or_else(on_path)
-        .or_else(|| usual.find_map(|root| compiler_in(&root)))
+    let usual = usual.iter().map(|place| system.at(place));
+    let usual = usual.chain(system.folder("CONDA_PREFIX"));
+    let mut all: Vec<(PathBuf, PathBuf)> = named.filter_map(|root| compiler_in(&root)).collect();
+    all.extend(on_path());
+    all.extend(usual.filter_map(|root| compiler_in(&root)));
+    all
 }
 
 fn compiler_in(root: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -180,8 +198,37 @@ mod tests {
                     Some(if python { site.clone() } else { version })
                 },
             },
+            None,
             true,
         )
+    }
+
+    #[test]
+    fn a_compiler_that_the_driver_supports_comes_first() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
+        let nvcc = ["usr/local/cuda/bin/nvcc", "opt/cuda/bin/nvcc"].map(executable);
+        create(root, &nvcc.each_ref().map(String::as_str));
+        let chosen = |newest| {
+            let system = System {
+                variable: &|_| None,
+                root,
+                ask: &|program, _| {
+                    let newer = program.starts_with(root.join("usr"));
+                    Some(format!(
+                        "release {}, V",
+                        if newer { "13.5" } else { "13.0" }
+                    ))
+                },
+            };
+            let toolkit = toolkit_of(&system, newest, false).unwrap();
+            (toolkit.version.unwrap(), toolkit.root)
+        };
+        let (first, second) = (root.join("usr/local/cuda"), root.join("opt/cuda"));
+        assert_eq!(chosen(None), ((13, 5), first.clone()));
+        assert_eq!(chosen(Some((13, 0))), ((13, 0), second));
+        // If the driver supports none of them, the first one is reported.
+        assert_eq!(chosen(Some((12, 8))), ((13, 5), first));
     }
 
     const ALL: [&str; 7] = [

@@ -5,8 +5,8 @@
 //! packages (`libcudnn.so.9`).
 //!
 //! ```
-//! let toolkit = sdft_toolkit::toolkit();
 //! let driver = sdft_toolkit::driver();
+//! let toolkit = sdft_toolkit::toolkit(&driver);
 //! if let Some(problem) = sdft_toolkit::problem(toolkit.as_ref(), &driver) {
 //!     // What is missing, and the command that installs it.
 //!     assert!(problem.contains("install"), "{problem}");

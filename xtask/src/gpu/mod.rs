@@ -59,11 +59,11 @@ pub(crate) fn build_for(args: &[String]) -> Result<Build> {
     if !is_wanted(device, has_gpu) {
         return Ok(Build::default());
     }
-    let Some(toolkit) = toolkit() else {
+    let driver = driver();
+    let Some(toolkit) = toolkit(&driver) else {
         // `doctor`, and the program if a GPU was asked for, say what to install.
         return Ok(Build::default());
     };
-    let driver = driver();
     if let Some(problem) = problem(Some(&toolkit), &driver) {
         eprintln!("note: building for the CPU: {problem}");
         return Ok(Build::default());
