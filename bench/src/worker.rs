@@ -62,7 +62,11 @@ pub(crate) fn run() -> Result<ExitCode> {
             }
             println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
         }
-        let peak = sdft_cuda::peak_memory(&device).or_else(peak_bytes);
+        let peak = if device.is_cuda() {
+            sdft_cuda::peak_memory(&device)
+        } else {
+            peak_bytes()
+        };
         println!("{}", json!({ "peak": peak }));
         Ok(ExitCode::SUCCESS)
     })?

@@ -81,7 +81,7 @@ fn too_many(n: usize, found: usize) -> Option<String> {
 /// Advice for a build without GPU code.
 fn without_gpu_code(spec: DeviceSpec) -> String {
     let how = doctor::how_to_build();
-    format!("--device {spec}: this build has no code for GPUs; {how} (--device cpu uses no GPU)")
+    format!("--device {spec}: this build has no code for GPUs; --device cpu uses none, and {how}")
 }
 
 /// Fails if a GPU or another precision was given for a command that does not use it.

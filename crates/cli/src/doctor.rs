@@ -80,12 +80,12 @@ fn device_line() -> String {
         }
         Ok(_) if !has_gpu() => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),
-        Ok(_) => format!("cpu: this build has no GPU code; {}", how_to_build()),
+        Ok(_) => format!("cpu: this build has no code for GPUs; {}", how_to_build()),
         Err(error) => format!("none: {error:#}"),
     }
 }
 
-/// How to build this program for GPUs on this machine.
+/// How to get a build of this program for GPUs on this machine.
 pub(crate) fn how_to_build() -> String {
     let driver = driver();
     let toolkit = toolkit(&driver);
@@ -97,8 +97,8 @@ pub(crate) fn how_to_build() -> String {
 
 fn advice(problem: Option<String>) -> String {
     match problem {
-        Some(problem) => format!("{problem} (then start it through `cargo xtask`)"),
-        None => "start it through `cargo xtask`, which builds it".to_owned(),
+        Some(problem) => format!("`cargo xtask` builds one with a complete toolkit: {problem}"),
+        None => "`cargo xtask` builds one".to_owned(),
     }
 }
 
@@ -141,8 +141,9 @@ mod tests {
 
     #[test]
     fn advice_names_what_is_missing_and_how_to_start() {
-        let text = advice(Some("install: LINE".to_owned()));
-        assert!(text.starts_with("install: LINE") && text.contains("cargo xtask"));
+        let text = advice(Some("no cuDNN; install: LINE".to_owned()));
+        // The command can be copied up to the end of the line.
+        assert!(text.ends_with("no cuDNN; install: LINE") && text.contains("cargo xtask"));
         assert!(advice(None).contains("cargo xtask"));
     }
 
