@@ -43,14 +43,12 @@ enum Hello {
 }
 
 /// Listens at an address of this machine. Listens at all addresses if this one belongs to another machine that forwards connections (NAT,
-/// services of Kubernetes), if the name is not known here, or if it is a name of the loopback here and of this machine elsewhere.
+/// services of Kubernetes), or if [`says_nothing`].
 fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     let named: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
         .map_or_else(|_| Vec::new(), Iterator::collect);
-    let is_loopback = named.iter().all(|address| address.ip().is_loopback());
-    let is_meant = host == "localhost" || host.parse::<IpAddr>().is_ok();
-    if !is_loopback || is_meant {
+    if !says_nothing(host, &named) {
         match TcpListener::bind(&named[..]) {
             Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
             other => return other,
@@ -65,11 +63,20 @@ fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(&all[usize::from(only_v4)..])
 }
 
+/// Whether the addresses of a host do not say where other machines connect to: its name is not known yet, or it is this machine's own name
+/// and stands for the loopback here.
+fn says_nothing(host: &str, named: &[SocketAddr]) -> bool {
+    let means_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok();
+    !means_loopback && named.iter().all(|address| address.ip().is_loopback())
+}
+
 /// Where rank 0 is expected, for messages.
 fn place(world: &World, listener: &TcpListener) -> String {
     let everywhere = listener.local_addr().is_ok_and(|a| a.ip().is_unspecified());
     let note = match everywhere {
-        true => " (rank 0 listens at all its addresses, because this one is not its own)",
+        true => {
+            " (rank 0 listens at all its addresses, because this one is unknown to it, or not its own)"
+        }
         false => "",
     };
     format!("{}:{}{note}", world.address, world.port)
@@ -401,7 +408,7 @@ pub(crate) mod tests {
         let error = accept_all(&worlds[0], Duration::ZERO).unwrap_err();
         let error = error.to_string();
         assert!(
-            error.contains(address) && error.contains("not its own"),
+            error.contains(address) && error.contains("or not its own"),
             "{error}"
         );
     }
@@ -411,6 +418,17 @@ pub(crate) mod tests {
         for host in ["127.0.0.1", "localhost"] {
             let listener = listen(host, 0).unwrap();
             assert!(listener.local_addr().unwrap().ip().is_loopback(), "{host}");
+        }
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (host, named, nothing) in [
+            ("localhost", &[at("127.0.0.1:1"), at("[::1]:1")][..], false),
+            ("127.0.1.1", &[at("127.0.1.1:1")], false),
+            ("node0", &[at("10.0.0.7:1")], false),
+            // The name of this machine in its own list of hosts.
+            ("node0", &[at("127.0.1.1:1")], true),
+            ("node0", &[], true),
+        ] {
+            assert_eq!(says_nothing(host, named), nothing, "{host}, {named:?}");
         }
     }
 

@@ -150,12 +150,19 @@ fn python_packages(system: &System<'_>) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether a package's folder is for this version of CUDA. Packages of cuDNN, NCCL and others state it in their own name only.
+/// Whether a package's folder is for this version of CUDA. Packages of cuDNN, NCCL and others state the version in their name only.
 fn fits(folder: &Path, major: u32) -> bool {
     let site = folder.parent().and_then(Path::parent);
     let (Some(site), Some(part)) = (site, folder.file_name().and_then(|name| name.to_str())) else {
         return false;
     };
+    // The folder of all libraries of one version.
+    if let Some(version) = part
+        .strip_prefix("cu")
+        .and_then(|text| text.parse::<u32>().ok())
+    {
+        return version == major;
+    }
     let prefix = format!("nvidia_{part}_cu");
     let entries = std::fs::read_dir(site).into_iter().flatten().flatten();
     let names: Vec<String> = entries
@@ -298,8 +305,7 @@ mod tests {
             &[&format!("usr/local/cuda/bin/{}", executable("nvcc"))],
         );
         let toolkit = found(root, &[("PATH", "bin")], "12.8").unwrap();
-        let missing = ["cudart", "nvrtc", "cublas", "cublasLt", "cudnn"];
-        assert_eq!(toolkit.missing, missing);
+        assert_eq!(toolkit.missing, NEEDED[1..]);
     }
 
     #[test]

@@ -28,11 +28,39 @@ const KNOWN: [(u32, u32); 14] = [
     (12, 0),
 ];
 
+/// The folder with what belongs to the toolkit of a build.
+pub(super) fn folder() -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    let target = target.map_or_else(|| root().join("target"), PathBuf::from);
+    // The linker runs in another folder.
+    let target = std::path::absolute(target).context("the path of the target folder")?;
+    Ok(target.join("cuda-libraries"))
+}
+
+/// Calls `clean` if the last build had another toolkit, and records this one. The build of candle's kernels does not notice that the
+/// compiler has changed.
+pub(super) fn if_changed(
+    toolkit: &Toolkit,
+    folder: &Path,
+    clean: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let record = folder.join("toolkit");
+    let current = format!("{} {:?}\n", toolkit.nvcc.display(), toolkit.version);
+    if fs::read_to_string(&record).is_ok_and(|last| last == current) {
+        return Ok(());
+    }
+    clean()?;
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&record, current))
+        .with_context(|| format!("writing {}", record.display()))
+}
+
 /// The environment variables of a build with this toolkit, for GPUs of these capabilities. A variable that the user set is kept, if it is
-/// not a list.
+/// not a list. Links to libraries are made in `folder`.
 pub(super) fn variables(
     toolkit: &Toolkit,
     capabilities: &[(u32, u32)],
+    folder: &Path,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<(&'static str, OsString)>> {
     let before = |name: &'static str, folder: &Path| -> Result<_> {
@@ -55,13 +83,9 @@ pub(super) fn variables(
     unless_set("CUDARC_CUDA_VERSION", toolkit.version.and_then(bindings));
     unless_set("CUDA_COMPUTE_CAP", Some(compute_capability(capabilities)));
     if !toolkit.libraries.is_empty() {
-        let target =
-            variable("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        // The linker runs in another folder.
-        let folder = std::path::absolute(target)?.join("cuda-libraries");
-        link_all(toolkit, &folder)
+        link_all(toolkit, folder)
             .with_context(|| format!("linking CUDA's libraries in {}", folder.display()))?;
-        all.push(before("LIBRARY_PATH", &folder)?);
+        all.push(before("LIBRARY_PATH", folder)?);
     }
     Ok(all)
 }
@@ -128,6 +152,32 @@ mod tests {
         assert_eq!(compute_capability(&[(9, 0), (7, 5)]), "75");
     }
 
+    #[test]
+    fn kernels_are_compiled_again_with_another_toolkit() {
+        let target = tempfile::tempdir().unwrap();
+        let folder = target.path().join("deeper");
+        let mut toolkit = Toolkit {
+            version: Some((13, 5)),
+            ..Toolkit::default()
+        };
+        let cleans = |toolkit: &Toolkit| {
+            let mut cleaned = false;
+            let clean = || {
+                cleaned = true;
+                Ok(())
+            };
+            if_changed(toolkit, &folder, clean).unwrap();
+            cleaned
+        };
+        assert!(cleans(&toolkit) && !cleans(&toolkit));
+        toolkit.version = Some((13, 0));
+        assert!(cleans(&toolkit) && !cleans(&toolkit));
+        // A failure is not recorded.
+        toolkit.nvcc = "other/nvcc".into();
+        assert!(if_changed(&toolkit, &folder, || anyhow::bail!("stopped")).is_err());
+        assert!(cleans(&toolkit));
+    }
+
     #[cfg(unix)]
     #[test]
     fn the_build_gets_the_compiler_its_toolkit_and_links_to_the_libraries() {
@@ -139,18 +189,18 @@ mod tests {
             libraries: vec![("cudnn", "/c/cudnn/lib/libcudnn.so.9".into())],
             ..Toolkit::default()
         };
+        let folder = target.path().join("links");
         let found = |toolkit: &Toolkit, own: &[(&str, &str)]| {
-            let variable = |name: &str| match own.iter().find(|(known, _)| *known == name) {
-                Some((_, value)) => Some(OsString::from(value)),
-                None => (name == "CARGO_TARGET_DIR").then(|| target.path().into()),
+            let variable = |name: &str| {
+                let (_, value) = own.iter().find(|(known, _)| *known == name)?;
+                Some(OsString::from(value))
             };
-            let all = variables(toolkit, &[(9, 0)], &variable).unwrap();
+            let all = variables(toolkit, &[(9, 0)], &folder, &variable).unwrap();
             move |name: &str| {
                 let value = all.iter().find(|(known, _)| *known == name);
                 value.map(|(_, value)| value.to_str().unwrap().to_owned())
             }
         };
-        let folder = target.path().join("cuda-libraries");
         let link = folder.join("libcudnn.so");
         let value = found(&toolkit, &[("PATH", "/bin")]);
         assert_eq!(value("PATH").unwrap(), "/c/cu13/bin:/bin");

@@ -6,8 +6,10 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use sdft_toolkit::{Toolkit, caution, driver, has_gpu, problem, toolkit, without_nccl};
+
+use crate::cargo::cargo;
 
 /// How programs are built: for the CPU, or with the features for GPUs and what their build needs.
 #[derive(Debug, Default, PartialEq)]
@@ -95,11 +97,27 @@ fn is_wanted(device: Option<&str>, has_gpu: impl FnOnce() -> bool) -> bool {
     }
 }
 
+/// Removes candle's kernels from the target folder, so that the next build compiles them.
+fn forget_kernels() -> Result<()> {
+    let mut command = cargo("clean");
+    let status = command
+        .args(["--quiet", "--release", "--package", "candle-kernels"])
+        .status()
+        .context("starting cargo clean")?;
+    if !status.success() {
+        bail!("cargo clean failed ({status}), see cargo's messages above");
+    }
+    Ok(())
+}
+
 fn for_gpus(toolkit: Toolkit, several: bool, capabilities: &[(u32, u32)]) -> Result<Build> {
     let nccl = several && toolkit.has_nccl();
+    let folder = environment::folder()?;
+    environment::if_changed(&toolkit, &folder, forget_kernels)?;
+    let own = |name: &str| env::var_os(name);
     Ok(Build {
         features: vec![if nccl { "nccl" } else { "cuda" }],
-        variables: environment::variables(&toolkit, capabilities, &|name| env::var_os(name))?,
+        variables: environment::variables(&toolkit, capabilities, &folder, &own)?,
         folders: toolkit.folders,
     })
 }
