@@ -120,11 +120,11 @@ fn link_all(toolkit: &Toolkit, folder: &Path) -> std::io::Result<()> {
         if fs::read_link(&link).is_ok_and(|old| old == library) {
             continue;
         }
-        if link.symlink_metadata().is_ok() {
-            fs::remove_file(&link)?;
-        }
+        // Another process may be doing the same.
+        let new = folder.join(format!("lib{name}.{}", std::process::id()));
         #[cfg(unix)]
-        std::os::unix::fs::symlink(library, link)?;
+        std::os::unix::fs::symlink(library, &new)?;
+        fs::rename(new, link)?;
     }
     Ok(())
 }

@@ -11,11 +11,11 @@ use sdft_toolkit::{Toolkit, caution, driver, has_gpu, problem, toolkit, without_
 
 use crate::cargo::cargo;
 
-/// How programs are built: for the CPU, or with the features for GPUs and what their build needs.
+/// How programs are built: for the CPU, or with a feature for GPUs and what its build needs.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Build {
-    /// Features of the program's package.
-    features: Vec<&'static str>,
+    /// The feature of the program's package.
+    feature: Option<&'static str>,
     /// Environment variables of the build.
     variables: Vec<(&'static str, std::ffi::OsString)>,
     /// Folders in which the program finds its libraries.
@@ -24,10 +24,10 @@ pub(crate) struct Build {
 
 impl Build {
     pub(crate) fn is_for_gpus(&self) -> bool {
-        !self.features.is_empty()
+        self.feature.is_some()
     }
 
-    /// Adds everything to a `cargo build` or `cargo rustc`. `arguments` are those of cargo itself.
+    /// The command `cargo build` with these arguments, or `cargo rustc` if the linker needs options.
     pub(crate) fn command(&self, cargo: impl Fn(&str) -> Command, arguments: &[&str]) -> Command {
         // Only `rustc` passes options to the linker of a program without compiling everything else again.
         let verb = if self.folders.is_empty() {
@@ -37,8 +37,8 @@ impl Build {
         };
         let mut command = cargo(verb);
         command.args(arguments);
-        if self.is_for_gpus() {
-            command.args(["--features", &self.features.join(",")]);
+        if let Some(feature) = self.feature {
+            command.args(["--features", feature]);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if !self.folders.is_empty() {
@@ -116,7 +116,7 @@ fn for_gpus(toolkit: Toolkit, several: bool, capabilities: &[(u32, u32)]) -> Res
     environment::if_changed(&toolkit, &folder, forget_kernels)?;
     let own = |name: &str| env::var_os(name);
     Ok(Build {
-        features: vec![if nccl { "nccl" } else { "cuda" }],
+        feature: Some(if nccl { "nccl" } else { "cuda" }),
         variables: environment::variables(&toolkit, capabilities, &folder, &own)?,
         folders: toolkit.folders,
     })
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn programs_for_gpus_are_linked_with_the_folders_of_their_libraries() {
         let build = Build {
-            features: vec!["nccl"],
+            feature: Some("nccl"),
             variables: vec![("CUDA_HOME", "c".into())],
             folders: vec!["c/lib".into(), "d/lib".into()],
         };
