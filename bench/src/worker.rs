@@ -64,7 +64,11 @@ pub(crate) fn run() -> Result<ExitCode> {
             }
             println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
         }
-        let peak = sdft_cuda::peak_memory(&device).or_else(peak_bytes);
+        let peak = if device.is_cuda() {
+            sdft_cuda::peak_memory(&device)
+        } else {
+            peak_bytes()
+        };
         let parts = if job.parts {
             let (result, parts) = sdft_autograd::profile(|| work(false));
             let parts: serde_json::Map<_, _> = parts

@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use crate::{
     cargo::{cargo, hand_over},
-    fetch, gpu, help,
+    fetch,
+    gpu::{self, Build},
+    help,
 };
 
 /// A program of the workspace.
@@ -63,15 +65,15 @@ pub(crate) const PARITY: Program = Program {
 
 /// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name, and runs it.
 pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
-    let features = gpu::features(args);
+    let gpus = gpu::build_for(args)?;
     if help::is_asked(args) {
         // A help text needs no files.
         let why = format!("which knows the arguments of {verb}");
-        let mut command = Command::new(build_for(&SDFT, &features, &why)?);
+        let mut command = Command::new(build_for(&SDFT, &gpus, &why)?);
         command.arg(verb).args(args);
         return hand_over(command);
     }
-    let program = build(&SDFT, &features)?;
+    let program = build(&SDFT, &gpus)?;
     let asked = ["missing", verb].into_iter();
     let asked = asked.chain(args.iter().map(String::as_str));
     if let Some(failed) = fetch::missing(&program, asked, fetch::Reported::No)? {
@@ -84,17 +86,17 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
 
 /// Builds a program that has its own verb, and runs it.
 pub(crate) fn to(program: &Program, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build(program, &gpu::features_if_asked(args))?);
+    let mut command = Command::new(build(program, &gpu::build_if_asked(args)?)?);
     command.args(args);
     hand_over(command)
 }
 
 /// Builds and runs the programs that check a GPU, and writes one report.
 pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
-    let features = gpu::features(args);
-    build(&SDFT, &features)?;
-    build(&PARITY, &features)?;
-    let mut command = Command::new(build(&BENCH, &features)?);
+    let gpus = gpu::build_for(args)?;
+    build(&SDFT, &gpus)?;
+    build(&PARITY, &gpus)?;
+    let mut command = Command::new(build(&BENCH, &gpus)?);
     if !args.iter().any(|arg| arg.starts_with("--report")) {
         command.args(["--report", "gpu-report.md"]);
     }
@@ -107,7 +109,7 @@ pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
 
 /// The command of the program that may use the network, after building it.
 pub(crate) fn fetching<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Command> {
-    let mut command = Command::new(build(&FETCH, &[])?);
+    let mut command = Command::new(build(&FETCH, &Build::default())?);
     command.args(args);
     Ok(command)
 }
@@ -117,7 +119,7 @@ pub(crate) fn preparing(
     args: &[String],
     reported: fetch::Reported,
 ) -> Result<std::result::Result<Command, ExitCode>> {
-    let program = build(&PREPARE, &[])?;
+    let program = build(&PREPARE, &Build::default())?;
     let asked = std::iter::once("--missing").chain(args.iter().map(String::as_str));
     if let Some(failed) = fetch::missing(&program, asked, reported)? {
         return Ok(Err(failed));
@@ -127,27 +129,32 @@ pub(crate) fn preparing(
     Ok(Ok(command))
 }
 
-fn build(program: &Program, features: &[&str]) -> Result<PathBuf> {
-    build_for(program, features, program.what)
+fn build(program: &Program, gpus: &Build) -> Result<PathBuf> {
+    build_for(program, gpus, program.what)
 }
 
 /// Builds one program of the workspace and returns its path; prints nothing if there is nothing to compile.
 ///
 /// Cargo reports the path, so every setting of the target folder works.
-fn build_for(program: &Program, features: &[&str], why: &str) -> Result<PathBuf> {
+fn build_for(program: &Program, gpus: &Build, why: &str) -> Result<PathBuf> {
     let Program {
         package,
         bin,
         first,
         ..
     } = program;
-    let mut command = cargo("build");
-    if !features.is_empty() {
-        command.args(["--features", &features.join(",")]);
-    }
-    let mut child = command
-        .args(["--quiet", "--release", "--package", package, "--bin", bin])
-        .arg("--message-format=json-render-diagnostics")
+    let format = "--message-format=json-render-diagnostics";
+    let arguments = [
+        "--quiet",
+        "--release",
+        "--package",
+        package,
+        "--bin",
+        bin,
+        format,
+    ];
+    let mut child = gpus
+        .command(cargo, &arguments)
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo build")?;
@@ -170,7 +177,7 @@ fn build_for(program: &Program, features: &[&str], why: &str) -> Result<PathBuf>
     let status = child.wait().context("waiting for cargo build")?;
     match executable {
         Some(path) if status.success() => Ok(path),
-        _ if !features.is_empty() => bail!(
+        _ if gpus.is_for_gpus() => bail!(
             "building {bin} for a GPU failed ({status}), see cargo's messages above; it needs the CUDA toolkit with cuDNN, and --device cpu does not"
         ),
         _ => bail!("building {bin} failed ({status}), see cargo's messages above"),

@@ -3,7 +3,7 @@
 use crate::doctor;
 use anyhow::Result;
 use candle_core::Device;
-use sdft_cuda::DeviceSpec;
+use sdft_cuda::{DeviceSpec, gpus};
 use sdft_jobs::open_device;
 use sdft_parallel::World;
 use sdft_runtime::usage;
@@ -60,17 +60,28 @@ pub(crate) fn device() -> Result<Device> {
     Ok(DEVICE.get_or_init(|| device).clone())
 }
 
+/// Fails if a run of `n` processes has fewer GPUs than processes. Without a GPU they compute on the CPU.
+pub(crate) fn check_gpus(n: usize) -> Result<()> {
+    let found = match choice().spec {
+        DeviceSpec::Cpu => 0,
+        DeviceSpec::Auto | DeviceSpec::Cuda(_) => gpus().map_or(0, |gpus| gpus.len()),
+    };
+    match too_many(n, found) {
+        Some(problem) => Err(usage(problem)),
+        None => Ok(()),
+    }
+}
+
+fn too_many(n: usize, found: usize) -> Option<String> {
+    (found > 0 && n > found).then(|| {
+        format!("--gpus {n}: expected at most the number of GPUs, found {found}; each process takes one of its own (CUDA_VISIBLE_DEVICES can hide some)")
+    })
+}
+
 /// Advice for a build without GPU code.
 fn without_gpu_code(spec: DeviceSpec) -> String {
-    let cause = match doctor::found_nvcc() {
-        None => {
-            "`cargo xtask` builds it where it finds NVIDIA's CUDA toolkit with cuDNN, and there is no nvcc on the PATH or in CUDA_HOME"
-        }
-        Some(_) => "start it through `cargo xtask`, which builds it",
-    };
-    format!(
-        "--device {spec}: this build has no code for GPUs; {cause} (`cargo xtask doctor` shows what there is; --device cpu uses no GPU)"
-    )
+    let how = doctor::how_to_build();
+    format!("--device {spec}: this build has no code for GPUs; --device cpu uses none, and {how}")
 }
 
 /// Fails if a GPU or another precision was given for a command that does not use it.
@@ -119,6 +130,12 @@ mod tests {
             text.contains("cargo xtask") && !text.contains("--features"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn more_processes_than_gpus_are_refused() {
+        assert!(too_many(4, 1).is_some_and(|text| text.contains("found 1;")));
+        assert_eq!((too_many(4, 4), too_many(4, 0)), (None, None));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use crate::console::{line, size};
 use crate::device::{asked, device};
 use anyhow::Result;
-use sdft_cuda::{gpus, libraries};
+use sdft_cuda::{gpus, libraries, versions};
 use sdft_jobs::resolve_precision;
 use sdft_kernels::bf16_is_fast;
-use std::path::{Path, PathBuf};
+use sdft_toolkit::{Toolkit, caution, driver, has_gpu, problem, toolkit};
+use std::path::Path;
 
 pub(crate) fn doctor() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -57,10 +58,16 @@ pub(crate) fn doctor() -> Result<()> {
             for (name, version) in libraries() {
                 line(format_args!("{name:<9} {version}"))?;
             }
+            for problem in versions().problems() {
+                line(format_args!("problem   {problem}"))?;
+            }
         }
-        Err(problem) => line(format_args!("gpu       {}; {problem}", driver()))?,
+        Err(problem) => line(format_args!("gpu       {}; {problem}", driver_line()))?,
     }
-    line(format_args!("toolkit   {}", toolkit()))?;
+    line(format_args!(
+        "toolkit   {}",
+        toolkit_line(toolkit(&driver()).as_ref())
+    ))?;
     line(format_args!("device    {}", device_line()))?;
     Ok(())
 }
@@ -72,17 +79,30 @@ fn device_line() -> String {
             let precision = resolve_precision(asked().unwrap_or_default(), &device);
             format!("GPU, {precision:?} where models train and draw").to_lowercase()
         }
-        Ok(_) if driver_gpus() == 0 && bf16_is_fast() => {
+        Ok(_) if !has_gpu() && bf16_is_fast() => {
             "cpu, with a matrix unit: bf16 where models draw".to_owned()
         }
-        Ok(_) if driver_gpus() == 0 => "cpu".to_owned(),
+        Ok(_) if !has_gpu() => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),
-        Ok(_) if found_nvcc().is_none() => {
-            "cpu: for the GPU, install NVIDIA's CUDA toolkit with cuDNN (nvcc on the PATH, or its folder in CUDA_HOME), and start through cargo xtask"
-                .to_owned()
-        }
-        Ok(_) => "cpu: this build has no GPU code; cargo xtask builds one with it".to_owned(),
+        Ok(_) => format!("cpu: this build has no code for GPUs; {}", how_to_build()),
         Err(error) => format!("none: {error:#}"),
+    }
+}
+
+/// How to get a build of this program for GPUs on this machine.
+pub(crate) fn how_to_build() -> String {
+    let driver = driver();
+    let toolkit = toolkit(&driver);
+    let caution = toolkit
+        .as_ref()
+        .and_then(|toolkit| caution(toolkit, &driver));
+    advice(problem(toolkit.as_ref(), &driver).or(caution))
+}
+
+fn advice(problem: Option<String>) -> String {
+    match problem {
+        Some(problem) => format!("`cargo xtask` builds one with a complete toolkit: {problem}"),
+        None => "`cargo xtask` builds one".to_owned(),
     }
 }
 
@@ -100,37 +120,47 @@ fn memory() -> Option<(u64, u64)> {
     Some((field("MemTotal:")?, field("MemAvailable:")?))
 }
 
-/// Number of GPUs that the system's driver lists.
-fn driver_gpus() -> usize {
-    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
-}
-
-fn driver() -> String {
-    match driver_gpus() {
-        0 => "no NVIDIA driver found".to_owned(),
-        n => format!("{n} with an NVIDIA driver"),
+fn driver_line() -> &'static str {
+    if has_gpu() {
+        "found an NVIDIA driver"
+    } else {
+        "found no NVIDIA driver"
     }
 }
 
-pub(crate) fn found_nvcc() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter();
-    folders.extend(
-        homes
-            .filter_map(std::env::var_os)
-            .map(|home| PathBuf::from(home).join("bin")),
+fn toolkit_line(toolkit: Option<&Toolkit>) -> String {
+    let Some(toolkit) = toolkit else {
+        return "none".to_owned();
+    };
+    let version = toolkit.version.map_or_else(
+        || "which does not start".to_owned(),
+        |(major, minor)| format!("CUDA {major}.{minor}"),
     );
-    folders.push("/usr/local/cuda/bin".into());
-    folders
-        .into_iter()
-        .map(|dir| dir.join("nvcc"))
-        .find(|nvcc| nvcc.is_file())
+    format!("{}, {version}", toolkit.nvcc.display())
 }
 
-fn toolkit() -> String {
-    match found_nvcc() {
-        Some(nvcc) => format!("{}", nvcc.display()),
-        None => "no nvcc on the PATH".to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_what_is_missing_and_how_to_start() {
+        let text = advice(Some("no cuDNN; install: LINE".to_owned()));
+        // The command can be copied up to the end of the line.
+        assert!(text.ends_with("no cuDNN; install: LINE") && text.contains("cargo xtask"));
+        assert!(advice(None).contains("cargo xtask"));
+    }
+
+    #[test]
+    fn the_toolkit_is_named_with_its_version() {
+        let mut toolkit = Toolkit {
+            nvcc: "c/bin/nvcc".into(),
+            version: Some((13, 0)),
+            ..Toolkit::default()
+        };
+        assert_eq!(toolkit_line(Some(&toolkit)), "c/bin/nvcc, CUDA 13.0");
+        toolkit.version = None;
+        assert!(toolkit_line(Some(&toolkit)).contains("does not start"));
+        assert_eq!(toolkit_line(None), "none");
     }
 }

@@ -1,7 +1,7 @@
 //! `train`: arguments -> options -> run.
 
 use crate::args::TrainArgs;
-use crate::device::world;
+use crate::device::{check_gpus, world};
 use crate::job::job;
 use crate::launcher;
 use crate::runs::{conclude, describe, list};
@@ -23,6 +23,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
         && world.is_none()
         && !args.run.dry_run
     {
+        check_gpus(n)?;
         return launcher::launch(n);
     }
     let options = args.options();

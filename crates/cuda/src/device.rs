@@ -51,11 +51,6 @@ mod build {
         Err(Error::Msg("this build has no GPU code".to_owned()))
     }
 
-    /// The GPU libraries of this build and their versions: none.
-    pub fn libraries() -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
-
     /// Has no effect without GPU code.
     pub fn allow_tf32(_: bool) {}
 
@@ -79,17 +74,18 @@ mod build {
 #[cfg(feature = "cuda")]
 mod build {
     use super::{Device, DeviceSpec, Error, Gpu, Result};
+    use crate::libraries::{candles_kernels, versions};
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::cuda_backend::{CudaDevice, WrapErr};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Opens a device.
     ///
-    /// Freed memory stays in the pool of the process, so that the next step allocates it without delay. All work is on one stream, so
-    /// no events between streams are recorded.
+    /// Freed memory stays in the pool of the process, if the GPU has pools, so that the next step allocates it without delay. All work is
+    /// on one stream, so no events between streams are recorded.
     ///
     /// # Errors
-    /// A GPU that does not exist or cannot be used.
+    /// A GPU that does not exist, or cannot be used by this driver and build.
     pub fn open(spec: DeviceSpec) -> Result<Device> {
         let ordinal = match spec {
             DeviceSpec::Cpu => return Ok(Device::Cpu),
@@ -106,6 +102,7 @@ mod build {
             }
             Some(_) => {}
         }
+        check_build(spec, ordinal)?;
         let device = Device::new_cuda_with_stream(ordinal)?;
         let cuda = device.as_cuda_device()?;
         // SAFETY: all work on this device is on its one stream.
@@ -120,22 +117,48 @@ mod build {
             .and_then(|n| n.try_into().ok())
     }
 
-    /// The memory pool of a device.
-    fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+    /// Fails if the driver cannot load the kernels of this build, or the GPU cannot run them.
+    fn check_build(spec: DeviceSpec, ordinal: usize) -> Result<()> {
+        if let Some(problem) = versions().problems().into_iter().next() {
+            return Err(Error::Msg(format!("{spec}: {problem}")));
+        }
+        let (Some(header), Some(gpu)) = (candles_kernels(), gpus()?.into_iter().nth(ordinal))
+        else {
+            return Ok(());
+        };
+        if header.runs_on(gpu.capability) {
+            return Ok(());
+        }
+        let ((major, minor), name) = (gpu.capability, gpu.name);
+        Err(Error::Msg(format!(
+            "{spec}: this program was built for GPUs of {}, and {name} has {major}.{minor}; build it with CUDA_COMPUTE_CAP={major}{minor} for this one, or with 80 for all from 8.0",
+            header.gpus()
+        )))
+    }
+
+    /// The memory pool of a device; `None` if it has none. Its memory is then allocated and freed at once by the driver, which is slower.
+    fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
         let context = device.cuda_stream().context().clone();
+        if !context.has_async_alloc() {
+            return Ok(None);
+        }
         let mut pool = std::ptr::null_mut();
         // SAFETY: the device exists and `pool` is written before it is read.
         unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()).result() }
             .w()?;
-        Ok(pool)
+        Ok(Some(pool))
     }
 
+    /// Keeps freed memory in the pool.
     fn keep_memory(device: &CudaDevice) -> Result<()> {
+        let Some(pool) = pool(device)? else {
+            return Ok(());
+        };
         let mut all = u64::MAX;
         // SAFETY: this attribute is a 64-bit number.
         unsafe {
             sys::cuMemPoolSetAttribute(
-                pool(device)?,
+                pool,
                 sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
                 (&raw mut all).cast(),
             )
@@ -172,29 +195,6 @@ mod build {
         (0..n).map(|i| gpu(i).map_err(problem)).collect()
     }
 
-    /// The GPU libraries and their versions at run time.
-    pub fn libraries() -> Vec<(&'static str, String)> {
-        let mut driver = 0;
-        // SAFETY: a number is written; a failure leaves 0.
-        let _ = unsafe { sys::cuDriverGetVersion(&raw mut driver) };
-        let cudnn = candle_core::cuda_backend::cudarc::cudnn::result::get_version();
-        vec![
-            (
-                "driver",
-                format!("CUDA {}.{}", driver / 1000, driver % 1000 / 10),
-            ),
-            (
-                "cudnn",
-                format!(
-                    "{}.{}.{}",
-                    cudnn / 10_000,
-                    cudnn % 10_000 / 100,
-                    cudnn % 100
-                ),
-            ),
-        ]
-    }
-
     static TF32: AtomicBool = AtomicBool::new(false);
 
     /// Whether matrix products and convolutions of f32 may round their factors to tf32 (10 bits of mantissa); like PyTorch's
@@ -215,9 +215,9 @@ mod build {
         device.synchronize()
     }
 
-    /// The peak memory use of a GPU in bytes since [`reset_peak_memory`]; `None` on the CPU.
+    /// The peak memory use of a GPU in bytes since [`reset_peak_memory`]; `None` on the CPU and on GPUs without memory pools.
     pub fn peak_memory(device: &Device) -> Option<u64> {
-        let pool = pool(device.as_cuda_device().ok()?).ok()?;
+        let pool = pool(device.as_cuda_device().ok()?).ok()??;
         let mut bytes = 0u64;
         // SAFETY: this attribute is a 64-bit number.
         unsafe {
@@ -234,7 +234,7 @@ mod build {
 
     /// Resets the measurement of [`peak_memory`].
     pub fn reset_peak_memory(device: &Device) {
-        let Some(pool) = device.as_cuda_device().ok().and_then(|d| pool(d).ok()) else {
+        let Some(pool) = device.as_cuda_device().ok().and_then(|d| pool(d).ok()?) else {
             return;
         };
         let mut zero = 0u64;
@@ -251,4 +251,4 @@ mod build {
 
 #[cfg(feature = "cuda")]
 pub(crate) use build::tf32;
-pub use build::{allow_tf32, gpus, libraries, open, peak_memory, reset_peak_memory, synchronize};
+pub use build::{allow_tf32, gpus, open, peak_memory, reset_peak_memory, synchronize};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// A device by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceSpec {
-    /// The first GPU if there is one that this build can use, else the CPU.
+    /// The first GPU if there is one and this build has GPU code, else the CPU.
     #[default]
     Auto,
     /// The CPU.

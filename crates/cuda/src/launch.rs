@@ -1,16 +1,14 @@
 //! Kernels: compiled once per GPU, launched on the stream of the device.
 
-use crate::ptx_cache;
+use crate::architecture::code_for;
+use crate::{kernel_cache, nvrtc};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::sys::{nvrtcResult, nvrtcVersion};
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{DType, Error, Result};
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file of kernels.
@@ -31,6 +29,20 @@ pub(crate) enum File {
 const COMMON: &str = include_str!("kernels/common.cuh");
 
 impl File {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Attention,
+        Self::Conv,
+        Self::Elementwise,
+        Self::Layout,
+        Self::Noise,
+        Self::Norm,
+        Self::Optim,
+        Self::Resample,
+        Self::Rows,
+        Self::Token,
+    ];
+
     fn source(self) -> &'static str {
         match self {
             Self::Attention => include_str!("kernels/attention.cu"),
@@ -166,57 +178,38 @@ fn function(device: &CudaDevice, file: File, name: &str) -> Result<CudaFunction>
     Ok(function)
 }
 
+/// The whole source of a file.
+pub(crate) fn source_of(file: File) -> String {
+    format!("{COMMON}\n{}", file.source())
+}
+
+/// Compiles a file for a device and loads it. Compiling takes seconds and the result is the same in every process, so it is cached.
 fn compile(device: &CudaDevice, file: File) -> Result<Arc<CudaModule>> {
     let stream = device.cuda_stream();
     let context = stream.context();
-    let (major, minor) = context.compute_capability().w()?;
-    let options = CompileOptions {
-        options: vec![format!("--gpu-architecture=compute_{major}{minor}")],
-        ..CompileOptions::default()
+    let capability = context.compute_capability().w()?;
+    let version = nvrtc::version();
+    let Some(code) = code_for(capability, &nvrtc::supported()) else {
+        let ((major, minor), version) = (capability, version.unwrap_or_default());
+        return Err(Error::Msg(format!(
+            "NVRTC of CUDA {version} compiles for no GPU of compute capability {major}.{minor}; install a CUDA toolkit that supports it"
+        )));
     };
-    let source = format!("{COMMON}\n{}", file.source());
-    // Compiling takes seconds, and the result is the same in every process.
-    let cached = cache_file(&source, (major, minor));
-    if let Some(ptx) = cached
+    let source = source_of(file);
+    let cached = kernel_cache::folder()
+        .zip(version)
+        .map(|(folder, version)| kernel_cache::file_of(&folder, &source, code, version));
+    if let Some(binary) = cached
         .as_ref()
-        .and_then(|path| ptx_cache::verified(&std::fs::read_to_string(path).ok()?))
-        && let Ok(module) = context.load_module(Ptx::from_src(ptx))
+        .and_then(|path| kernel_cache::verified(std::fs::read(path).ok()?))
+        && let Ok(module) = context.load_module(Ptx::from_binary(binary))
     {
         return Ok(module);
     }
-    let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
-        Error::Msg(format!(
-            "the CUDA kernels in {file:?} failed to compile for compute capability {major}.{minor}: {error:?}"
-        ))
-    })?;
+    let binary = nvrtc::compile(&source, code)?;
     if let Some(path) = cached {
         // If it cannot be written, the next process compiles again.
-        let _ = ptx_cache::write(&path, &ptx.to_src());
+        let _ = kernel_cache::write(&path, &binary);
     }
-    context.load_module(ptx).w()
-}
-
-/// The file of a compiled source: in the cache folder of the user, named by a hash of everything it depends on.
-fn cache_file(source: &str, capability: (i32, i32)) -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"))?;
-            Some(PathBuf::from(home).join(".cache"))
-        })?;
-    let compiler = nvrtc_version()?;
-    let mut hash = DefaultHasher::new();
-    (source, capability, compiler).hash(&mut hash);
-    Some(
-        cache
-            .join("sdft")
-            .join(format!("kernels-{:016x}.ptx", hash.finish())),
-    )
-}
-
-fn nvrtc_version() -> Option<(i32, i32)> {
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: two numbers are written.
-    let status = unsafe { nvrtcVersion(&raw mut major, &raw mut minor) };
-    (status == nvrtcResult::NVRTC_SUCCESS).then_some((major, minor))
+    context.load_module(Ptx::from_binary(binary)).w()
 }

@@ -18,11 +18,12 @@
 //! **Invariant:** all work of a device runs on one stream, and results in f32 are the same bits in every run.
 
 pub use crate::device::{
-    Gpu, allow_tf32, gpus, is_out_of_memory, libraries, open, peak_memory, reset_peak_memory,
-    synchronize,
+    Gpu, allow_tf32, gpus, is_out_of_memory, open, peak_memory, reset_peak_memory, synchronize,
 };
 pub use crate::device_spec::{BadDeviceSpec, DeviceSpec};
+pub use crate::libraries::{libraries, versions};
 pub use crate::upload::{Download, download, upload};
+pub use crate::versions::{Version, Versions};
 
 #[cfg(feature = "cuda")]
 pub use crate::{
@@ -39,9 +40,15 @@ pub use crate::{
     token::{Tokens, add_gated, add_gated_gradient, token_norm, token_norm_gradient},
 };
 
+#[cfg(any(feature = "cuda", test))]
+mod architecture;
 mod device;
 mod device_spec;
+#[cfg(any(feature = "cuda", test))]
+mod kernel_cache;
+mod libraries;
 mod upload;
+mod versions;
 
 #[cfg(feature = "cuda")]
 mod attention;
@@ -62,10 +69,10 @@ mod noise;
 #[cfg(feature = "cuda")]
 mod norm;
 #[cfg(feature = "cuda")]
+mod nvrtc;
+#[cfg(feature = "cuda")]
 mod optim;
 #[cfg(feature = "cuda")]
 mod part;
-#[cfg(any(feature = "cuda", test))]
-mod ptx_cache;
 #[cfg(feature = "cuda")]
 mod token;

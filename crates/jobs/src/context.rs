@@ -113,16 +113,15 @@ pub fn check_stop(stop: &AtomicBool) -> candle_core::Result<()> {
     Ok(())
 }
 
-/// Opens a device. One of several processes takes the GPU of its own number, unless another one is named.
+/// Opens a device. One of several processes takes the GPU of its own number ([`World::gpu`]), unless another one is named.
 ///
 /// # Errors
 /// The device does not exist or cannot be used by this build.
 pub fn open_device(spec: DeviceSpec, world: Option<&World>) -> candle_core::Result<Device> {
+    let visible = || gpus().map_or(0, |gpus| gpus.len());
     let spec = match (spec, world) {
-        (DeviceSpec::Auto, Some(world)) if gpus().is_ok_and(|gpus| !gpus.is_empty()) => {
-            DeviceSpec::Cuda(world.local_rank)
-        }
-        (DeviceSpec::Cuda(0), Some(world)) => DeviceSpec::Cuda(world.local_rank),
+        (DeviceSpec::Auto, Some(world)) if visible() > 0 => DeviceSpec::Cuda(world.gpu(visible())),
+        (DeviceSpec::Cuda(0), Some(world)) => DeviceSpec::Cuda(world.gpu(visible())),
         (spec, _) => spec,
     };
     open(spec)

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::world::World;
 use sha2::{Digest, Sha256};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,12 +42,63 @@ enum Hello {
     Rank(usize),
 }
 
+/// Listens at an address of this machine. Listens at all addresses if this one belongs to another machine that forwards connections (NAT,
+/// services of Kubernetes), or if [`says_nothing`].
+fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let named: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_or_else(|_| Vec::new(), Iterator::collect);
+    if !says_nothing(host, &named) {
+        match TcpListener::bind(&named[..]) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+            other => return other,
+        }
+    }
+    let all: [SocketAddr; 2] = [
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+    ];
+    // An IPv6 socket takes connections of both kinds, unless the system is set up otherwise.
+    let only_v4 = !named.is_empty() && named.iter().all(SocketAddr::is_ipv4);
+    TcpListener::bind(&all[usize::from(only_v4)..])
+}
+
+/// Whether the addresses of a host do not say where other machines connect to: its name is not known yet, or it is this machine's own name
+/// and stands for the loopback here.
+fn says_nothing(host: &str, named: &[SocketAddr]) -> bool {
+    let means_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok();
+    !means_loopback && named.iter().all(|address| address.ip().is_loopback())
+}
+
+/// Where rank 0 is expected, for messages.
+fn place(world: &World, listener: &TcpListener) -> String {
+    let everywhere = listener.local_addr().is_ok_and(|a| a.ip().is_unspecified());
+    let note = match everywhere {
+        true => {
+            " (rank 0 listens at all its addresses, because this one is unknown to it, or not its own)"
+        }
+        false => "",
+    };
+    format!("{}:{}{note}", world.address, world.port)
+}
+
 /// Rank 0's connections to all other ranks, in rank order.
 pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStream>> {
     let failed = |what: String| move |source| Error::Rendezvous { what, source };
-    let place = format!("{}:{}", world.address, world.port);
-    let listener = TcpListener::bind((world.address.as_str(), world.port))
-        .map_err(failed(format!("rank 0 cannot listen at {place}")))?;
+    let listener = listen(&world.address, world.port).map_err(|source| {
+        let advice = match source.kind() {
+            ErrorKind::AddrInUse => {
+                "; another program uses this port: set SDFT_PORT to a free one for all processes"
+            }
+            _ => "",
+        };
+        let place = (&world.address, world.port);
+        failed(format!(
+            "rank 0 cannot listen at {}:{}{advice}",
+            place.0, place.1
+        ))(source)
+    })?;
+    let place = place(world, &listener);
     listener
         .set_nonblocking(true)
         .map_err(failed("rank 0 cannot wait for connections".to_owned()))?;
@@ -238,6 +289,7 @@ fn proof(world: &World, speaker: &str, rank: usize) -> [u8; 32] {
 pub(crate) mod tests {
     use super::*;
     use crate::world::free_port;
+    use crate::world::tests::of;
 
     /// A connection of a rank that rank 0 has accepted.
     pub(crate) fn call(world: &World) -> TcpStream {
@@ -297,6 +349,87 @@ pub(crate) mod tests {
             error.contains("1 of 2 processes") && error.contains("SDFT_SECRET"),
             "{error}"
         );
+    }
+
+    /// Connects two ranks of these worlds, as two threads.
+    fn meet(worlds: [World; 2]) -> Result<Vec<TcpStream>> {
+        let [first, second] = worlds;
+        let other = thread::spawn(move || connect_to_leader(&second, Duration::from_secs(20)));
+        let streams = accept_all(&first, Duration::from_secs(20));
+        other.join().unwrap().map(drop)?;
+        streams
+    }
+
+    #[test]
+    fn ranks_meet_next_to_an_agent_that_listens_at_the_master_port() {
+        // An agent whose next port is free.
+        let (agent, port) = loop {
+            let agent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let port = agent.local_addr().unwrap().port();
+            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+                break (agent, port);
+            }
+        };
+        let port = port.to_string();
+        let world = |rank, store| {
+            let world = of(&[
+                ("RANK", rank),
+                ("WORLD_SIZE", "2"),
+                ("MASTER_ADDR", "127.0.0.1"),
+                ("MASTER_PORT", &port),
+                ("TORCHELASTIC_USE_AGENT_STORE", store),
+            ]);
+            world.unwrap().unwrap()
+        };
+        assert_eq!(
+            meet(["0", "1"].map(|rank| world(rank, "True")))
+                .unwrap()
+                .len(),
+            1
+        );
+        // Another launcher whose port is in use.
+        let error = accept_all(&world("0", "False"), Duration::from_secs(1));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains(&port) && error.contains("SDFT_PORT"),
+            "{error}"
+        );
+        drop(agent);
+    }
+
+    #[test]
+    fn rank_0_listens_at_all_addresses_if_the_given_one_is_not_its_own() {
+        // An address for documentation, which no machine has.
+        let address = "192.0.2.1";
+        let port = free_port().unwrap();
+        let mut worlds = [0, 1].map(|rank| world(rank, 2, port, "s"));
+        worlds[0].address = address.to_owned();
+        assert_eq!(meet(worlds.clone()).unwrap().len(), 1);
+        let error = accept_all(&worlds[0], Duration::ZERO).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(address) && error.contains("or not its own"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn loopback_addresses_are_not_opened_to_other_machines() {
+        for host in ["127.0.0.1", "localhost"] {
+            let listener = listen(host, 0).unwrap();
+            assert!(listener.local_addr().unwrap().ip().is_loopback(), "{host}");
+        }
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (host, named, nothing) in [
+            ("localhost", &[at("127.0.0.1:1"), at("[::1]:1")][..], false),
+            ("127.0.1.1", &[at("127.0.1.1:1")], false),
+            ("node0", &[at("10.0.0.7:1")], false),
+            // The name of this machine in its own list of hosts.
+            ("node0", &[at("127.0.1.1:1")], true),
+            ("node0", &[], true),
+        ] {
+            assert_eq!(says_nothing(host, named), nothing, "{host}, {named:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub struct World {
     pub rank: usize,
     /// The number of processes.
     pub size: usize,
-    /// Its rank on this machine, which is the index of its GPU.
+    /// Its rank on this machine; [`Self::gpu`] is the GPU that follows from it.
     pub local_rank: usize,
     /// The address at which rank 0 listens.
     pub address: String,
@@ -46,8 +46,11 @@ impl World {
         }
     }
 
-    /// Reads the variables of the usual launchers (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), and `SDFT_SECRET` and
-    /// `SDFT_PEER_TIMEOUT` (seconds), which are this program's own. Returns `None` if `WORLD_SIZE` is not set or is 1.
+    /// Reads the variables of the usual launchers (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), and `SDFT_SECRET`,
+    /// `SDFT_PORT` and `SDFT_PEER_TIMEOUT` (seconds), which are this program's own. Returns `None` if `WORLD_SIZE` is not set or is 1.
+    ///
+    /// Rank 0 listens at `SDFT_PORT`, or else at `MASTER_PORT`. Under torchrun its agent listens there already
+    /// (`TORCHELASTIC_USE_AGENT_STORE`), so rank 0 takes the port after it.
     ///
     /// # Errors
     /// Fails if a variable is not a number, or if the rank is not below the world size.
@@ -55,7 +58,7 @@ impl World {
         Self::of(|name| std::env::var(name).ok())
     }
 
-    fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+    pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let number = |name: &'static str, max: usize| -> Result<Option<usize>> {
             variable(name)
                 .map(|text| match text.trim().parse() {
@@ -83,13 +86,23 @@ impl World {
             expected: expected.to_owned(),
             found: "0".to_owned(),
         };
-        let port = match number("MASTER_PORT", usize::from(u16::MAX))? {
+        let port_of = |name| match number(name, usize::from(u16::MAX))? {
             // Every process would connect to another port.
             Some(0) => {
                 let expected = "a port that all processes know, from 1 to 65535";
-                return Err(zero("MASTER_PORT", expected));
+                Err(zero(name, expected))
             }
-            port => port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
+            port => Ok(port.and_then(|n| u16::try_from(n).ok())),
+        };
+        let agent_listens = variable("TORCHELASTIC_USE_AGENT_STORE")
+            .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        let port = match (
+            port_of("SDFT_PORT")?,
+            port_of("MASTER_PORT")?.unwrap_or(PORT),
+        ) {
+            (Some(own), _) => own,
+            (None, agent) if agent_listens => agent.checked_add(1).unwrap_or(agent - 1),
+            (None, port) => port,
         };
         let timeout = match number("SDFT_PEER_TIMEOUT", 86_400)? {
             None => TIMEOUT,
@@ -107,6 +120,12 @@ impl World {
         }))
     }
 
+    /// The index of this process's GPU among those that are `visible` to it: 0 if it sees only one, because launchers such as SLURM can show
+    /// each process only its own GPU, else the local rank.
+    pub fn gpu(&self, visible: usize) -> usize {
+        if visible == 1 { 0 } else { self.local_rank }
+    }
+
     /// The variables that pass this to a child process. `SDFT_PEER_TIMEOUT` is inherited from the environment.
     pub fn variables(&self) -> [(&'static str, String); 6] {
         [
@@ -114,7 +133,7 @@ impl World {
             ("WORLD_SIZE", self.size.to_string()),
             ("LOCAL_RANK", self.local_rank.to_string()),
             ("MASTER_ADDR", self.address.clone()),
-            ("MASTER_PORT", self.port.to_string()),
+            ("SDFT_PORT", self.port.to_string()),
             ("SDFT_SECRET", self.secret.clone()),
         ]
     }
@@ -155,10 +174,10 @@ pub fn free_port() -> Result<u16> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Option<World>> {
+    pub(crate) fn of(variables: &[(&str, &str)]) -> Result<Option<World>> {
         World::of(|name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -190,6 +209,7 @@ mod tests {
             ("RANK", "x"),
             ("MASTER_PORT", "70000"),
             ("MASTER_PORT", "0"),
+            ("SDFT_PORT", "0"),
             ("SDFT_PEER_TIMEOUT", "0"),
         ] {
             let error = of(&[("WORLD_SIZE", "4"), ("RANK", "1"), (name, value)][..]);
@@ -208,6 +228,31 @@ mod tests {
                 .to_string()
                 .contains("RANK")
         );
+    }
+
+    #[test]
+    fn rank_0_leaves_the_port_of_torchruns_agent_alone() {
+        let port = |variables: &[(&str, &str)]| {
+            let rank = [("WORLD_SIZE", "2"), ("RANK", "1")];
+            of(&[&rank[..], variables].concat()).unwrap().unwrap().port
+        };
+        let agent = |value| ("TORCHELASTIC_USE_AGENT_STORE", value);
+        assert_eq!(port(&[agent("True")]), 29501);
+        assert_eq!(port(&[agent("False")]), 29500);
+        assert_eq!(port(&[agent("True"), ("MASTER_PORT", "65535")]), 65534);
+        for own in [&[agent("True")][..], &[]] {
+            let own = [own, &[("MASTER_PORT", "4000"), ("SDFT_PORT", "5000")]].concat();
+            assert_eq!(port(&own), 5000);
+        }
+    }
+
+    #[test]
+    fn a_process_that_sees_one_gpu_takes_it() {
+        let world = World::local(3, 4, 1);
+        assert_eq!(world.gpu(4), 3);
+        assert_eq!(world.gpu(1), 0);
+        // Opening this one fails with the number of GPUs.
+        assert_eq!(world.gpu(2), 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates without a tensor library.
-const WITHOUT_CANDLE: [&str; 11] = [
+const WITHOUT_CANDLE: [&str; 12] = [
     "crates/kernels",
     "crates/noise",
     "crates/schedule",
@@ -17,6 +17,7 @@ const WITHOUT_CANDLE: [&str; 11] = [
     "crates/files",
     "crates/gallery",
     "crates/prepare",
+    "crates/toolkit",
     "xtask",
 ];
 /// Packages that open network connections.

@@ -18,7 +18,7 @@ use sdft_samplers::{
     sample_ddpm, sample_dpm, sample_heun, sample_straight,
 };
 use sdft_schedule::Respacing;
-use sdft_train::{Precision, to_pictures};
+use sdft_train::to_pictures;
 
 /// A sampler with its options.
 enum Way {
