@@ -42,8 +42,7 @@ pub(crate) struct Cli {
     /// Where to compute: auto, cpu, cuda or cuda:N. auto uses a GPU if there is one and this build supports it.
     #[arg(long, global = true, help_heading = GLOBAL, default_value_t = DeviceSpec::Auto, value_name = "PLACE")]
     pub(crate) device: DeviceSpec,
-    /// Number type of the feature maps; auto is bf16 (or f16) on a GPU where a model is trained or sampled, bf16 where one is sampled on a
-    /// processor with a matrix unit (AMX), and f32 otherwise.
+    /// Number type of the feature maps; auto is f32 on the CPU (bf16 to sample with AMX), and bf16 or f16 on a GPU to train or sample.
     #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "TYPE")]
     pub(crate) precision: Option<PrecisionArg>,
     #[command(subcommand)]
