@@ -11,22 +11,24 @@ const SIZE: (u32, u32) = (560, 280);
 /// Distinct curves that the style has colours for.
 pub(crate) const COLOURS: usize = 8;
 
+/// Points from left to right.
+pub(crate) type Points = Vec<(f64, f64)>;
+
 /// A curve.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Curve {
     /// The run or the term.
     pub(crate) name: String,
-    /// Points from left to right.
-    pub(crate) points: Vec<(f64, f64)>,
+    pub(crate) points: Points,
     /// The standard error at some of them, by their place on the horizontal axis; drawn as a band of one error on each side.
-    pub(crate) errors: Vec<(f64, f64)>,
+    pub(crate) errors: Points,
     /// The number of its colour.
     pub(crate) colour: usize,
 }
 
 impl Curve {
     /// The points one error below the curve, and one above.
-    fn band(&self) -> [Vec<(f64, f64)>; 2] {
+    fn band(&self) -> [Points; 2] {
         [-1.0, 1.0].map(|sign| {
             let at = |&(x, error): &(f64, f64)| {
                 let point = self.points.iter().find(|point| point.0 == x)?;
@@ -54,12 +56,12 @@ pub(crate) struct Chart {
 impl Chart {
     /// The picture, or `None` if no point can be shown.
     pub(crate) fn svg(&self) -> Option<String> {
-        let shown: Vec<Vec<(f64, f64)>> = self
+        let shown: Vec<Points> = self
             .curves
             .iter()
             .map(|curve| thinned(&self.shown(&curve.points)))
             .collect();
-        let bands: Vec<[Vec<(f64, f64)>; 2]> = self
+        let bands: Vec<[Points; 2]> = self
             .curves
             .iter()
             .map(|curve| curve.band().map(|side| thinned(&self.shown(&side))))
@@ -87,7 +89,7 @@ impl Chart {
         drawn.ok().map(|()| themed(&svg))
     }
 
-    fn shown(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    fn shown(&self, points: &[(f64, f64)]) -> Points {
         let is_shown = |&&(x, y): &&(f64, f64)| {
             x.is_finite() && y.is_finite() && (!self.log_x || x > 0.0) && (!self.log_y || y > 0.0)
         };
@@ -97,7 +99,7 @@ impl Chart {
     fn draw<X, Y>(
         &self,
         svg: &mut String,
-        (shown, bands): (&[Vec<(f64, f64)>], &[[Vec<(f64, f64)>; 2]]),
+        (shown, bands): (&[Points], &[[Points; 2]]),
         x: X,
         y: Y,
     ) -> Result<(), Box<dyn StdError>>
@@ -184,7 +186,7 @@ fn themed(svg: &str) -> String {
 }
 
 /// At most [`POINTS`] points: means of neighbours.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+fn thinned(points: &[(f64, f64)]) -> Points {
     let size = points.len().div_ceil(POINTS).max(1);
     let mean = |part: &[(f64, f64)]| {
         let n = part.len() as f64;
