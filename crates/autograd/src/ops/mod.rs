@@ -121,21 +121,10 @@ macro_rules! for_element {
                 type $R = f32;
                 $body
             }
-            candle_core::CpuStorage::F32(_) => {
-                type $E = f32;
-                type $R = f32;
+            other => $crate::ops::for_float!($op, other, $R => {
+                type $E = $R;
                 $body
-            }
-            candle_core::CpuStorage::F64(_) => {
-                type $E = f64;
-                type $R = f64;
-                $body
-            }
-            other => candle_core::bail!(
-                "{}: expected f32, f64 or bf16, found {:?}",
-                $op,
-                candle_core::backend::BackendStorage::dtype(other)
-            ),
+            }),
         }
     };
 }
