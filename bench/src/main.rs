@@ -6,11 +6,7 @@
 //!
 //! **Invariant:** both sides do the same work: each reports the size and a projection of its results (for a step its loss and gradient
 //! norm), and a difference is an error.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is a command line program"
-)]
+#![expect(clippy::print_stdout, reason = "this is a command line program")]
 
 mod cases;
 mod clock;
@@ -25,13 +21,13 @@ mod work;
 mod worker;
 
 use anyhow::{Context, Result};
-use cases::{cases, gpu_cases};
+use cases::{Case, cases, gpu_cases};
 use clap::Parser;
 use comparison::Comparison;
 use peer::Peer;
 use sdft_cuda::DeviceSpec;
+use sdft_runtime::{exit_code, print_line, usage};
 use sdft_train::Precision;
-use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -77,30 +73,24 @@ fn main() -> ExitCode {
     } else if let Some(file) = &args.report {
         gpu_report::write(file, &args.python, args.device)
     } else {
-        drive(&args)
+        drive(&args).map(|()| ExitCode::SUCCESS)
     };
     match result {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => exit_code(Err(error)),
     }
 }
 
-fn drive(args: &Args) -> Result<ExitCode> {
-    if let Err(problem) = sdft_kernels::check_kernel_environment() {
-        eprintln!("error: {problem}");
-        return Ok(ExitCode::from(2));
-    }
+fn drive(args: &Args) -> Result<()> {
+    sdft_kernels::check_kernel_environment().map_err(|problem| usage(problem.to_string()))?;
     let on_gpu = matches!(args.device, DeviceSpec::Cuda(_));
     let precision = match args.precision.as_deref() {
         None if on_gpu => Precision::Bf16,
         None | Some("f32") => Precision::F32,
         Some("bf16") => Precision::Bf16,
         Some(other) if !on_gpu => {
-            eprintln!("error: --precision {other}: a CPU computes in f32 or bf16");
-            return Ok(ExitCode::from(2));
+            let text = format!("--precision {other}: a CPU computes in f32 or bf16");
+            return Err(usage(text));
         }
         Some("tf32") => Precision::Tf32,
         Some(_) => Precision::F16,
@@ -114,19 +104,15 @@ fn drive(args: &Args) -> Result<ExitCode> {
         })
         .collect();
     if args.list {
-        let names: Vec<_> = chosen.iter().map(|case| case.name() + "\n").collect();
-        // A reader may have read enough.
-        return match std::io::stdout().write_all(names.concat().as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(ExitCode::SUCCESS),
-        };
+        let mut names = chosen.iter().map(Case::name);
+        return names.try_for_each(print_line);
     }
     if chosen.is_empty() {
-        eprintln!(
-            "error: --only: no case has {:?} in its name; --list prints all names",
+        let text = format!(
+            "--only: no case has {:?} in its name; --list prints all names",
             args.only
         );
-        return Ok(ExitCode::from(2));
+        return Err(usage(text));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads: Vec<usize> = if args.threads.is_empty() && on_gpu {
@@ -141,7 +127,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
     let mut report = report::Report::new(&threads, peer.as_ref())?;
     // Written after every case, so that an error of the path shows early and a later failure loses nothing.
     report.write(&args.json)?;
-    print!("{}", report.head());
+    print_line(report.head())?;
     let comparison = Comparison {
         peer: peer.as_ref(),
         pairs: args.pairs.into(),
@@ -155,12 +141,11 @@ fn drive(args: &Args) -> Result<ExitCode> {
             let measured = comparison
                 .measure(case, n)
                 .with_context(|| format!("{}, {n} threads", case.name()))?;
-            print!("{}", report.row(case, n, measured));
+            print_line(report.row(case, n, measured))?;
             report.write(&args.json)?;
         }
     }
-    println!("wrote {}", args.json.display());
-    Ok(ExitCode::SUCCESS)
+    print_line(format_args!("wrote {}", args.json.display()))
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Report {
              other: the fastest that computes in the same precision, or our own naive step for \"sdft\", \"recomputed\" and adapters. Below a network: the cpu ratio to each.\n\
              ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
              memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
-             {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
+             {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}",
             sdft_kernels::kernel_choice(),
             peaks.join(", "),
             self.peer
@@ -227,7 +227,7 @@ impl Report {
         });
         row["all"] = all.collect();
         self.rows.push(row);
-        line + "\n"
+        line
     }
 
     /// Writes all results so far.

@@ -54,6 +54,24 @@ pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Res
     }
 }
 
+/// How many steps, whose mean is reported, the work consists of.
+pub(crate) fn steps(case: &Case, device: &Device) -> u32 {
+    match (&case.work, case.pass) {
+        (_, Pass::Forward | Pass::Sampling) => 1,
+        (Work::Network { config, .. }, pass) => steps_of(pass, config, device),
+        _ => 1,
+    }
+}
+
+/// The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.
+fn steps_of(pass: Pass, config: &Architecture, device: &Device) -> u32 {
+    match (device.is_cuda(), pass) {
+        (true, _) => GPU_STEPS,
+        (_, Pass::Sdft) if config.image_size() <= 64 => STEPS,
+        _ => 1,
+    }
+}
+
 /// Whether the work can be done in several precisions.
 pub(crate) fn has_precisions(work: &Work) -> bool {
     !matches!(
@@ -423,12 +441,7 @@ fn step(
     let mut learner = Learner::new(&plan, network, source, image, 0)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
-    // The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.
-    let steps = match (device.is_cuda(), sdft && config.image_size() <= 64) {
-        (true, _) => GPU_STEPS,
-        (_, true) => STEPS,
-        _ => 1,
-    };
+    let steps = steps_of(pass, config, device);
     let device = device.clone();
     let mut n = 0;
     Ok(Box::new(move |wanted| {

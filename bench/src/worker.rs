@@ -2,9 +2,10 @@
 
 use crate::cases::Case;
 use crate::clock::{Spent, peak_bytes};
-use crate::work::{Run, prepare};
+use crate::work::{self, Run, prepare};
 use anyhow::{Context, Result};
 use sdft_cuda::DeviceSpec;
+use sdft_runtime::print_line;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -54,15 +55,12 @@ pub(crate) fn run() -> Result<ExitCode> {
             spent.cpu
         };
         let times = times(one);
-        println!(
-            "{}",
-            json!({ "value": value, "version": env!("CARGO_PKG_VERSION") })
-        );
+        print_line(json!({ "value": value, "version": env!("CARGO_PKG_VERSION") }))?;
         for line in std::io::stdin().lock().lines() {
             if line?.trim() != "go" {
                 break;
             }
-            println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
+            print_line(serde_json::to_string(&repeat(&mut work, times)?)?)?;
         }
         let peak = if device.is_cuda() {
             sdft_cuda::peak_memory(&device)
@@ -71,6 +69,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         };
         let parts = if job.parts {
             let (result, parts) = sdft_autograd::profile(|| work(false));
+            let steps = work::steps(&job.case, &device);
             let parts: serde_json::Map<_, _> = parts
                 .into_iter()
                 .map(|(name, part)| {
@@ -80,7 +79,10 @@ pub(crate) fn run() -> Result<ExitCode> {
                         flops,
                         bytes,
                     } = part;
-                    let part = json!({ "calls": calls, "seconds": seconds, "flops": flops, "bytes": bytes });
+                    let n = f64::from(steps);
+                    let part = json!({
+                        "calls": calls as f64 / n, "seconds": seconds / n, "flops": flops / n, "bytes": bytes / n,
+                    });
                     (name.to_owned(), part)
                 })
                 .collect();
@@ -88,7 +90,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         } else {
             json!(null)
         };
-        println!("{}", json!({ "peak": peak, "parts": parts }));
+        print_line(json!({ "peak": peak, "parts": parts }))?;
         Ok(ExitCode::SUCCESS)
     })?
 }

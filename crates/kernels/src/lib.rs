@@ -41,6 +41,7 @@ pub use crate::{
     pool::{PoolKind, PoolShape, pool, pool_gradient},
     real::Real,
     resample::{pool_2x, pool_2x_gradient, upsample_2x},
+    threads::{join, keep_awake},
     token::{TokenShape, add_gated, add_gated_gradient, token_norm, token_norm_gradient},
 };
 
@@ -63,6 +64,7 @@ mod real;
 mod resample;
 mod shared_mut;
 mod simd;
+mod threads;
 mod tiles;
 mod token;
 mod workspace;

@@ -52,7 +52,7 @@ const SUMMED: usize = 1 << 14;
 pub(crate) fn sum<E: Element>(x: &[E]) -> f64 {
     Choice::get().simd.vectorise(
         #[inline(always)]
-        || fold(x, Term::Value),
+        || fold::<E, false>(x, E::Real::default()),
     )
 }
 
@@ -73,47 +73,38 @@ pub(crate) fn plane_totals<E: Element>(x: &[E], plane: usize) -> Vec<f64> {
         .collect()
 }
 
-/// What [`fold`] sums. An enum, because a closure would be a call inside the loop.
-#[derive(Clone, Copy)]
-enum Term<T> {
-    Value,
-    SquareAround(T),
+/// The sum of `x`, or of `(x - centre)^2`. Four vectors of sums, so that their additions overlap.
+#[inline(always)]
+fn fold<E: Element, const SQUARE: bool>(x: &[E], centre: E::Real) -> f64 {
+    let mut total = 0.0;
+    for run in x.chunks(RUN) {
+        let [mut a, mut b, mut c, mut d] = [[E::Real::default(); 16]; 4];
+        let (chunks, rest) = run.as_chunks::<64>();
+        for chunk in chunks {
+            add_terms::<E, SQUARE>(&mut a, &chunk[..16], centre);
+            add_terms::<E, SQUARE>(&mut b, &chunk[16..32], centre);
+            add_terms::<E, SQUARE>(&mut c, &chunk[32..48], centre);
+            add_terms::<E, SQUARE>(&mut d, &chunk[48..], centre);
+        }
+        let (chunks, rest) = rest.as_chunks::<16>();
+        for chunk in chunks {
+            add_terms::<E, SQUARE>(&mut a, chunk, centre);
+        }
+        add_terms::<E, SQUARE>(&mut b, rest, centre);
+        for i in 0..16 {
+            a[i] = (a[i] + b[i]) + (c[i] + d[i]);
+        }
+        total += total_of(a);
+    }
+    total
 }
 
 #[inline(always)]
-fn fold<E: Element>(x: &[E], term: Term<E::Real>) -> f64 {
-    let (centre, square) = match term {
-        Term::Value => (E::Real::default(), false),
-        Term::SquareAround(centre) => (centre, true),
-    };
-    let mut total = 0.0;
-    for run in x.chunks(RUN) {
-        let mut lanes = [E::Real::default(); 16];
-        let (chunks, rest) = run.as_chunks::<16>();
-        if square {
-            for chunk in chunks {
-                for i in 0..16 {
-                    let v = chunk[i].real() - centre;
-                    lanes[i] += v * v;
-                }
-            }
-            for (lane, &value) in lanes.iter_mut().zip(rest) {
-                let v = value.real() - centre;
-                *lane += v * v;
-            }
-        } else {
-            for chunk in chunks {
-                for i in 0..16 {
-                    lanes[i] += chunk[i].real();
-                }
-            }
-            for (lane, &value) in lanes.iter_mut().zip(rest) {
-                *lane += value.real();
-            }
-        }
-        total += total_of(lanes);
+fn add_terms<E: Element, const SQUARE: bool>(to: &mut [E::Real; 16], x: &[E], centre: E::Real) {
+    for (sum, x) in to.iter_mut().zip(x) {
+        let v = x.real() - centre;
+        *sum += if SQUARE { v * v } else { x.real() };
     }
-    total
 }
 
 /// The sum of `du (x - centre)` over one run. A loop of its own: two sums in one loop do not vectorise.
@@ -134,18 +125,21 @@ fn fold_product<E: Element>(du: &[E::Real], x: &[E], centre: E::Real) -> f64 {
 
 #[inline(always)]
 fn total_of<T: Scalar>(lanes: [T; 16]) -> f64 {
-    let mut total = 0.0;
-    for lane in lanes {
-        total += lane.to_f64();
+    let (mut eight, mut four) = ([0.0; 8], [0.0; 4]);
+    for i in 0..8 {
+        eight[i] = lanes[i].to_f64() + lanes[8 + i].to_f64();
     }
-    total
+    for i in 0..4 {
+        four[i] = eight[i] + eight[4 + i];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 #[inline(always)]
 fn statistics<E: Element>(x: &[E], eps: f64) -> (f64, f64) {
     let n = x.len() as f64;
-    let mean = fold(x, Term::Value) / n;
-    let variance = fold(x, Term::SquareAround(E::Real::from_f64(mean))) / n;
+    let mean = fold::<E, false>(x, E::Real::default()) / n;
+    let variance = fold::<E, true>(x, E::Real::from_f64(mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -370,7 +364,7 @@ impl<E: Element> Group<'_, E> {
                     dy
                 };
             }
-            total += fold(du, Term::Value);
+            total += fold::<_, false>(du, E::Real::default());
             total_x += fold_product(du, x, centre);
         }
         (total, total_x)

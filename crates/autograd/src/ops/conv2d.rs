@@ -1,7 +1,7 @@
 //! Convolutions and dense layers.
 
 use super::dense::dense;
-use super::op::{Op, apply, compute};
+use super::op::{Op, apply, both, compute};
 use super::{check_dtypes, elements, for_element};
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
@@ -215,13 +215,19 @@ impl Op<3> for Conv2d {
             #[cfg(feature = "cuda")]
             prepared: self.prepared.get().cloned(),
         };
-        let weight = || compute(&WeightGradient(self.shape, w.shape().clone()), [x, dy]);
-        Ok([
-            dx.then(|| compute(&input, [dy, w])).transpose()?,
-            dw.then(weight).transpose()?,
-            db.then(|| compute(&BiasGradient(bias.elem_count()), [dy]))
-                .transpose()?,
-        ])
+        let weight = WeightGradient(self.shape, w.shape().clone());
+        let bias = BiasGradient(bias.elem_count());
+        let (dx, (dw, db)) = both(
+            dy,
+            || dx.then(|| compute(&input, [dy, w])).transpose(),
+            || {
+                (
+                    dw.then(|| compute(&weight, [x, dy])).transpose(),
+                    db.then(|| compute(&bias, [dy])).transpose(),
+                )
+            },
+        );
+        Ok([dx?, dw?, db?])
     }
 
     fn saved(&self, [dx, dw, _]: [bool; 3]) -> [bool; 3] {

@@ -130,6 +130,21 @@ pub(crate) fn compute<const N: usize, O: Op<N>>(op: &O, inputs: [&Tensor; N]) ->
     channels_second(y, op.is_feature_map())
 }
 
+/// Two computations on the device of `on` that do not need each other, at the same time on a CPU. Small maps have too few jobs for all
+/// threads in one of them.
+pub(crate) fn both<A: Send, B: Send>(
+    on: &Tensor,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    // What another thread computes is not counted.
+    if on.device().is_cpu() && !is_profiling() {
+        sdft_kernels::join(a, b)
+    } else {
+        (a(), b())
+    }
+}
+
 /// A placeholder of the same shape and type: a single zero with zero strides.
 fn placeholder(x: &Tensor) -> Result<Tensor> {
     Tensor::zeros((), x.dtype(), &Device::Cpu)?.broadcast_as(x.shape())
@@ -157,6 +172,7 @@ fn on_cpu<const N: usize, O: Op<N>>(
     op: &O,
     inputs: [(&CpuStorage, &Layout); N],
 ) -> Result<(CpuStorage, Shape)> {
+    sdft_kernels::keep_awake();
     if !is_profiling() {
         return narrowed(op, inputs);
     }
