@@ -1,9 +1,9 @@
 //! The types that feature maps are stored in.
 
 use crate::choice::Choice;
-use crate::conv;
 use crate::shared_mut::{SharedMut, filled};
-use crate::{ConvShape, Real};
+use crate::{AttentionShape, ConvShape, Real};
+use crate::{attention, conv};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -36,6 +36,10 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
     fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[Self::Real]) -> Vec<Self>;
     /// The gradient of the weights of a convolution.
     fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<Self::Real>;
+    /// Multi-head self-attention.
+    fn attention(shape: &AttentionShape, qkv: &[Self]) -> Vec<Self>;
+    /// The gradient of its input.
+    fn attention_gradient(shape: &AttentionShape, qkv: &[Self], dout: &[Self]) -> Vec<Self>;
 }
 
 macro_rules! real_element {
@@ -58,6 +62,16 @@ macro_rules! real_element {
             }
             fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<Self> {
                 conv::weight_gradient(Choice::get(), shape, x, dy)
+            }
+            fn attention(shape: &AttentionShape, qkv: &[Self]) -> Vec<Self> {
+                attention::attention_by(Choice::get().simd, shape, qkv)
+            }
+            fn attention_gradient(
+                shape: &AttentionShape,
+                qkv: &[Self],
+                dout: &[Self],
+            ) -> Vec<Self> {
+                attention::gradient_by(Choice::get().simd, shape, qkv, dout)
             }
         }
     )+};
@@ -89,6 +103,12 @@ impl Stored for bf16 {
     }
     fn conv2d_weight_gradient(shape: &ConvShape, x: &[Self], dy: &[Self]) -> Vec<f32> {
         conv::bf16::weight_gradient(Choice::get(), shape, x, dy)
+    }
+    fn attention(shape: &AttentionShape, qkv: &[Self]) -> Vec<Self> {
+        attention::forward_bf16(Choice::get(), shape, qkv)
+    }
+    fn attention_gradient(shape: &AttentionShape, qkv: &[Self], dout: &[Self]) -> Vec<Self> {
+        attention::gradient_bf16(Choice::get(), shape, qkv, dout)
     }
 }
 

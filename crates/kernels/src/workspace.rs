@@ -1,6 +1,7 @@
 //! Buffers that are reused between calls: fresh pages for every block would cost more than the arithmetic.
 
 use crate::simd::Lanes;
+use half::bf16;
 use std::cell::RefCell;
 
 /// Sixteen floats, aligned to a cache line.
@@ -43,6 +44,17 @@ pub(crate) fn floats(lines: &[Line]) -> &[f32] {
 pub(crate) fn floats_mut(lines: &mut [Line]) -> &mut [f32] {
     // SAFETY: a line is sixteen floats without padding.
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 16 * lines.len()) }
+}
+
+/// The bf16 numbers of the lines, to write.
+pub(crate) fn halves_mut(lines: &mut [Line]) -> &mut [bf16] {
+    // SAFETY: a line is 64 bytes without padding, and every bit pattern is a bf16.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), 32 * lines.len()) }
+}
+
+/// The pairs of bf16 numbers of the lines, to write.
+pub(crate) fn pairs_mut(lines: &mut [Line]) -> &mut [[bf16; 2]] {
+    halves_mut(lines).as_chunks_mut::<2>().0
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_float};
+use super::{check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -63,10 +63,14 @@ impl Op<1> for Attention {
 
     fn cpu(&self, [qkv]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let s = &self.0;
-        for_float!(self.name(), qkv.0, T => {
-            let out = sdft_kernels::attention::<T>(s, elements(self.name(), qkv)?);
-            Ok((T::to_cpu_storage_owned(out), (s.batch, s.channels, s.n).into()))
+        for_element!(self.name(), qkv.0, E, _R => {
+            let out = sdft_kernels::attention::<E>(s, elements(self.name(), qkv)?);
+            Ok((E::to_cpu_storage_owned(out), (s.batch, s.channels, s.n).into()))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     fn flops(&self) -> f64 {
@@ -97,14 +101,18 @@ impl Op<2> for Gradient {
 
     fn cpu(&self, [qkv, dout]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
         let shape = qkv.1.shape().clone();
-        for_float!(self.name(), qkv.0, T => {
-            let dqkv = sdft_kernels::attention_gradient::<T>(
+        for_element!(self.name(), qkv.0, E, _R => {
+            let dqkv = sdft_kernels::attention_gradient::<E>(
                 &self.0,
                 elements(self.name(), qkv)?,
                 elements(self.name(), dout)?,
             );
-            Ok((T::to_cpu_storage_owned(dqkv), shape))
+            Ok((E::to_cpu_storage_owned(dqkv), shape))
         })
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
     }
 
     fn flops(&self) -> f64 {

@@ -1,23 +1,14 @@
 //! Attention in f32: the weights of 32 queries at a time stay in the cache, with one row for each key.
 
-use super::AttentionShape;
+use super::softmax::{exponentials, scale_columns, through_softmax};
+use super::{AttentionShape, JOB_QUERIES, QUERIES};
 use crate::lanes::{gather, scatter};
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
-use crate::workspace::{Line, floats, floats_mut, put, with_lines};
+use crate::workspace::{Line, put, with_lines};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Queries of one block, two vectors.
-const QUERIES: usize = 32;
-/// Queries of one job of the forward pass; a job transposes the keys once.
-const JOB_QUERIES: usize = 128;
-/// Terms that are summed in f32; the sums of runs are added in f64.
-const RUN: usize = 32;
-
-/// One number for each query of a block.
-type Row<T> = [T; QUERIES];
 
 /// Attention whose heads consist of whole register blocks.
 #[derive(Clone, Copy)]
@@ -257,63 +248,9 @@ impl Head<'_> {
         // SAFETY: in bounds by the assertion.
         unsafe { product.run::<V>() }
     }
-
-    /// `exp(scale (s - top))` of the scores of all keys, and the reciprocal of its sum for each query.
-    #[inline(always)]
-    fn exponentials(&self, scores: &mut [Line]) -> Row<f32> {
-        let scale = self.of.scale();
-        let rows = &mut floats_mut(scores).as_chunks_mut::<QUERIES>().0[..self.of.shape.n];
-        let mut top = rows[0];
-        for row in rows.iter() {
-            for (top, &value) in top.iter_mut().zip(row) {
-                *top = if value > *top { value } else { *top };
-            }
-        }
-        let mut total = [0.0f64; QUERIES];
-        for run in rows.chunks_mut(RUN) {
-            let mut sums = [0.0; QUERIES];
-            for row in run {
-                for ((value, &top), sum) in row.iter_mut().zip(&top).zip(&mut sums) {
-                    *value = crate::real::exp_f32((*value - top) * scale);
-                    *sum += *value;
-                }
-            }
-            add_to(&mut total, &sums);
-        }
-        narrow(total.map(|total| 1.0 / total))
-    }
-
-    /// From the gradient of the weights to that of the scores before `scale`: `scale p (dp - sum(p dp))`.
-    #[inline(always)]
-    fn through_softmax(&self, weights: &[Line], gradient: &mut [Line]) {
-        let (n, scale) = (self.of.shape.n, self.of.scale());
-        let weights = &floats(weights).as_chunks::<QUERIES>().0[..n];
-        let gradient = &mut floats_mut(gradient).as_chunks_mut::<QUERIES>().0[..n];
-        let mut total = [0.0f64; QUERIES];
-        for (ps, dps) in weights.chunks(RUN).zip(gradient.chunks(RUN)) {
-            let mut sums = [0.0; QUERIES];
-            for (p, dp) in ps.iter().zip(dps) {
-                for ((&p, &dp), sum) in p.iter().zip(dp).zip(&mut sums) {
-                    *sum += p * dp;
-                }
-            }
-            add_to(&mut total, &sums);
-        }
-        let total = narrow(total);
-        for (p, dp) in weights.iter().zip(gradient) {
-            for ((&p, dp), &total) in p.iter().zip(dp).zip(&total) {
-                *dp = p * (*dp - total) * scale;
-            }
-        }
-    }
 }
 
 impl Blocks<'_> {
-    #[inline(always)]
-    fn scale(&self) -> f32 {
-        crate::real::Scalar::from_f64(self.shape.scale())
-    }
-
     /// Rows of 32 to the positions `at` of `[d, n]`.
     ///
     /// # Safety
@@ -346,18 +283,6 @@ impl Blocks<'_> {
     }
 }
 
-#[inline(always)]
-fn add_to(total: &mut Row<f64>, sums: &Row<f32>) {
-    for (total, &sum) in total.iter_mut().zip(sums) {
-        *total += f64::from(sum);
-    }
-}
-
-#[inline(always)]
-fn narrow(row: Row<f64>) -> Row<f32> {
-    row.map(crate::real::Scalar::from_f64)
-}
-
 /// `left right` with a column for each query, for `left` of these rows and columns, whose rows are so far apart.
 ///
 /// # Safety
@@ -388,16 +313,6 @@ unsafe fn multiply<V: Lanes>(
     unsafe { product.run::<V>() }
 }
 
-/// Multiplies every row of 32.
-#[inline(always)]
-fn scale_columns(rows: &mut [Line], factors: &Row<f32>) {
-    for row in floats_mut(rows).as_chunks_mut::<QUERIES>().0 {
-        for (value, &factor) in row.iter_mut().zip(factors) {
-            *value *= factor;
-        }
-    }
-}
-
 /// The result of some queries of one head.
 struct Forward<'a> {
     head: Head<'a>,
@@ -417,7 +332,7 @@ impl Task for Forward<'_> {
         for at in head.of.blocks(self.queries) {
             head.block::<V>(head.q, &at, q);
             head.over_channels::<V>(keys, q, weights);
-            let inverse = head.exponentials(weights);
+            let inverse = exponentials(head.of.shape, weights);
             head.over_keys::<V>(head.v, weights, out);
             scale_columns(out, &inverse);
             // SAFETY: the head's part of the result; jobs write different queries.
@@ -460,10 +375,10 @@ impl Task for Backward<'_> {
             head.block::<V>(head.q, &at, rows);
             head.block::<V>(dout, &at, drows);
             head.over_channels::<V>(keys, rows, weights);
-            let inverse = head.exponentials(weights);
+            let inverse = exponentials(of.shape, weights);
             scale_columns(weights, &inverse);
             head.over_channels::<V>(values, drows, dweights);
-            head.through_softmax(weights, dweights);
+            through_softmax(of.shape, weights, dweights);
             head.over_keys::<V>(head.k, dweights, rows);
             // SAFETY: the query's gradient.
             unsafe { of.store::<V>(rows, &at, self.to[0]) };

@@ -1,15 +1,25 @@
 //! Self-attention over the columns of `[batch, 3 * channels, n]`.
 
 mod blocks;
+mod softmax;
 #[cfg(test)]
 mod tests;
+mod tiled;
 
 use crate::choice::Choice;
+use crate::element::{to_bf16, to_f32};
 use crate::gemm::{View, gemm};
 use crate::simd::Simd;
-use crate::{Real, SharedMut};
+use crate::{Element, Real, SharedMut};
 use blocks::Blocks;
+use half::bf16;
 use rayon::prelude::*;
+use tiled::Tiled;
+
+/// Queries of one block: two vectors, or the side of a block of tiles.
+const QUERIES: usize = 32;
+/// Queries of one job of the forward pass; a job transposes the keys once.
+const JOB_QUERIES: usize = 128;
 
 /// The order of the 3C channels of the joint projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,11 +99,19 @@ impl AttentionShape {
 }
 
 /// Multi-head self-attention of `qkv` `[batch, 3 channels, n]`; returns `[batch, channels, n]`.
-pub fn attention<T: Real>(shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
-    attention_by(Choice::get().simd, shape, qkv)
+pub fn attention<E: Element>(shape: &AttentionShape, qkv: &[E]) -> Vec<E> {
+    E::attention(shape, qkv)
 }
 
-fn attention_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
+/// By tiles where the processor multiplies bf16 fast, otherwise in f32.
+pub(crate) fn forward_bf16(choice: Choice, shape: &AttentionShape, qkv: &[bf16]) -> Vec<bf16> {
+    match choice.bf16 {
+        Some(unit) => Tiled::new(unit, choice.simd, shape).forward(qkv),
+        None => to_bf16(&attention_by(choice.simd, shape, &to_f32(qkv))),
+    }
+}
+
+pub(crate) fn attention_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
     if let (Some(qkv), Some(blocks)) = (T::as_f32(qkv), Blocks::of(shape, simd)) {
         return T::from_f32(blocks.forward(qkv));
     }
@@ -120,11 +138,34 @@ fn attention_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T]) -> Vec<T
 }
 
 /// The gradient of `qkv`, from `dout` shaped like the result. The attention weights are computed again instead of saved.
-pub fn attention_gradient<T: Real>(shape: &AttentionShape, qkv: &[T], dout: &[T]) -> Vec<T> {
-    gradient_by(Choice::get().simd, shape, qkv, dout)
+pub fn attention_gradient<E: Element>(shape: &AttentionShape, qkv: &[E], dout: &[E]) -> Vec<E> {
+    E::attention_gradient(shape, qkv, dout)
 }
 
-fn gradient_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T], dout: &[T]) -> Vec<T> {
+/// By tiles where the processor multiplies bf16 fast, otherwise in f32.
+pub(crate) fn gradient_bf16(
+    choice: Choice,
+    shape: &AttentionShape,
+    qkv: &[bf16],
+    dout: &[bf16],
+) -> Vec<bf16> {
+    match choice.bf16 {
+        Some(unit) => Tiled::new(unit, choice.simd, shape).gradient(qkv, dout),
+        None => to_bf16(&gradient_by(
+            choice.simd,
+            shape,
+            &to_f32(qkv),
+            &to_f32(dout),
+        )),
+    }
+}
+
+pub(crate) fn gradient_by<T: Real>(
+    simd: Simd,
+    shape: &AttentionShape,
+    qkv: &[T],
+    dout: &[T],
+) -> Vec<T> {
     if let (Some(qkv), Some(dout), Some(blocks)) =
         (T::as_f32(qkv), T::as_f32(dout), Blocks::of(shape, simd))
     {

@@ -1,7 +1,10 @@
 //! Attention in f32 against the definition in f64.
 
 use super::*;
+use crate::element::Stored;
 use crate::real::Scalar;
+use crate::simd::Simd;
+use crate::tiles::tests::units;
 
 fn wave(n: usize, phase: f64) -> Vec<f64> {
     (0..n)
@@ -98,6 +101,43 @@ fn the_gradient_is_that_of_f64() {
         for simd in Simd::available() {
             let got = gradient_by(simd, &shape, &qkv, &dout);
             assert_close(&got, &want, &format!("{shape:?} {simd:?}"));
+        }
+    }
+}
+
+/// Factors are rounded to bf16, which keeps eight bits: weights, their gradients and the result.
+fn assert_close_in_bf16(got: &[bf16], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let top = want.iter().fold(0.0f64, |top, x| top.max(x.abs()));
+    for (i, (&got, want)) in got.iter().zip(want).enumerate() {
+        let got = f64::from(got.real());
+        assert!(
+            (got - want).abs() <= 0.012 * top,
+            "{what} at {i}: {got} instead of {want}, of {top}"
+        );
+    }
+}
+
+#[test]
+fn in_bf16_every_unit_computes_the_definition_and_its_gradient() {
+    for shape in shapes() {
+        let qkv = to_bf16(&rounded(&wave(
+            3 * shape.batch * shape.channels * shape.n,
+            0.3,
+        )));
+        let dout = to_bf16(&rounded(&wave(shape.batch * shape.channels * shape.n, 1.1)));
+        let [exact, dexact] = [&qkv, &dout].map(|x| wide(&to_f32(x)));
+        let want = definition(&shape, &exact);
+        let dwant = attention_gradient(&shape, &exact, &dexact);
+        let simd = Choice::get().simd;
+        for unit in units().into_iter().map(Some).chain([None]) {
+            let choice = Choice {
+                bf16: unit,
+                ..Choice::get()
+            };
+            let what = format!("{shape:?} {unit:?} {simd:?}");
+            assert_close_in_bf16(&forward_bf16(choice, &shape, &qkv), &want, &what);
+            assert_close_in_bf16(&gradient_bf16(choice, &shape, &qkv, &dout), &dwant, &what);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::element::Stored;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Simd;
 use crate::tiles::{BLOCK, Block, Session, TILE, TILE_BYTES};
-use crate::workspace::{Line, floats_mut, with_lines};
+use crate::workspace::{Line, floats_mut, halves_mut, pairs_mut, with_lines};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -213,15 +213,4 @@ impl Job<'_> {
             }
         }
     }
-}
-
-/// The lines as elements.
-pub(super) fn halves_mut(lines: &mut [Line]) -> &mut [bf16] {
-    // SAFETY: a line is 64 bytes without padding, and every bit pattern is a bf16.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), PER_LINE * lines.len()) }
-}
-
-/// The lines as pairs of elements.
-fn pairs_mut(lines: &mut [Line]) -> &mut [[bf16; 2]] {
-    halves_mut(lines).as_chunks_mut::<2>().0
 }

@@ -1,12 +1,11 @@
 //! The weight gradient: pixels are the terms, so both factors are turned, results to rows of pixels and inputs to columns of channels.
 
-use super::forward::halves_mut;
 use super::{Band, Tiled};
 use crate::lanes::gather;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
 use crate::tiles::{BLOCK, Block, TILE, TILE_BYTES};
-use crate::workspace::{Line, floats_mut, with_lines};
+use crate::workspace::{Line, floats_mut, halves_mut, with_lines};
 use half::bf16;
 use rayon::prelude::*;
 
