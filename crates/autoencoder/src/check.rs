@@ -1,6 +1,7 @@
 //! Whether a network of a configuration can be built.
 
 use crate::{AutoencoderConfig, ConfigError};
+use sdft_fields::require;
 
 /// The widest layer; public networks have up to 512 channels.
 const MOST_WIDTH: usize = 1 << 14;
@@ -8,18 +9,6 @@ const MOST_WIDTH: usize = 1 << 14;
 const MOST_CODES: usize = 1 << 20;
 /// The largest network; public ones have up to 1e8 parameters.
 const MOST_PARAMETERS: usize = 20_000_000_000;
-
-fn require(
-    holds: bool,
-    field: &str,
-    expected: impl FnOnce() -> String,
-    found: impl std::fmt::Display,
-) -> Result<(), ConfigError> {
-    match holds {
-        true => Ok(()),
-        false => Err(ConfigError::new(field, expected(), found)),
-    }
-}
 
 impl AutoencoderConfig {
     /// Checks that the network can be built.

@@ -1,9 +1,8 @@
 //! The configurations of `AutoencoderKL` and `VQModel`.
 
 use crate::ConfigError;
-use crate::error::brief;
-use crate::read::{CLASS, check_known, field};
 use sdft_diffusion::{KIND_KEY, MODEL_KEY};
+use sdft_fields::{CLASS, COUNT, FLAG, NUMBER, brief, check_known, field};
 use sdft_imaging::ImageSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -104,9 +103,6 @@ macro_rules! config {
     };
 }
 
-const COUNT: &str = "a whole number";
-const NUMBER: &str = "a number";
-const FLAG: &str = "true or false";
 const DOWN: &str = "a list of DownEncoderBlock2D, AttnDownEncoderBlock2D";
 const UP: &str = "a list of UpDecoderBlock2D, AttnUpDecoderBlock2D";
 const WIDTHS: &str = "a list of whole numbers";

@@ -35,7 +35,6 @@ pub use crate::{
         ActFn, AutoencoderConfig, AutoencoderKlConfig, DownBlock, NormType, SampleSize, UpBlock,
         VqModelConfig,
     },
-    error::ConfigError,
     infer::{Inferred, infer},
     moments::Moments,
     names::{current_names, is_compvis},
@@ -43,6 +42,7 @@ pub use crate::{
     space::Space,
     tiles::MOST_PIXELS,
 };
+pub use sdft_fields::ConfigError;
 pub use sdft_nn::Cost;
 
 mod autoencoder;
@@ -51,11 +51,9 @@ mod check;
 mod codebook;
 mod config;
 mod cost;
-mod error;
 mod infer;
 mod moments;
 mod names;
-mod read;
 mod record;
 mod space;
 mod tiles;

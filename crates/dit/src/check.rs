@@ -1,6 +1,7 @@
 //! Whether a network of a configuration can be built, run and trained.
 
 use crate::{ConfigError, DitConfig};
+use sdft_fields::require;
 
 /// The widest layer; public networks have up to 1152 channels.
 const MOST_WIDTH: usize = 1 << 14;
@@ -10,18 +11,6 @@ const MOST_PARAMETERS: usize = 20_000_000_000;
 const MOST_CLASSES: usize = 1 << 20;
 /// The longest side of an image.
 const MOST_SIDE: usize = 4096;
-
-fn require(
-    holds: bool,
-    field: &str,
-    expected: impl FnOnce() -> String,
-    found: impl std::fmt::Display,
-) -> Result<(), ConfigError> {
-    match holds {
-        true => Ok(()),
-        false => Err(ConfigError::new(field, expected(), found)),
-    }
-}
 
 impl DitConfig {
     /// Checks that the network can be built, and run at its sample size.

@@ -27,12 +27,12 @@
 pub use crate::{
     config::DitConfig,
     dit::{Conditioning, Dit},
-    error::ConfigError,
     infer::{Inferred, infer},
     names::{OfficialNames, POSITIONS},
     positions::positions,
     trainable::TrainableDit,
 };
+pub use sdft_fields::ConfigError;
 pub use sdft_nn::Cost;
 
 mod block;
@@ -41,7 +41,6 @@ mod config;
 mod cost;
 mod dit;
 mod embedding;
-mod error;
 mod infer;
 mod names;
 mod positions;

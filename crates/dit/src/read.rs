@@ -1,20 +1,15 @@
 //! Reading `config.json`, field by field.
 
-use crate::error::brief;
 use crate::{ConfigError, DitConfig};
+use sdft_fields::{CLASS, COUNT, FLAG, NUMBER, brief, check_known, field, whole};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-const CLASS: &str = "_class_name";
 const CURRENT: &str = "DiTTransformer2DModel";
 const OLDER: &str = "Transformer2DModel";
 
-const COUNT: &str = "a whole number";
-const NUMBER: &str = "a number";
-const FLAG: &str = "true or false";
-
-/// The fields of [`DitConfig`].
-const FIELDS: [&str; 13] = [
+/// The fields of [`DitConfig`], and one that diffusers has and that changes nothing.
+const KNOWN: [&str; 14] = [
     "num_attention_heads",
     "attention_head_dim",
     "in_channels",
@@ -28,10 +23,8 @@ const FIELDS: [&str; 13] = [
     "norm_eps",
     "shared_embedder",
     "freq_shift",
+    "norm_num_groups",
 ];
-
-/// Fields that diffusers has and that change nothing.
-const IDLE: [&str; 1] = ["norm_num_groups"];
 
 /// Fields with one value that is supported, which is also the default of `DiTTransformer2DModel`.
 fn fixed() -> [(&'static str, Value); 4] {
@@ -110,29 +103,18 @@ impl Fields {
                 _ => {}
             }
         }
-        let known = |name: &str| FIELDS.contains(&name) || IDLE.contains(&name);
-        match fields.iter().find(|(name, _)| !known(name)) {
-            Some((name, value)) => Err(ConfigError::new(
-                name,
-                format!("a field that {class} has"),
-                brief(value),
-            )),
-            None => Ok(Self(fields)),
-        }
+        check_known(&fields, class, &KNOWN)?;
+        Ok(Self(fields))
     }
 
     /// The value of a field; the default if it is absent.
     fn get<T: DeserializeOwned>(
         &self,
-        field: &str,
+        name: &str,
         expected: &str,
         default: T,
     ) -> Result<T, ConfigError> {
-        let Some(value) = self.0.get(field) else {
-            return Ok(default);
-        };
-        serde_json::from_value(whole(value))
-            .map_err(|_| ConfigError::new(field, expected, brief(value)))
+        field(&self.0, name, expected, default)
     }
 
     pub(crate) fn config(&self) -> Result<DitConfig, ConfigError> {
@@ -155,21 +137,5 @@ impl Fields {
             shared_embedder: self.get("shared_embedder", FLAG, d.shared_embedder)?,
             freq_shift: self.get("freq_shift", NUMBER, d.freq_shift)?,
         })
-    }
-}
-
-/// The value with whole numbers that are written with a fraction (`8.0`) as whole numbers.
-fn whole(value: &Value) -> Value {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked"
-    )]
-    match value {
-        Value::Number(number) if !number.is_u64() => match number.as_f64() {
-            Some(x) if x.fract() == 0.0 && (0.0..1e15).contains(&x) => Value::from(x as u64),
-            _ => value.clone(),
-        },
-        _ => value.clone(),
     }
 }

@@ -82,17 +82,9 @@ impl From<sdft_adm::ConfigError> for ArchitectureError {
     }
 }
 
+/// Of a U-Net or transformer of diffusers.
 impl From<sdft_unet2d::ConfigError> for ArchitectureError {
     fn from(error: sdft_unet2d::ConfigError) -> Self {
-        Self {
-            problem: format!("expected {}, found {}", error.expected, error.found),
-            field: error.field,
-        }
-    }
-}
-
-impl From<sdft_dit::ConfigError> for ArchitectureError {
-    fn from(error: sdft_dit::ConfigError) -> Self {
         Self {
             problem: format!("expected {}, found {}", error.expected, error.found),
             field: error.field,

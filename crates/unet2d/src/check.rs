@@ -2,6 +2,7 @@
 
 use crate::config::TimeEmbedding;
 use crate::{ClassEmbed, ConfigError, SampleSize, Unet2dConfig};
+use sdft_fields::require;
 
 /// The widest layer; public networks have up to 2048 channels.
 const MOST_WIDTH: usize = 1 << 16;
@@ -9,18 +10,6 @@ const MOST_WIDTH: usize = 1 << 16;
 const MOST_PARAMETERS: usize = 20_000_000_000;
 /// The most rows of a table of classes or timesteps.
 const MOST_ROWS: usize = 1 << 20;
-
-fn require(
-    holds: bool,
-    field: &str,
-    expected: impl FnOnce() -> String,
-    found: impl std::fmt::Display,
-) -> Result<(), ConfigError> {
-    match holds {
-        true => Ok(()),
-        false => Err(ConfigError::new(field, expected(), found)),
-    }
-}
 
 impl Unet2dConfig {
     /// Checks that the network can be built, and run at its sample size.

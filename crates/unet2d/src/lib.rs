@@ -34,11 +34,11 @@ pub use crate::{
         TimeScaleShift, Unet2dConfig, UpBlock,
     },
     embedding::Class,
-    error::ConfigError,
     names::modern_name,
     trainable::TrainableUnet2d,
     unet::Unet2d,
 };
+pub use sdft_fields::ConfigError;
 pub use sdft_nn::Cost;
 
 mod blocks;
@@ -46,7 +46,6 @@ mod check;
 mod config;
 mod cost;
 mod embedding;
-mod error;
 mod names;
 mod read;
 mod trainable;

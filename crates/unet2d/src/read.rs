@@ -1,7 +1,7 @@
 //! Reading `config.json`, field by field.
 
-use crate::error::brief;
 use crate::{ConfigError, Unet2dConfig};
+use sdft_fields::{CLASS, COUNT, FLAG, NUMBER, brief, check_known, field};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -38,10 +38,7 @@ const KNOWN: [&str; 29] = [
     "time_adapter_rank",
 ];
 
-const COUNT: &str = "a whole number";
 const COUNT_OR_NULL: &str = "a whole number or null";
-const NUMBER: &str = "a number";
-const FLAG: &str = "true or false";
 const RESAMPLE: &str = "conv, resnet or null";
 
 /// The fields of a file, all of which are known.
@@ -49,35 +46,22 @@ pub(crate) struct Fields<'a>(&'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(json: &'a Map<String, Value>) -> Result<Self, ConfigError> {
-        const CLASS: &str = "_class_name";
-        if let Some(class) = json.get(CLASS).filter(|class| *class != "UNet2DModel") {
-            return Err(ConfigError::new(CLASS, "UNet2DModel", brief(class)));
+        const UNET: &str = "UNet2DModel";
+        if let Some(class) = json.get(CLASS).filter(|class| *class != UNET) {
+            return Err(ConfigError::new(CLASS, UNET, brief(class)));
         }
-        let unknown = json
-            .iter()
-            .find(|(name, _)| !name.starts_with('_') && !KNOWN.contains(&name.as_str()));
-        match unknown {
-            Some((name, value)) => Err(ConfigError::new(
-                name,
-                "a field that UNet2DModel has",
-                brief(value),
-            )),
-            None => Ok(Self(json)),
-        }
+        check_known(json, UNET, &KNOWN)?;
+        Ok(Self(json))
     }
 
     /// The value of a field; the default if it is absent.
     fn get<T: DeserializeOwned>(
         &self,
-        field: &str,
+        name: &str,
         expected: &str,
         default: T,
     ) -> Result<T, ConfigError> {
-        let Some(value) = self.0.get(field) else {
-            return Ok(default);
-        };
-        serde_json::from_value(whole(value))
-            .map_err(|_| ConfigError::new(field, expected, brief(value)))
+        field(self.0, name, expected, default)
     }
 
     pub(crate) fn config(&self, d: Unet2dConfig) -> Result<Unet2dConfig, ConfigError> {
@@ -164,22 +148,5 @@ impl<'a> Fields<'a> {
             )?,
             time_adapter_rank: self.get("time_adapter_rank", COUNT_OR_NULL, d.time_adapter_rank)?,
         })
-    }
-}
-
-/// The value with whole numbers that are written with a fraction (`8.0`) as whole numbers.
-fn whole(value: &Value) -> Value {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked"
-    )]
-    match value {
-        Value::Array(values) => values.iter().map(whole).collect(),
-        Value::Number(number) if !number.is_u64() => match number.as_f64() {
-            Some(x) if x.fract() == 0.0 && (0.0..1e15).contains(&x) => Value::from(x as u64),
-            _ => value.clone(),
-        },
-        _ => value.clone(),
     }
 }
