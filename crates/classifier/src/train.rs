@@ -10,13 +10,12 @@ use sdft_data::{Augment, Batch, Batches, ImageSource, Joined, held_out};
 use sdft_diffusion::{AUTOENCODER_KEY, Diffusion};
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
-use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
 use sdft_randn::randn;
 use sdft_schedule::{Respacing, TimestepSampler};
 use sdft_train::{
-    Accumulate, Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result,
-    RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, due, file_name, model_metadata, provenance,
+    Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result, RunFolder, RunPlan,
+    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due, file_name,
+    model_metadata, provenance,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -122,12 +121,13 @@ pub fn train_classifier(
     drop(start);
     let output = plan.pace();
     let mut task = Classifying {
-        encoder: if plan.steps.recompute {
-            encoder.recomputed()
-        } else {
-            encoder
+        objective: CrossEntropy {
+            encoder: match plan.steps.recompute {
+                true => encoder.recomputed(),
+                false => encoder,
+            },
+            diffusion: plan.process.diffusion(false, &Respacing::All)?,
         },
-        diffusion: plan.process.diffusion(false, &Respacing::All)?,
         updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
         plan: &plan,
         folder: &folder,
@@ -153,8 +153,7 @@ struct Classifying<'a> {
     folder: &'a RunFolder,
     device: &'a Device,
     config: EncoderConfig,
-    encoder: Encoder,
-    diffusion: Diffusion,
+    objective: CrossEntropy,
     updater: Updater,
     /// The images of both domains. The position of a domain is its label.
     both: Arc<Joined>,
@@ -163,7 +162,12 @@ struct Classifying<'a> {
     measured: Option<(u64, Accuracy)>,
 }
 
-impl Classifying<'_> {
+struct CrossEntropy {
+    encoder: Encoder,
+    diffusion: Diffusion,
+}
+
+impl CrossEntropy {
     /// Cross-entropy of noised images, mean over the batch.
     fn loss(&self, x0: &Tensor, t: &[usize], noise: &Tensor, labels: &[u32]) -> Result<Tensor> {
         let xt = self.diffusion.q_sample(x0, t, noise)?;
@@ -171,7 +175,9 @@ impl Classifying<'_> {
         let labels = Tensor::new(labels, x0.device())?.unsqueeze(1)?;
         Ok(log_probs.gather(&labels, 1)?.mean_all()?.neg()?)
     }
+}
 
+impl Classifying<'_> {
     fn accuracy(&self) -> Result<Option<Accuracy>> {
         let Some(held_out) = &self.held_out else {
             return Ok(None);
@@ -180,7 +186,7 @@ impl Classifying<'_> {
         let averaged = Params::new(self.updater.averaged()?);
         let dtype = self.plan.steps.precision.compute_dtype();
         let encoder = Encoder::load(&averaged, &self.config)?.with_compute_dtype(dtype);
-        let accuracy = held_out.accuracy(&encoder, &self.diffusion, self.plan.seed)?;
+        let accuracy = held_out.accuracy(&encoder, &self.objective.diffusion, self.plan.seed)?;
         Ok(Some(accuracy))
     }
 }
@@ -188,7 +194,7 @@ impl Classifying<'_> {
 impl Task for Classifying<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let n = images.dim(0)?;
-        let last = self.diffusion.n_steps() - 1;
+        let last = self.objective.diffusion.n_steps() - 1;
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let seed = self.plan.seed;
         let noise = randn(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
@@ -196,7 +202,7 @@ impl Task for Classifying<'_> {
         let vars = self.updater.vars();
         let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, seed, &is_exempt, &|factor| {
-            let loss = self.loss(images, &t, &noise, &vec![0; n])?;
+            let loss = self.objective.loss(images, &t, &noise, &vec![0; n])?;
             Ok(backward(&(loss * factor)?)?)
         })
     }
@@ -206,48 +212,29 @@ impl Task for Classifying<'_> {
     }
 
     fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<StepOutcome> {
-        let (seed, total, shape) = (self.plan.seed, self.plan.steps.batch, x0.dims());
-        let uniforms: Vec<f64> = (0..total as u64)
+        let (seed, steps) = (self.plan.seed, &self.plan.steps);
+        let uniforms: Vec<f64> = (0..steps.batch as u64)
             .map(|i| Draw::new(seed, Purpose::Timestep, step, i).uniform(0))
             .collect();
-        let n_steps = self.diffusion.n_steps();
+        let objective = &self.objective;
+        let n_steps = objective.diffusion.n_steps();
         let draws = TimestepSampler::Uniform { n_steps }.sample(&uniforms);
         let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
         let label = |&index: &usize| u32::from(self.both.part(index) == Some(1));
         let labels: Vec<u32> = batch.indices.iter().map(label).collect();
-        let micro = match self.plan.steps.micro_batch {
-            0 => total,
-            n => n.min(total),
-        };
-        let (mode, share): (_, fn(usize, usize) -> f64) = match self.plan.steps.accumulate {
-            Accumulate::Mean => (MicroBatches::Weighted, |n, total| n as f64 / total as f64),
-            Accumulate::Sum => (MicroBatches::Summed, |_, _| 1.0),
-        };
-        let mut gradients = Accumulator::new(mode, self.updater.vars().len(), total);
-        let mut loss = 0.0;
-        for start in (0..total).step_by(micro) {
-            let n = micro.min(total - start);
-            let size = [&[n], &shape[1..]].concat();
-            let first = start as u64;
-            let noise = randn(seed, Purpose::Noise, step, first, &size, x0.device())?;
-            let part = start..start + n;
-            let images = x0.narrow(0, start, n)?;
-            let value = self.loss(&images, &t[part.clone()], &noise, &labels[part])?;
-            loss += share(n, total) * f64::from(value.to_scalar::<f32>()?);
-            let value = self.updater.scaled(&value)?;
-            gradients.add(
-                &collect_gradients(self.updater.vars(), &backward(&value)?),
-                n,
+        self.updater.step_in_parts(step, steps, [], |part| {
+            let images = x0.narrow(0, part.start, part.len())?;
+            let first = part.start as u64;
+            let noise = randn(
+                seed,
+                Purpose::Noise,
+                step,
+                first,
+                images.dims(),
+                self.device,
             )?;
-        }
-        let total = Tensor::new(&[loss], x0.device())?;
-        let issued = self.updater.apply(step, &gradients.finish()?, &total)?;
-        Ok(match issued.wait()? {
-            Verdict::Updated { grad_norm } => {
-                StepOutcome::Updated(vec![("loss", loss), ("grad_norm", grad_norm)])
-            }
-            Verdict::BadLoss => StepOutcome::Skipped("loss"),
-            Verdict::BadGradient => StepOutcome::Skipped("gradient"),
+            let loss = objective.loss(&images, &t[part.clone()], &noise, &labels[part])?;
+            Ok((loss, []))
         })
     }
 
@@ -321,23 +308,10 @@ impl Task for Classifying<'_> {
             _ => self.accuracy()?,
         };
         let shown = match accuracy {
-            Some(accuracy) => {
-                let path = self.folder.root().join("accuracy.json");
-                let text = serde_json::to_string_pretty(&accuracy)
-                    .map_err(|e| TrainError::Evaluation(e.to_string()))?;
-                self.folder.write(&path, (text + "\n").as_bytes())?;
-                path
-            }
+            Some(accuracy) => self.folder.write_json("accuracy.json", &accuracy)?,
             None => self.folder.log(),
         };
-        self.folder.put(&model, |temporary| {
-            Ok(sdft_checkpoint::write_safetensors(
-                temporary,
-                weights.iter().map(|(name, tensor)| (name.as_str(), tensor)),
-                &metadata,
-                None,
-            )?)
-        })?;
+        self.folder.put_weights(&model, &weights, &metadata)?;
         Ok(Finished { model, shown })
     }
 }

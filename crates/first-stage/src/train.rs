@@ -11,12 +11,11 @@ use sdft_imaging::ImageSpec;
 use sdft_models::autoencoder_metadata;
 use sdft_nn::Params;
 use sdft_noise::Purpose;
-use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
 use sdft_randn::randn;
 use sdft_train::{
-    Accumulate, Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result,
-    RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, due, file_name, provenance, sheet, to_screens,
+    Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result, RunFolder, RunPlan,
+    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due, file_name,
+    provenance, sheet, to_screens,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,16 +82,19 @@ pub fn train_autoencoder(
     let autoencoder = Autoencoder::load(&params, &config)?.with_compute_dtype(dtype);
     let output = plan.pace();
     let mut task = Reconstructing {
-        autoencoder: match plan.steps.recompute {
-            true => autoencoder.recomputed(),
-            false => autoencoder,
+        objective: Objective {
+            plan: &plan,
+            device: &device,
+            config,
+            autoencoder: match plan.steps.recompute {
+                true => autoencoder.recomputed(),
+                false => autoencoder,
+            },
+            perceptual,
         },
         updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
         plan: &plan,
         folder: &folder,
-        device: &device,
-        config,
-        perceptual,
         source,
         kept,
         shown,
@@ -111,15 +113,20 @@ pub fn train_autoencoder(
 struct Reconstructing<'a> {
     plan: &'a AutoencoderPlan,
     folder: &'a RunFolder,
-    device: &'a Device,
-    config: AutoencoderConfig,
-    autoencoder: Autoencoder,
+    objective: Objective<'a>,
     updater: Updater,
-    perceptual: Perceptual,
     source: Arc<dyn ImageSource>,
     /// The images that are trained on.
     kept: Vec<usize>,
     shown: HeldOut,
+}
+
+struct Objective<'a> {
+    plan: &'a AutoencoderPlan,
+    device: &'a Device,
+    config: AutoencoderConfig,
+    autoencoder: Autoencoder,
+    perceptual: Perceptual,
 }
 
 /// The terms of the loss, each a mean over the batch.
@@ -131,7 +138,7 @@ struct Terms {
     kl: Tensor,
 }
 
-impl Reconstructing<'_> {
+impl Objective<'_> {
     /// The loss of images whose latents are sampled with `noise`.
     ///
     /// Source: latent diffusion `LPIPSWithDiscriminator` without a discriminator and with a log-variance of 0, divided by the number of
@@ -181,12 +188,14 @@ impl Reconstructing<'_> {
             self.device,
         )?)
     }
+}
 
+impl Reconstructing<'_> {
     /// The autoencoder with the averaged weights: plain tensors, so nothing is recorded.
     fn averaged(&self) -> Result<Autoencoder> {
         let averaged = Params::new(self.updater.averaged()?);
         let dtype = self.plan.steps.precision.compute_dtype();
-        Ok(Autoencoder::load(&averaged, &self.config)?.with_compute_dtype(dtype))
+        Ok(Autoencoder::load(&averaged, &self.objective.config)?.with_compute_dtype(dtype))
     }
 
     fn measure(&self) -> Result<Reconstruction> {
@@ -235,9 +244,10 @@ fn has_zero_gradient(name: &str) -> bool {
 impl Task for Reconstructing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let (seed, n) = (self.plan.seed, images.dim(0)?);
-        let noise = self.noise(Purpose::Audit, 2, 0, n, images)?;
+        let objective = &self.objective;
+        let noise = objective.noise(Purpose::Audit, 2, 0, n, images)?;
         audit_gradients(self.updater.vars(), seed, &has_zero_gradient, &|factor| {
-            let loss = self.loss(images, &noise)?.total;
+            let loss = objective.loss(images, &noise)?.total;
             Ok(backward(&(loss * factor)?)?)
         })
     }
@@ -247,52 +257,15 @@ impl Task for Reconstructing<'_> {
     }
 
     fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<StepOutcome> {
-        let total = self.plan.steps.batch;
-        let micro = match self.plan.steps.micro_batch {
-            0 => total,
-            n => n.min(total),
-        };
-        let (mode, share): (_, fn(usize, usize) -> f64) = match self.plan.steps.accumulate {
-            Accumulate::Mean => (MicroBatches::Weighted, |n, total| n as f64 / total as f64),
-            Accumulate::Sum => (MicroBatches::Summed, |_, _| 1.0),
-        };
-        let mut gradients = Accumulator::new(mode, self.updater.vars().len(), total);
-        let mut sums = [0.0; 4];
-        for start in (0..total).step_by(micro) {
-            let n = micro.min(total - start);
-            let x = x0.narrow(0, start, n)?;
-            let noise = self.noise(Purpose::Noise, step, start, n, x0)?;
-            let terms = self.loss(&x, &noise)?;
-            let loss = self.updater.scaled(&terms.total)?;
-            gradients.add(
-                &collect_gradients(self.updater.vars(), &backward(&loss)?),
-                n,
-            )?;
-            let values = [
-                Some(&terms.total),
-                Some(&terms.l1),
-                terms.perceptual.as_ref(),
-                Some(&terms.kl),
-            ];
-            for (sum, value) in sums.iter_mut().zip(values) {
-                if let Some(value) = value {
-                    *sum += share(n, total) * f64::from(value.to_scalar::<f32>()?);
-                }
-            }
-        }
-        let [loss, l1, perceptual, kl] = sums;
-        let total = Tensor::new(&[loss], x0.device())?;
-        let issued = self.updater.apply(step, &gradients.finish()?, &total)?;
-        Ok(match issued.wait()? {
-            Verdict::Updated { grad_norm } => StepOutcome::Updated(vec![
-                ("loss", loss),
-                ("l1", l1),
-                ("perceptual", perceptual),
-                ("kl", kl),
-                ("grad_norm", grad_norm),
-            ]),
-            Verdict::BadLoss => StepOutcome::Skipped("loss"),
-            Verdict::BadGradient => StepOutcome::Skipped("gradient"),
+        let objective = &self.objective;
+        let names = ["l1", "perceptual", "kl"];
+        let steps = &self.plan.steps;
+        self.updater.step_in_parts(step, steps, names, |part| {
+            let x = x0.narrow(0, part.start, part.len())?;
+            let noise = objective.noise(Purpose::Noise, step, part.start, part.len(), &x)?;
+            let terms = objective.loss(&x, &noise)?;
+            let each = [Some(terms.l1), terms.perceptual, Some(terms.kl)];
+            Ok((terms.total, each))
         })
     }
 
@@ -343,20 +316,21 @@ impl Task for Reconstructing<'_> {
     }
 
     fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        Ok(self.file_metadata(&self.config, position))
+        Ok(self.file_metadata(&self.objective.config, position))
     }
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {
         let model = self.folder.final_model();
         let shown = self.draw(position.step)?;
-        let std = latent_std(&self.averaged()?, &*self.source, &self.kept, self.device)?;
+        let device = self.objective.device;
+        let std = latent_std(&self.averaged()?, &*self.source, &self.kept, device)?;
         let factor = 1.0 / std;
         if !factor.is_finite() {
             return Err(TrainError::Evaluation(format!(
                 "the latents of the training images have the standard deviation {std}, so they have no scaling factor"
             )));
         }
-        let config = self.config.clone().with_scaling_factor(factor);
+        let config = self.objective.config.clone().with_scaling_factor(factor);
         #[derive(serde::Serialize)]
         struct Report {
             #[serde(flatten)]
@@ -369,20 +343,10 @@ impl Task for Reconstructing<'_> {
             latent_std: std,
             scaling_factor: factor,
         };
-        let text = serde_json::to_string_pretty(&report)
-            .map_err(|e| TrainError::Evaluation(e.to_string()))?;
-        let path = self.folder.root().join("reconstruction.json");
-        self.folder.write(&path, (text + "\n").as_bytes())?;
+        self.folder.write_json("reconstruction.json", &report)?;
         let weights = self.updater.averaged()?;
         let metadata = self.file_metadata(&config, position);
-        self.folder.put(&model, |temporary| {
-            Ok(sdft_checkpoint::write_safetensors(
-                temporary,
-                weights.iter().map(|(name, tensor)| (name.as_str(), tensor)),
-                &metadata,
-                None,
-            )?)
-        })?;
+        self.folder.put_weights(&model, &weights, &metadata)?;
         Ok(Finished { model, shown })
     }
 }

@@ -1,12 +1,13 @@
 //! The folder of a run: its lock, its plan and its files.
 
-use crate::checkpoint::list;
+use crate::checkpoint::{Tensors, list};
 use crate::checksums::Checksums;
 use crate::error::{Context, Result, TrainError};
 use crate::near::{runs_near, verb_of};
 use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
 use crate::sessions::SESSIONS;
+use sdft_checkpoint::write_safetensors;
 use sdft_files::{is_temporary, open_append, sha256_file, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -263,6 +264,34 @@ impl RunFolder {
     /// The file system fails; the old file stays.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         write_atomic(path, bytes).at("cannot write", path)
+    }
+
+    /// Puts a safetensors file of these tensors and this metadata in the folder, as [`Self::put`].
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_weights(
+        &self,
+        path: &Path,
+        weights: &Tensors,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let entries = || weights.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        self.put(path, |temporary| {
+            Ok(write_safetensors(temporary, entries(), metadata, None)?)
+        })
+    }
+
+    /// Writes a result as JSON to the file `name`, and returns its path.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_json(&self, name: &str, result: &impl Serialize) -> Result<PathBuf> {
+        let text = serde_json::to_string_pretty(result)
+            .map_err(|e| TrainError::Evaluation(e.to_string()))?;
+        let path = self.root.join(name);
+        self.write(&path, (text + "\n").as_bytes())?;
+        Ok(path)
     }
 
     fn place(&self, temporary: &Path, path: &Path) -> Result<()> {

@@ -23,7 +23,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::{Denoiser, Diffusion, Prediction, Trainable};
 use sdft_losses::{Anchor, Auxiliary, Kept, NoisedBatch, Objective, Present};
 use sdft_noise::{DropoutKey, Purpose};
-use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
+use sdft_optim::{Accumulator, Pending, Verdict, collect_gradients};
 use sdft_parallel::{ProcessGroup, share_of};
 use sdft_randn::randn;
 use sdft_schedule::{LossSecondMoment, Respacing};
@@ -263,12 +263,9 @@ impl Learner {
         let images: StepImages = images.into();
         let (device, image) = (images.x0.device(), &images.x0.dims()[1..]);
         let draw = self.recipe.draw(self.seed, step);
-        let mode = match self.accumulate {
-            Accumulate::Mean => MicroBatches::Weighted,
-            Accumulate::Sum => MicroBatches::Summed,
-        };
         let here = share_of(self.batch, self.group.rank(), self.group.size());
         let n_params = self.updater.vars().len();
+        let mode = self.accumulate.mode();
         let mut gradients = Accumulator::part(mode, n_params, self.batch, here.len());
         let mut sums: Option<Tensor> = None;
         // The same terms on every rank, whichever images it has.
@@ -334,10 +331,7 @@ impl Learner {
                 &batch,
                 aux.as_ref(),
             )?;
-            let share = match self.accumulate {
-                Accumulate::Mean => n as f64 / self.batch as f64,
-                Accumulate::Sum => 1.0,
-            };
+            let share = self.accumulate.share(n, self.batch);
             let numbers = (terms.numbers()? * share)?;
             sums = Some(match sums {
                 Some(sum) => (sum + numbers)?,

@@ -85,6 +85,7 @@ mod methods;
 mod model_files;
 mod near;
 mod outcome;
+mod parts;
 mod pick;
 mod plan;
 mod preview;

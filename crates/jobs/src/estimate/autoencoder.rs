@@ -1,6 +1,6 @@
 //! The cost of training an autoencoder.
 
-use super::trial::{PATIENCE, checkpoint_bytes, micro_batch, run_bytes};
+use super::trial::{PATIENCE, checkpoint_bytes, run_bytes};
 use super::{Disk, Estimate, memory_of_autoencoder};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
@@ -50,7 +50,7 @@ fn image_seconds(plan: &AutoencoderPlan) -> Result<f64> {
         backward(&y.sum_all()?)?;
         Ok(started.elapsed().as_secs_f64() / n as f64)
     };
-    let (seconds, at_once) = (pass(1)?, micro_batch(&plan.steps));
+    let (seconds, at_once) = (pass(1)?, plan.steps.at_once());
     if seconds * (at_once as f64) < PATIENCE {
         // The first pass of many images mostly allocates memory.
         return Ok(pass(at_once)?.min(pass(at_once)?));

@@ -146,7 +146,7 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     );
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let batch = plan.steps.batch;
-    let micro = super::trial::micro_batch(&plan.steps);
+    let micro = plan.steps.at_once();
     let weights = 4.0 * encoder_parameters(plan)? as f64;
     Ok(Parts {
         variables: weights,
@@ -170,7 +170,7 @@ pub(crate) fn memory_of_autoencoder(plan: &AutoencoderPlan) -> Needed {
     let cost = plan.config().cost([height, width]);
     let maps = size_of_maps(&plan.steps);
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
-    let (micro, batch) = (super::trial::micro_batch(&plan.steps), plan.steps.batch);
+    let (micro, batch) = (plan.steps.at_once(), plan.steps.batch);
     let weights = 4.0 * cost.parameters as f64;
     Parts {
         variables: weights,

@@ -13,7 +13,7 @@ use sdft_files::human_size;
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, DistillSampling, LoopPlan, noise_levels};
+use sdft_train::{AuxSampling, DistillSampling, noise_levels};
 use std::time::Instant;
 
 /// A trial pass has as many images as this many operations allow, at least one.
@@ -246,14 +246,6 @@ pub(super) fn count(specs: &[ParamSpec]) -> usize {
     sizes.sum()
 }
 
-/// Images that go through the network at once.
-pub(super) fn micro_batch(steps: &LoopPlan) -> usize {
-    match steps.micro_batch {
-        0 => steps.batch,
-        n => n.min(steps.batch),
-    }
-}
-
 /// Seconds per image of a forward and backward pass of a classifier, on the CPU.
 fn image_seconds(plan: &ClassifierPlan) -> Result<f64> {
     let (config, device) = (plan.model.encoder(), Device::Cpu);
@@ -268,7 +260,7 @@ fn image_seconds(plan: &ClassifierPlan) -> Result<f64> {
         backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
         Ok(started.elapsed().as_secs_f64() / n as f64)
     };
-    let (seconds, at_once) = (pass(1)?, micro_batch(&plan.steps));
+    let (seconds, at_once) = (pass(1)?, plan.steps.at_once());
     if seconds * (at_once as f64) < PATIENCE {
         // The first pass of many images mostly allocates memory.
         return Ok(pass(at_once)?.min(pass(at_once)?));

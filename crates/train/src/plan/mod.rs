@@ -289,6 +289,16 @@ pub struct LoopPlan {
     pub max_skips: u64,
 }
 
+impl LoopPlan {
+    /// Images that go through the network at once.
+    pub fn at_once(&self) -> usize {
+        match self.micro_batch {
+            0 => self.batch,
+            n => n.min(self.batch),
+        }
+    }
+}
+
 impl Default for LoopPlan {
     fn default() -> Self {
         Self {
@@ -449,10 +459,7 @@ impl<M> Plan<M> {
 
     /// Images that go through the network at once.
     pub fn micro_batch(&self) -> usize {
-        match self.steps.micro_batch {
-            0 => self.steps.batch,
-            n => n.min(self.steps.batch),
-        }
+        self.steps.at_once()
     }
 
     /// Images that are sampled at once for grids and evaluations. They are at most as many as a micro-batch, so that sampling needs no
