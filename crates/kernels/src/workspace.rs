@@ -3,6 +3,7 @@
 use crate::simd::Lanes;
 use half::bf16;
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Sixteen floats, aligned to a cache line.
 #[derive(Clone, Copy)]
@@ -31,6 +32,36 @@ pub(crate) fn with_lines<const N: usize, R>(
     let parts = lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default());
     let result = f(parts);
     FREE.with_borrow_mut(|free| free.push(buffer));
+    result
+}
+
+thread_local! {
+    /// What [`once_per_thread`] keeps, and for which call.
+    static KEPT: RefCell<(u64, Vec<Line>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// A number that no other call has, for [`once_per_thread`].
+pub(crate) fn new_call() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Calls `f` with `length` lines that `fill` has written on this thread, earlier in the same call if nothing else came between.
+pub(crate) fn once_per_thread<R>(
+    call: u64,
+    length: usize,
+    fill: impl FnOnce(&mut [Line]),
+    f: impl FnOnce(&[Line]) -> R,
+) -> R {
+    let (of, mut lines) = KEPT.take();
+    if of != call {
+        if lines.len() < length {
+            lines = vec![Line([0.0; 16]); length];
+        }
+        fill(&mut lines[..length]);
+    }
+    let result = f(&lines[..length]);
+    KEPT.set((call, lines));
     result
 }
 
@@ -72,6 +103,19 @@ pub(crate) fn put<V: Lanes>(line: &mut Line, value: V) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_fills_its_lines_once_for_each_call_and_again_after_another() {
+        let first = |call, value| {
+            let fill = |lines: &mut [Line]| lines.fill(Line([value; 16]));
+            once_per_thread(call, 3, fill, |lines| (lines.len(), lines[2].0[15]))
+        };
+        let (one, two) = (new_call(), new_call());
+        assert_eq!(first(one, 1.0), (3, 1.0));
+        assert_eq!(first(one, 2.0), (3, 1.0));
+        assert_eq!(first(two, 3.0), (3, 3.0));
+        assert_eq!(first(one, 4.0), (3, 4.0));
+    }
 
     #[test]
     fn nested_buffers_do_not_overlap_and_are_reused() {

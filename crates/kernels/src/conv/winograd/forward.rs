@@ -8,12 +8,12 @@ use crate::cache::second_cache;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
-use crate::workspace::{Line, put, with_lines};
+use crate::workspace::{Line, new_call, once_per_thread, put, with_lines};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Transformed filters larger than this are computed panel by panel where few tiles use them.
+/// Transformed filters larger than this are computed panel by panel where few tiles use them, and those of a single block.
 const FILTER_LINES: usize = (4 << 20) / 64;
 /// Up to this many tiles, all transformed tiles are in memory at once, and not all transformed filters.
 const FEW_TILES: usize = 256;
@@ -38,7 +38,6 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let (c_in, c_out) = (filters.inputs(), filters.outputs());
-    let by_panel = grid.tiles() <= FEW_TILES && T * T * filters.panels() * c_in * 2 > FILTER_LINES;
     let products = PANEL.min(c_out);
     // A block's transformed tiles and products stay in the second cache, together with the filters of one product.
     let tile_lines = T * T * (Panes::new(1, c_in).row + Panes::new(1, products).row);
@@ -46,10 +45,13 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
         .min(grid.tiles().div_ceil(4))
         .next_multiple_of(8)
         .clamp(16, 64);
-    let rows_per_block = if by_panel {
-        grid.all_rows()
-    } else {
-        grid.rows_per_block(tiles)
+    let rows_per_block = grid.rows_per_block(tiles);
+    // A single block would leave all threads but one without work.
+    let too_large = T * T * filters.panels() * c_in * 2 > FILTER_LINES;
+    let by_panel = grid.tiles() <= FEW_TILES && (too_large || rows_per_block == grid.all_rows());
+    let rows_per_block = match by_panel {
+        true => grid.all_rows(),
+        false => rows_per_block,
     };
     let tiles = rows_per_block * grid.columns();
     // SAFETY: every image consists of tiles, and every tile is written for all channels.
@@ -83,60 +85,85 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
 }
 
 impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
-    /// Transforms all filters first; then each job computes a block of tiles from pixels to pixels.
+    /// Each job computes a block of tiles from pixels to pixels, with all filters.
     fn by_block(&self, rows_per_block: usize) {
-        let Self {
-            simd,
-            filters,
-            source,
-            sink,
-            ..
-        } = self;
-        let c_in = filters.inputs();
+        let (filters, c_in) = (&self.filters, self.filters.inputs());
         let plane = (filters.panels() * c_in * 2) | 1;
-        with_lines([T * T * plane], |[lines]| {
-            let shared = SharedMut::new(lines);
+        let lines = T * T * plane;
+        if 64 * lines <= second_cache() / 2 {
+            self.blocks(rows_per_block, plane, Transformed::OnEachThread(new_call()));
+            return;
+        }
+        with_lines([lines], |[memory]| {
+            let shared = SharedMut::new(memory);
             let pieces = c_in.div_ceil(INPUTS);
             (0..filters.panels() * pieces)
                 .into_par_iter()
                 .for_each(|i| {
                     let (panel, first) = (i / pieces, i % pieces * INPUTS);
                     let inputs = first..(first + INPUTS).min(c_in);
-                    let start = (panel * c_in + first) * 2;
-                    with_lines([FILTER_SCRATCH], |[scratch]| {
-                        simd.run(TransformFilters {
-                            of: self,
-                            panel,
-                            inputs,
-                            start,
-                            plane,
-                            scratch,
-                            to: shared,
-                        });
-                    });
+                    self.transform_filters(panel, inputs, plane, shared);
                 });
             // SAFETY: all jobs above have ended.
-            let transformed = unsafe { shared.read(T * T * plane) };
-            let [pixels, zeros, half] = source.grid.scratch(T);
-            let (data, products) = (source.panes.lines(T), sink.panes.lines(T));
-            let blocks = source.grid.all_rows().div_ceil(rows_per_block);
-            (0..blocks).into_par_iter().for_each(|i| {
-                let rows = source.grid.block(i, rows_per_block);
-                with_lines(
-                    [pixels, zeros, half, data, products],
-                    |[pixels, zeros, half, data, products]| {
-                        let scratch = [pixels, zeros, half];
-                        simd.run(Block {
-                            of: self,
-                            rows,
-                            filters: transformed,
-                            plane,
-                            scratch,
-                            data,
-                            products,
-                        });
-                    },
-                );
+            let transformed = unsafe { shared.read(lines) };
+            self.blocks(rows_per_block, plane, Transformed::Once(transformed));
+        });
+    }
+
+    /// Some filters of a panel, to their place among all of them.
+    fn transform_filters(
+        &self,
+        panel: usize,
+        inputs: Range<usize>,
+        plane: usize,
+        to: SharedMut<'_, Line>,
+    ) {
+        let start = (panel * self.filters.inputs() + inputs.start) * 2;
+        with_lines([FILTER_SCRATCH], |[scratch]| {
+            self.simd.run(TransformFilters {
+                of: self,
+                panel,
+                inputs,
+                start,
+                plane,
+                scratch,
+                to,
+            });
+        });
+    }
+
+    fn blocks(&self, rows_per_block: usize, plane: usize, filters: Transformed<'_>) {
+        let (source, sink) = (&self.source, &self.sink);
+        let [pixels, zeros, half] = source.grid.scratch(T);
+        let (data, products) = (source.panes.lines(T), sink.panes.lines(T));
+        let lengths = [pixels, zeros, half, data, products];
+        let blocks = source.grid.all_rows().div_ceil(rows_per_block);
+        (0..blocks).into_par_iter().for_each(|i| {
+            let rows = source.grid.block(i, rows_per_block);
+            with_lines(lengths, |[pixels, zeros, half, data, products]| {
+                let run = |filters: &[Line]| {
+                    self.simd.run(Block {
+                        of: self,
+                        rows,
+                        filters,
+                        plane,
+                        scratch: [pixels, zeros, half],
+                        data,
+                        products,
+                    });
+                };
+                let fill = |lines: &mut [Line]| {
+                    let to = SharedMut::new(lines);
+                    for panel in 0..self.filters.panels() {
+                        self.transform_filters(panel, 0..self.filters.inputs(), plane, to);
+                    }
+                };
+                match filters {
+                    Transformed::Once(filters) => run(filters),
+                    Transformed::OnEachThread(call) => {
+                        once_per_thread(call, T * T * plane, fill, run);
+                    }
+                }
             });
         });
     }
@@ -238,6 +265,14 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
             unsafe { product.run::<V>() };
         }
     }
+}
+
+/// All transformed filters.
+#[derive(Clone, Copy)]
+enum Transformed<'a> {
+    Once(&'a [Line]),
+    /// Each thread transforms them for this call, since reading what another core has just written takes longer.
+    OnEachThread(u64),
 }
 
 /// Transformed filters of 32 outputs, two lines for each input.
