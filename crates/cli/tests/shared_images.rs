@@ -6,7 +6,7 @@ mod direction;
 
 use common::ranks::{end_of, free_port, processes_of, rank, signal, wait_for};
 use common::{Workspace, assert_same, files, place_with_inputs, translate, workspace};
-use direction::{apply, place_with_direction};
+use direction::{APPLY, place_with_direction};
 use std::process::Stdio;
 
 /// Draws samples on the CPU.
@@ -71,10 +71,20 @@ fn two_processes_translate_and_edit_like_one() {
     both("swept", &["--sweep", "t0=0,0.3,0.6"]);
 
     let place = place_with_direction();
+    // Without the folder of its cache, so that both invert the images.
+    let edit = &APPLY[..APPLY.len() - 2];
     for (out, gpus, cache) in [("one", "--gpus=1", "c1"), ("two", "--gpus=2", "c2")] {
-        let noise = ["--t-boost", "200", "--seed", "3", "--device=cpu"];
+        let noise = [
+            "--steps",
+            "8",
+            "--t-boost",
+            "200",
+            "--seed",
+            "3",
+            "--device=cpu",
+        ];
         let out = ["--out", out, gpus, "--cache", cache];
-        apply(&place, &[&noise[..], &out].concat()).ok();
+        place.run(&[edit, &noise, &out].concat()).ok();
     }
     assert_same_images(&place, "one", "two");
 }
