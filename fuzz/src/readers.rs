@@ -197,7 +197,7 @@ fn direction(bytes: &[u8]) -> bool {
             channels: 8,
             embedding: 32,
         };
-        sdft_asyrp::read_direction(path, sizes, 4).is_ok()
+        sdft_asyrp::read_direction(path, sizes, 4, &candle_core::Device::Cpu).is_ok()
     })
 }
 

@@ -1,7 +1,7 @@
 //! Directions in files.
 
 use crate::DeltaBlock;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sdft_checkpoint::{ReadOptions, read, write_safetensors};
 use sdft_diffusion::Bottleneck;
 use sdft_nn::Params;
@@ -98,7 +98,7 @@ pub fn write_direction(
     write_safetensors(path, params.iter(), &metadata, None).map_err(candle_core::Error::wrap)
 }
 
-/// Reads a direction for a network with these sizes and norms of `groups`: this project's, a published
+/// Reads a direction for a network on `device` with these sizes and norms of `groups`: this project's, a published
 /// checkpoint (entry `0`), or a whole model that has one as `layer_0`.
 ///
 /// # Errors
@@ -107,6 +107,7 @@ pub fn read_direction(
     path: &Path,
     bottleneck: Bottleneck,
     groups: usize,
+    device: &Device,
 ) -> Result<LoadedDirection> {
     let name = path.display();
     let state = read(path, &ReadOptions::default()).map_err(candle_core::Error::wrap)?;
@@ -152,7 +153,7 @@ pub fn read_direction(
     let specs = DeltaBlock::specs(bottleneck, groups)?;
     match Params::fit(&specs, tensors) {
         Ok(params) => Ok(LoadedDirection {
-            block: DeltaBlock::load(&params, bottleneck, groups)?,
+            block: DeltaBlock::load(&params.to(DType::F32, device)?, bottleneck, groups)?,
             info,
         }),
         Err(mismatch) => bail!("{name}: it does not fit the model\n{mismatch}"),
@@ -162,7 +163,6 @@ pub fn read_direction(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     const SIZES: Bottleneck = Bottleneck {
         channels: 8,
@@ -191,7 +191,7 @@ mod tests {
         let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
         let facts = BTreeMap::from([("seed".to_owned(), "7".to_owned())]);
         write_direction(&path, &params, &info(), &facts).unwrap();
-        let loaded = read_direction(&path, SIZES, 4).unwrap();
+        let loaded = read_direction(&path, SIZES, 4, &Device::Cpu).unwrap();
         assert_eq!(loaded.info, Some(info()));
         let h = Tensor::rand(-1f32, 1f32, (1, 8, 2, 2), &Device::Cpu).unwrap();
         let block = DeltaBlock::load(&params, SIZES, 4).unwrap();
@@ -210,7 +210,7 @@ mod tests {
         let entries = whole.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let path = dir.path().join("whole.safetensors");
         write_safetensors(&path, entries, &BTreeMap::new(), None).unwrap();
-        let loaded = read_direction(&path, SIZES, 4).unwrap();
+        let loaded = read_direction(&path, SIZES, 4, &Device::Cpu).unwrap();
         assert_eq!((moved(&loaded.block), loaded.info), (moved(&block), None));
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
         write_direction(&path, &params, &info(), &BTreeMap::new()).unwrap();
         let refused = |bottleneck, groups| {
-            read_direction(&path, bottleneck, groups)
+            read_direction(&path, bottleneck, groups, &Device::Cpu)
                 .unwrap_err()
                 .to_string()
         };
@@ -245,19 +245,25 @@ mod tests {
         let w = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
         let other = dir.path().join("other.safetensors");
         write_safetensors(&other, [("w", &w)], &BTreeMap::new(), None).unwrap();
-        let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
+        let error = read_direction(&other, SIZES, 4, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("expected a direction"), "{error}");
         for field in ["t_0", "inversion", "steps", "t_edit", "t_boost"] {
             let mut text = serde_json::to_value(info()).unwrap();
             text[field] = u64::MAX.into();
             let odd = BTreeMap::from([(INFO.to_owned(), text.to_string())]);
             write_safetensors(&other, params.iter(), &odd, None).unwrap();
-            let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
+            let error = read_direction(&other, SIZES, 4, &Device::Cpu)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(&format!("{field}: expected")), "{error}");
         }
         let kind = BTreeMap::from([(KIND.to_owned(), "unet".to_owned())]);
         write_safetensors(&other, [("w", &w)], &kind, None).unwrap();
-        let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
+        let error = read_direction(&other, SIZES, 4, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("found a file of kind unet"), "{error}");
     }
 }

@@ -353,7 +353,7 @@ fn a_published_checkpoint_is_read_by_its_first_direction() {
         channels: 8,
         embedding: 16,
     };
-    let read = sdft_asyrp::read_direction(&path, sizes, 4).unwrap();
+    let read = sdft_asyrp::read_direction(&path, sizes, 4, &Device::Cpu).unwrap();
     assert_eq!(read.info, None);
     let wave =
         |n: usize, f: fn(f64) -> f64| -> Vec<f32> { (0..n).map(|k| f(k as f64) as f32).collect() };

@@ -84,19 +84,16 @@ fn without_gpu_code(spec: DeviceSpec) -> String {
     format!("--device {spec}: this build has no code for GPUs; --device cpu uses none, and {how}")
 }
 
-/// Fails if a GPU or another precision was given for a command that does not use it.
-pub(crate) fn on_the_cpu(verb: &str) -> Result<()> {
-    if let Some(precision) = asked().filter(|p| ![Precision::Auto, Precision::F32].contains(p)) {
-        let name = format!("{precision:?}").to_lowercase();
-        return Err(usage(format!("--precision {name}: {verb} computes in f32")));
-    }
-    match choice().spec {
-        DeviceSpec::Cuda(_) => Err(usage(format!(
-            "--device {}: {verb} computes on the CPU",
-            choice().spec
-        ))),
-        DeviceSpec::Auto | DeviceSpec::Cpu => Ok(()),
-    }
+/// Fails if another precision was given for a command that computes in f32. On a GPU, products may be rounded to TF32.
+pub(crate) fn in_f32(verb: &str) -> Result<()> {
+    let precision = match asked() {
+        None | Some(Precision::Auto | Precision::F32) => return Ok(()),
+        Some(Precision::Tf32) if device()?.is_cuda() => return Ok(()),
+        Some(precision) => format!("{precision:?}").to_lowercase(),
+    };
+    Err(usage(format!(
+        "--precision {precision}: {verb} computes in f32, or on a GPU in tf32"
+    )))
 }
 
 /// The rank of this process, if it is one of several.

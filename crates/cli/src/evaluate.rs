@@ -2,19 +2,21 @@
 
 use crate::args::EvaluateArgs;
 use crate::console;
-use crate::job::job_on_cpu;
+use crate::job::job;
+use crate::launcher::share_images;
 use crate::report::write_for;
 use anyhow::Result;
 use sdft_eval::SetFeatures;
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{
-    CacheLocation, EMBEDDED_IMAGES, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
-    evaluate_pairs, evaluate_sets,
+    CacheLocation, EMBEDDED_IMAGES, EvaluateOptions, Evaluation, PairPart, PairsOptions,
+    SetsOptions, Weights, evaluate_pairs, evaluate_sets, serve_pairs, serve_sets,
 };
 use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
+pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<ExitCode> {
     refuse_unused(args)?;
     let common = EvaluateOptions {
         weights: Weights::parse(&args.weights)?,
@@ -23,7 +25,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         overwrite: args.overwrite,
         range: args.range,
     };
-    let evaluation = match (&args.real, &args.fake, args.pairs.as_deref()) {
+    match (&args.real, &args.fake, args.pairs.as_deref()) {
         (Some(real), Some(fake), None) => {
             let options = SetsOptions {
                 real: real.clone(),
@@ -39,7 +41,8 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
                 save_fake: args.save_fake.clone(),
                 common,
             };
-            job_on_cpu("evaluate", |context| evaluate_sets(&options, context))?
+            let lead = || conclude(&job("evaluate", |c| evaluate_sets(&options, c))?, args.json);
+            share_images(args.gpus, lead, |context| serve_sets(&options, context))
         }
         (None, None, Some([input, output])) => {
             let options = PairsOptions {
@@ -56,16 +59,24 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
                 clip: args.clip,
                 common,
             };
-            job_on_cpu("evaluate", |context| evaluate_pairs(&options, context))?
+            let lead = || {
+                conclude(
+                    &job("evaluate", |c| evaluate_pairs(&options, c))?,
+                    args.json,
+                )
+            };
+            share_images(args.gpus, lead, |context| serve_pairs(&options, context))
         }
-        _ => {
-            return Err(usage(
-                "nothing to measure: give --real DIR --fake DIR, or --pairs INPUT OUTPUT (see --help)",
-            ));
-        }
-    };
+        _ => Err(usage(
+            "nothing to measure: give --real DIR --fake DIR, or --pairs INPUT OUTPUT (see --help)",
+        )),
+    }
+}
+
+/// Prints the table, and writes the folder of reports.
+fn conclude(evaluation: &Evaluation, as_json: bool) -> Result<ExitCode> {
     let report = &evaluation.report;
-    if args.json {
+    if as_json {
         console::line(serde_json::to_string_pretty(&report.json())?)?;
     } else {
         console::line(report.text().trim_end())?;
@@ -73,11 +84,11 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     if let Some(out) = evaluation.write()? {
         console::note(format!("written to {}", out.display()));
         // The standard output may be the JSON text.
-        if !args.json {
+        if !as_json {
             write_for(&[out.to_owned()], None)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The cache that `--cache` and `--no-cache` select.

@@ -6,7 +6,10 @@ use crate::runs::{STOP, listen};
 use anyhow::Result;
 use candle_core::Device;
 use sdft_jobs::{Context, Error};
+use sdft_parallel::ProcessGroup;
+use sdft_train::NoopProgress;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Runs a job on the device of the command line. `label` is the prefix of its progress.
 pub(crate) fn job<T>(
@@ -16,7 +19,32 @@ pub(crate) fn job<T>(
     job_on(device()?, label, run)
 }
 
-/// Runs a job of a command that always computes on the CPU.
+/// Runs a job for rank 0 of [`share_with`], without printing anything. It ends when rank 0 ends the work.
+pub(crate) fn serving_job(
+    run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<()>,
+) -> Result<()> {
+    let mut progress = NoopProgress;
+    Ok(run(&mut Context {
+        precision: asked(),
+        group: group(),
+        ..Context::new(device()?, &STOP, &mut progress)
+    })?)
+}
+
+/// The processes that share the images of this process's jobs.
+static GROUP: OnceLock<Arc<ProcessGroup>> = OnceLock::new();
+
+/// Shares the images of later jobs with these processes.
+pub(crate) fn share_with(group: Arc<ProcessGroup>) {
+    // A process belongs to one group.
+    let _ = GROUP.set(group);
+}
+
+fn group() -> Arc<ProcessGroup> {
+    GROUP.get().cloned().unwrap_or_default()
+}
+
+/// Runs a job that always computes on the CPU.
 pub(crate) fn job_on_cpu<T>(
     label: &str,
     run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<T>,
@@ -32,6 +60,7 @@ fn job_on<T>(
     let mut console = Console::new(label);
     let mut context = Context {
         precision: asked(),
+        group: group(),
         on_start: &listen,
         ..Context::new(device, &STOP, &mut console)
     };

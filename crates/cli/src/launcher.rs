@@ -1,10 +1,14 @@
-//! Starts the processes of one training run, and stops them together.
+//! Starts the processes of one command, and stops them together.
 
 use crate::INTERRUPTED;
-use crate::job::job;
+use crate::console::causes;
+use crate::device::{check_gpus, world};
+use crate::job::{job, serving_job, share_with};
 use crate::runs::{Asks, interrupt};
-use anyhow::{Context, Result, anyhow, bail};
-use sdft_jobs::join_group;
+use anyhow::{Context as _, Result, anyhow, bail};
+use candle_core::Device;
+use sdft_eval::EvalError;
+use sdft_jobs::{Context, Error, join_group};
 use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -22,15 +26,76 @@ const LAUNCHED: &str = "SDFT_LAUNCHED";
 /// Whether this process has joined the group, and so notices when another process exits.
 static JOINED: AtomicBool = AtomicBool::new(false);
 
-/// Joins the processes of `world`.
+/// Joins the processes of a run of training.
 pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
-    let is_leader = world.is_none_or(|world| world.rank == 0);
-    if world.is_some() && std::env::var_os(LAUNCHED).is_some() {
-        std::thread::spawn(move || follow_launcher(is_leader));
-    }
-    let group = job("train", |context| join_group(world, context))?;
+    follow_own_launcher(world);
+    let group = job("train", |context| join_group(world, &context.device))?;
     JOINED.store(true, Ordering::Relaxed);
     Ok(group)
+}
+
+/// Runs a command that makes or measures images: in this process, or together with those of `--gpus` or of another launcher. Rank 0 runs
+/// `lead`, the others `serve`.
+pub(crate) fn share_images(
+    gpus: Option<usize>,
+    lead: impl FnOnce() -> Result<ExitCode>,
+    serve: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<()>,
+) -> Result<ExitCode> {
+    let Some(world) = world()? else {
+        return match gpus.filter(|&n| n > 1) {
+            Some(n) => {
+                check_gpus(n)?;
+                launch(n)
+            }
+            None => lead(),
+        };
+    };
+    follow_own_launcher(Some(&world));
+    // Nothing is summed on the devices.
+    let group = join_group(Some(&world), &Device::Cpu)?;
+    JOINED.store(true, Ordering::Relaxed);
+    share_with(group.clone());
+    if group.is_leader() {
+        let ended = lead();
+        match &ended {
+            Ok(_) => group.end(),
+            Err(error) => group.fail(&causes(error)),
+        }
+        return ended;
+    }
+    // Rank 0 decides what Ctrl-C means.
+    ctrlc::set_handler(|| {}).context("Ctrl-C cannot be ignored")?;
+    match serving_job(serve) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Rank 0 prints its error in the same terminal, and the launcher how it ended.
+        Err(error) if is_launched() && is_of_leader(&error) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether rank 0 reported an error of its own, or is gone.
+fn is_of_leader(error: &anyhow::Error) -> bool {
+    use sdft_parallel::Error::{Disconnected, Failed};
+    let parallel = match error.downcast_ref() {
+        Some(Error::Parallel(error) | Error::Eval(EvalError::Parallel(error))) => error,
+        _ => return false,
+    };
+    matches!(
+        parallel,
+        Failed { rank: 0, .. } | Disconnected { rank: 0, .. }
+    )
+}
+
+fn is_launched() -> bool {
+    std::env::var_os(LAUNCHED).is_some()
+}
+
+/// Lets a process of `--gpus` stop when its launcher requests it or has exited.
+fn follow_own_launcher(world: Option<&World>) {
+    let is_leader = world.is_none_or(|world| world.rank == 0);
+    if world.is_some() && is_launched() {
+        std::thread::spawn(move || follow_launcher(is_leader));
+    }
 }
 
 /// Stops this process when the launcher requests it or has exited.

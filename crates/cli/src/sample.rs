@@ -3,11 +3,15 @@
 use crate::args::{ModelArgs, SampleArgs};
 use crate::gallery::{interrupted, share};
 use crate::job::job;
+use crate::launcher::share_images;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_autoencoder::{AutoencoderConfig, AutoencoderKlConfig, VqModelConfig};
 use sdft_files::did_you_mean;
-use sdft_jobs::{EMOJI_SOURCE, SampleOptions, TrainPlan, newest_run, sample_to_folder};
+use sdft_jobs::{
+    EMOJI_SOURCE, SampleOptions, SampleReport, TrainPlan, newest_run, sample_to_folder,
+    serve_samples,
+};
 use sdft_models::{Architecture, LoadOptions, LoadedAutoencoder};
 use sdft_runtime::usage;
 use std::collections::BTreeSet;
@@ -38,8 +42,16 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
         overwrite: args.overwrite,
         npz: args.npz,
     };
-    let report = job("sample", |context| sample_to_folder(&options, context))?;
-    let Some((sheet, shown)) = report.sheet else {
+    let lead = || {
+        let report = job("sample", |context| sample_to_folder(&options, context))?;
+        conclude(&report, args)
+    };
+    share_images(args.gpus, lead, |context| serve_samples(&options, context))
+}
+
+/// Prints the result.
+fn conclude(report: &SampleReport, args: &SampleArgs) -> Result<ExitCode> {
+    let Some((sheet, shown)) = &report.sheet else {
         interrupted(Some(report.complete), report.all, args.overwrite)?;
         return Ok(ExitCode::from(INTERRUPTED));
     };
@@ -50,7 +62,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
     console::line(format_args!(
         "grid     {}{}",
         sheet.display(),
-        share(shown, report.all, "images")
+        share(*shown, report.all, "images")
     ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -185,6 +185,59 @@ fn a_set_has_no_distance_from_itself_in_dinov2_and_is_memorised() {
 }
 
 #[test]
+fn two_processes_measure_like_one() {
+    let place = place_with_samples();
+    let sample = ["sample", "--model", "digits-source", "--steps", "ddim5"];
+    place
+        .run(&[&sample[..], &["-n", "12", "--out", "others"]].concat())
+        .ok();
+    write_dinov2(&place);
+    let lpips = Lpips::specs(LpipsNet::Alex).unwrap();
+    write_weights(&place, "alex.safetensors", &lpips);
+    let sets = [
+        "evaluate",
+        "--real",
+        "samples",
+        "--fake",
+        "others",
+        "--features",
+        "dinov2",
+        "--weights",
+        "dinov2=dinov2.safetensors",
+        "--json",
+        "--device=cpu",
+    ];
+    let pairs = [
+        "evaluate",
+        "--pairs",
+        "samples",
+        "others",
+        "--size",
+        "32",
+        "--without",
+        "identity",
+        "--weights",
+        "lpips-alex=alex.safetensors",
+        "--json",
+        "--device=cpu",
+    ];
+    for (args, more) in [(&sets[..], &["--no-cache"][..]), (&pairs, &[])] {
+        let one = place.run(&[args, more].concat()).ok();
+        let two = place.run(&[args, more, &["--gpus=2"]].concat()).ok();
+        assert_eq!(one.out, two.out);
+        let three = place.run(&[args, more, &["--gpus=3"]].concat()).ok();
+        assert_eq!(one.out, three.out);
+    }
+    // One process finds the features of two in the cache.
+    for gpus in ["--gpus=2", "--gpus=1"] {
+        place
+            .run(&[&sets[..], &["--cache", "c", gpus]].concat())
+            .ok();
+    }
+    assert_eq!(std::fs::read_dir(place.path("c")).unwrap().count(), 1);
+}
+
+#[test]
 fn copies_of_the_few_training_images_have_no_intra_lpips() {
     let place = place_with_samples();
     write_weights(

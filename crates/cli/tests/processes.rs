@@ -131,10 +131,13 @@ fn a_missing_device_is_refused() {
             .run(&["sample", "--n=1", "--device=cuda:1"])
             .fails(2, &["cuda:1", "no code for GPUs", "--device cpu"]);
         assert!(!place.path("samples").exists());
+        place
+            .run(&["evaluate", "--real=digits", "--fake=.", "--device=cuda"])
+            .fails(2, &["cuda:0", "no code for GPUs"]);
     }
     place
-        .run(&["evaluate", "--device=cuda"])
-        .fails(2, &["cuda:0", "on the CPU"]);
+        .run(&["evaluate", "--real=digits", "--fake=.", "--precision=bf16"])
+        .fails(2, &["--precision bf16", "evaluate computes in f32"]);
     place
         .run(&["train", "--precision=f8"])
         .fails(2, &["--precision", "bf16"]);

@@ -3,12 +3,12 @@
 
 mod common;
 
+use common::ranks::{end_of, free_port, is_alive, processes_of, rank, signal, wait_for};
 use common::{Run, Workspace, workspace};
 use sdft_noise::{Draw, Purpose};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 /// Two processes of a run of a second or two, or of hours.
 fn arguments<'a>(name: &'a str, steps: &'a str) -> Vec<&'a str> {
@@ -31,73 +31,6 @@ fn arguments<'a>(name: &'a str, steps: &'a str) -> Vec<&'a str> {
     args
 }
 
-fn rank(place: &Workspace, args: &[&str], port: u16, rank: usize) -> Command {
-    let mut command = place.command(args);
-    command
-        .env("WORLD_SIZE", "2")
-        .env("RANK", rank.to_string())
-        .env("MASTER_PORT", port.to_string())
-        .env("SDFT_SECRET", "of this test")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Waits until a condition holds.
-fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !there() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The rest of a process that has to exit.
-fn end_of(mut child: Child) -> Run {
-    wait_for("end", || child.try_wait().unwrap().is_some());
-    Run::from(child.wait_with_output().unwrap())
-}
-
-fn signal(id: u32, name: &str) {
-    let told = Command::new("kill").args([name, &id.to_string()]).status();
-    assert!(told.unwrap().success(), "{name} {id}");
-}
-
-/// The processes that a launcher started, by rank.
-fn processes_of(launcher: u32) -> Vec<(usize, u32)> {
-    let mut processes = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap() {
-        let path = entry.unwrap().path();
-        let id = path.file_name().unwrap().to_str().unwrap().parse::<u32>();
-        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
-        let mut after_name = stat.rsplit(") ").next().unwrap().split(' ').skip(1);
-        let parent = after_name.next().and_then(|text| text.parse::<u32>().ok());
-        let (Ok(id), true) = (id, parent == Some(launcher)) else {
-            continue;
-        };
-        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
-        let rank = environment
-            .split(|&b| b == 0)
-            .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix("RANK="))
-            .and_then(|text| text.parse().ok());
-        processes.extend(rank.map(|rank| (rank, id)));
-    }
-    processes.sort_unstable();
-    processes
-}
-
-fn is_alive(id: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // A process that was not waited for is a zombie.
-    !stat.is_empty() && !stat.contains(") Z ")
-}
-
 /// Fails if a run without a model counts as complete.
 fn assert_honest(run: &Run, root: &Path, trial: u64) {
     let is_complete = root.join("final.safetensors").is_file();
@@ -114,7 +47,7 @@ fn fifty_kills_of_either_rank_never_end_in_success_without_a_model() {
         let (name, port) = (format!("--name=direct-{trial}"), free_port());
         let args = arguments(&name, "--steps=60");
         let root = place.path(&format!("runs/direct-{trial}"));
-        let mut ranks = [0, 1].map(|n| Some(rank(&place, &args, port, n).spawn().unwrap()));
+        let mut ranks = [0, 1].map(|n| Some(rank(&place, &args, port, [n, 2]).spawn().unwrap()));
         // Both have joined by now.
         wait_for("run", || root.join("plan.toml").is_file());
         std::thread::sleep(Duration::from_secs_f64(0.4 * draw.uniform(trial)));
@@ -157,7 +90,7 @@ fn a_rank_that_stops_times_out_with_a_message_how_to_continue() {
     let place = workspace();
     let (args, port) = (arguments("--name=stopped", "--steps=100000"), free_port());
     let [leader, other] = [0, 1].map(|n| {
-        let mut command = rank(&place, &args, port, n);
+        let mut command = rank(&place, &args, port, [n, 2]);
         command.env("SDFT_PEER_TIMEOUT", "2").spawn().unwrap()
     });
     let root = place.path("runs/stopped");
@@ -181,11 +114,14 @@ fn a_rank_that_stops_times_out_with_a_message_how_to_continue() {
 fn a_process_with_another_secret_cannot_join_a_run() {
     let place = workspace();
     let (args, port) = (arguments("--name=secret", "--steps=2"), free_port());
-    let leader = rank(&place, &args, port, 0).spawn().unwrap();
-    let mut stranger = rank(&place, &args, port, 1);
-    let stranger = stranger.env("SDFT_SECRET", "another").spawn().unwrap();
+    let leader = rank(&place, &args, port, [0, 2]).spawn().unwrap();
+    let mut stranger = rank(&place, &args, port, [1, 2]);
+    let stranger = stranger
+        .env("SDFT_SECRET", "of another test alone")
+        .spawn()
+        .unwrap();
     end_of(stranger).fails(1, &["refused", "SDFT_SECRET"]);
-    let other = rank(&place, &args, port, 1).spawn().unwrap();
+    let other = rank(&place, &args, port, [1, 2]).spawn().unwrap();
     for run in [leader, other].map(end_of) {
         assert_eq!(run.code, Some(0), "{run:?}");
     }

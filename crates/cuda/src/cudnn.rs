@@ -1,7 +1,7 @@
 //! Convolutions by cuDNN: the engine of each shape is chosen once, by heuristics and for half types by timing.
 
 use crate::conv::Conv;
-use crate::device::tf32;
+use crate::device::is_tf32_allowed;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Attr, cudnnBackendAttributeType_t as Type,
     cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t as Kind, cudnnBackendHeurMode_t as Mode,
@@ -82,7 +82,7 @@ pub(crate) fn run(
         conv: *conv,
         dtype,
         order,
-        tf32: tf32(),
+        tf32: is_tf32_allowed(),
     };
     if !state.plans.contains_key(&key) {
         let plan = state.fastest(device, handle, &key, [x, w, y])?;

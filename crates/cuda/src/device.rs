@@ -54,6 +54,11 @@ mod build {
     /// Has no effect without GPU code.
     pub fn allow_tf32(_: bool) {}
 
+    /// Whether f32 products may be rounded to tf32; without a GPU they never are.
+    pub fn is_tf32_allowed() -> bool {
+        false
+    }
+
     /// Waits until the device is idle; the CPU always is.
     ///
     /// # Errors
@@ -203,7 +208,8 @@ mod build {
         TF32.store(allow, Ordering::Relaxed);
     }
 
-    pub(crate) fn tf32() -> bool {
+    /// Whether matrix products and convolutions of f32 may round their factors to tf32.
+    pub fn is_tf32_allowed() -> bool {
         TF32.load(Ordering::Relaxed)
     }
 
@@ -249,6 +255,6 @@ mod build {
     }
 }
 
-#[cfg(feature = "cuda")]
-pub(crate) use build::tf32;
-pub use build::{allow_tf32, gpus, open, peak_memory, reset_peak_memory, synchronize};
+pub use build::{
+    allow_tf32, gpus, is_tf32_allowed, open, peak_memory, reset_peak_memory, synchronize,
+};

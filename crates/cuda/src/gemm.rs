@@ -1,6 +1,6 @@
 //! Matrix products by cuBLAS, for row-major matrices.
 
-use crate::device::tf32;
+use crate::device::is_tf32_allowed;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::sys::{
@@ -75,7 +75,7 @@ impl Product {
         let (one, zero) = (1f32, 0f32);
         let (one, zero) = ((&raw const one).cast(), (&raw const zero).cast());
         let (kind, out_kind) = (kind(self.dtype), kind(self.out_dtype));
-        let compute = if self.dtype == DType::F32 && tf32() {
+        let compute = if self.dtype == DType::F32 && is_tf32_allowed() {
             cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         } else {
             cublasComputeType_t::CUBLAS_COMPUTE_32F

@@ -84,7 +84,7 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
 
     let net = model.network().unwrap();
     let groups = model.architecture.norm_groups();
-    let read = read_direction(&file, net.bottleneck(), groups).unwrap();
+    let read = read_direction(&file, net.bottleneck(), groups, &Device::Cpu).unwrap();
     let info = read.info.unwrap();
     assert_eq!((info.from.as_str(), info.to.as_str()), ("3", "2"));
     assert_eq!((info.steps, info.t_edit, info.t_boost), (20, 300, 0));

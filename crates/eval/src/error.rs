@@ -23,6 +23,9 @@ pub enum EvalError {
     /// A network failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// Another process that shares the images failed.
+    #[error(transparent)]
+    Parallel(#[from] sdft_parallel::Error),
     /// An archive of statistics or images cannot be read.
     #[error(transparent)]
     Npz(#[from] sdft_npz::Error),

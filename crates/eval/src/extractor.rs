@@ -2,6 +2,7 @@
 
 use crate::error::{EvalError, Result};
 use crate::native::{describe_range, read_native};
+use crate::peers::{Peers, sizes_of};
 use candle_core::{DType, Device, Tensor};
 use sdft_data::{Digits, Emoji, EmojiStyle, Style};
 use sdft_features::{
@@ -12,8 +13,10 @@ use sdft_features::{
 use sdft_files::{sha256_bytes, sha256_file};
 use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};
 use sdft_nn::Params;
+use sdft_parallel::{ProcessGroup, Task, TaskLimit};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Batch size of the networks.
 pub(crate) const BATCH: usize = 32;
@@ -102,6 +105,10 @@ pub struct Extractor {
     net: Net,
     weights: String,
     range: Option<[f64; 2]>,
+    /// Where the network computes.
+    device: Device,
+    /// The processes that share the pictures.
+    peers: Option<Peers>,
 }
 
 /// The SHA-256 of a file, or of several files together.
@@ -119,6 +126,13 @@ pub fn hash_of(files: &[PathBuf]) -> Result<String> {
         [one] => one.clone(),
         all => sha256_bytes(all.concat().as_bytes()),
     })
+}
+
+/// The parameters of a network's public weights, on a device.
+pub(crate) fn read_on(network: Network, files: &[PathBuf], device: &Device) -> Result<Params> {
+    let params = network.read(files);
+    let params = params.map_err(|e| EvalError::Weights(e.to_string()))?;
+    Ok(params.to(DType::F32, device)?)
 }
 
 /// All images of an embedded set in the target's style, `[N, 3, side, side]`.
@@ -159,23 +173,21 @@ fn scale(judge: &AttributeJudge, images: &Tensor) -> Result<Tensor> {
 }
 
 impl Extractor {
-    /// Reads a network's public weights.
+    /// Reads a network's public weights. It computes in f32 on `device`.
     ///
     /// # Errors
-    /// Fails if the view has no public weights, or if the files cannot be read or do not match.
-    pub fn read(view: View, files: &[PathBuf]) -> Result<Self> {
+    /// Fails if the view has no public weights, if the files cannot be read or do not match, or if the device has no memory left.
+    pub fn read(view: View, files: &[PathBuf], device: &Device) -> Result<Self> {
         let Some(network) = view.network() else {
             return Err(EvalError::Weights(format!(
                 "{view:?} has no public weights"
             )));
         };
-        let params = network
-            .read(files)
-            .map_err(|e| EvalError::Weights(e.to_string()))?;
+        let params = read_on(network, files, device)?;
         Self::new(view, &params, hash_of(files)?)
     }
 
-    /// Makes an extractor from parameters; `weights` is the hash of their file.
+    /// Makes an extractor from parameters, on their device; `weights` is the hash of their file.
     ///
     /// # Errors
     /// Fails if the parameters do not match the network.
@@ -195,10 +207,15 @@ impl Extractor {
                 )));
             }
         };
-        Ok(Self::of_net(view, net, weights))
+        let device = params.iter().next().map(|(_, tensor)| tensor.device());
+        Ok(Self {
+            device: device.cloned().unwrap_or(Device::Cpu),
+            ..Self::of_net(view, net, weights)
+        })
     }
 
-    /// Makes an extractor from a judge of the digits or emoji; `weights` is the hash of its file.
+    /// Makes an extractor from a judge of the digits or emoji on the CPU, where these small networks are fast enough; `weights` is the hash
+    /// of its file.
     ///
     /// # Errors
     /// Fails if the view is another network, or the judge takes images of another size.
@@ -221,7 +238,17 @@ impl Extractor {
             net,
             weights,
             range: None,
+            device: Device::Cpu,
+            peers: None,
         }
+    }
+
+    /// The extractor whose pictures the processes of a group share, as the networks of kind `kind`. The other ranks are in [`Self::serve`]
+    /// or [`crate::PairNets::serve`].
+    #[must_use]
+    pub fn with_group(self, group: &Arc<ProcessGroup>, kind: u64) -> Self {
+        let peers = Peers::of(group, kind);
+        Self { peers, ..self }
     }
 
     /// The extractor with the lowest and the highest possible value of images of 16 bits and floats, which become black and white.
@@ -257,7 +284,23 @@ impl Extractor {
         self.decode(&bytes, path, 0, limits).map(|(image, _)| image)
     }
 
-    /// The network and its preprocessing as text, which also identifies cached features.
+    /// The device of its network.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What cached features depend on: [`Self::describe`], and on a GPU that it is one and the precision, because both round differently.
+    /// Features of the CPU in f32 are under the description alone.
+    pub fn cache_key(&self) -> String {
+        let description = self.describe();
+        match (self.device.is_cuda(), sdft_cuda::is_tf32_allowed()) {
+            (false, _) => description,
+            (true, false) => format!("{description}, cuda f32"),
+            (true, true) => format!("{description}, cuda tf32"),
+        }
+    }
+
+    /// The network and its preprocessing as text, which also identifies statistics.
     pub fn describe(&self) -> String {
         let weights = self.weights.get(..12).unwrap_or(&self.weights);
         let what = match self.view {
@@ -314,24 +357,53 @@ impl Extractor {
         }
     }
 
+    /// Pictures that are worth extracting together.
+    pub(crate) fn at_once(&self) -> usize {
+        BATCH * self.peers.as_ref().map_or(1, Peers::size)
+    }
+
     /// The feature vectors of pictures, one after the other; pictures are processed in batches.
     ///
     /// # Errors
-    /// Fails if the network does not accept a picture.
+    /// Fails if the network does not accept a picture, or a process that shares them fails.
     pub fn extract(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(images.len() * self.dim());
-        for chunk in images.chunks(BATCH) {
-            out.extend(self.extract_at_once(chunk)?);
+        for chunk in images.chunks(self.at_once()) {
+            let Some(peers) = &self.peers else {
+                out.extend(self.forward(&self.task(chunk)?)?);
+                continue;
+            };
+            let tasks = peers.parts(chunk).map(|part| self.task(part));
+            let answers = peers.share(tasks.collect::<Result<_>>()?, |task| self.forward(&task))?;
+            out.extend(answers.concat());
         }
         Ok(out)
     }
 
-    fn extract_at_once(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
-        use rayon::prelude::*;
-        let Some(first) = images.first() else {
-            return Ok(Vec::new());
+    /// On the other ranks: answers the tasks of rank 0's extractor until it ends the work.
+    ///
+    /// # Errors
+    /// Fails if the network or the connection to rank 0 fails.
+    pub fn serve(&self, group: &ProcessGroup) -> Result<()> {
+        group.serve(self.limit(), |task| self.forward(&task))
+    }
+
+    /// The largest task of this network.
+    pub(crate) fn limit(&self) -> TaskLimit {
+        let [h, w] = match &self.net {
+            Net::Judge(judge, _) => [judge.config().side; 2],
+            _ => self.side(&Rgb8::filled(1, 1, [0; 3])),
         };
-        let [h, w] = self.side(first);
+        TaskLimit {
+            numbers: 3,
+            values: BATCH * (3 * h * w).max(self.dim()),
+        }
+    }
+
+    /// The input of the network for up to [`BATCH`] pictures: their number, height and width, and their values.
+    fn task(&self, images: &[Rgb8]) -> Result<Task> {
+        use rayon::prelude::*;
+        let [h, w] = images.first().map_or([0; 2], |first| self.side(first));
         let inputs: Vec<Vec<f32>> = images.par_iter().map(|image| self.input(image)).collect();
         if let Some(other) = inputs.iter().position(|input| input.len() != 3 * h * w) {
             return Err(EvalError::Tensor(candle_core::Error::Msg(format!(
@@ -339,7 +411,21 @@ impl Extractor {
                 images[other].width, images[other].height
             ))));
         }
-        let x = Tensor::from_vec(inputs.concat(), (images.len(), 3, h, w), &Device::Cpu)?;
+        Ok(Task {
+            kind: self.peers.as_ref().map_or(0, Peers::kind),
+            numbers: [images.len(), h, w].map(|n| n as u64).to_vec(),
+            values: inputs.concat(),
+            answer: images.len() * self.dim(),
+        })
+    }
+
+    /// The feature vectors of a task's pictures.
+    pub(crate) fn forward(&self, task: &Task) -> Result<Vec<f32>> {
+        let [n, h, w] = sizes_of(task)?;
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let x = Tensor::from_slice(&task.values, (n, 3, h, w), &self.device)?;
         let y = match &self.net {
             Net::Inception(net) => net.features(&x)?,
             Net::Dinov2(net) => net.features(&x)?,

@@ -3,7 +3,7 @@
 use crate::error::{EvalError, Result, of};
 use crate::native::read_native;
 use crate::report::{Measure, Report};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use sdft_features::Lpips;
 use sdft_imaging::{Filter, Limits, Rgb8, read_image_file, resize, to_unit_range};
@@ -203,7 +203,7 @@ fn embedded(network: &Lpips, paths: &[&Path], range: Option<[f64; 2]>) -> Result
     let images = paths.par_iter().map(|path| seen(path, limits, range));
     let images = images.collect::<Result<Vec<Rgb8>>>()?;
     let values: Vec<f32> = images.iter().flat_map(to_unit_range).collect();
-    let x = Tensor::from_vec(values, (images.len(), 3, SIDE, SIDE), &Device::Cpu)?;
+    let x = Tensor::from_vec(values, (images.len(), 3, SIDE, SIDE), network.device())?;
     let vectors = network.embed(&x)?;
     let rows = (0..images.len()).map(|i| vectors.get(i)?.to_vec1());
     Ok(rows.collect::<candle_core::Result<_>>()?)
@@ -238,6 +238,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use sdft_features::LpipsNet;
     use sdft_imaging::write_png;
     use sdft_nn::Params;

@@ -72,6 +72,8 @@ mod loaded;
 mod native;
 mod pairing;
 mod pairs;
+mod peers;
+mod perceptual;
 mod report;
 mod score;
 mod set;

@@ -5,21 +5,27 @@ use crate::extractor::Extractor;
 use crate::loaded::{PairOptions, load};
 use crate::native::Native;
 use crate::pairing::Pair;
+use crate::peers::Peers;
+use crate::perceptual;
 use crate::report::{Measure, Report};
 use crate::sets::remark;
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_features::Lpips;
-use sdft_imaging::{Conversions, Limits, Rgb8, to_unit_range};
+use sdft_imaging::{Conversions, Limits, Rgb8};
 use sdft_metrics::{SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
+use sdft_parallel::ProcessGroup;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Batch size of the networks.
 const BATCH: usize = 8;
-/// Most pixels in a batch for LPIPS.
-const BATCH_PIXELS: usize = 8 * 256 * 256;
 
 const PSNR: &str = "PSNR";
+
+/// The kinds of the networks in tasks of several processes.
+const LPIPS: u64 = 0;
+const IDENTITY: u64 = 1;
+const TEXT: u64 = 2;
 
 /// The networks that compare pairs, if requested.
 #[derive(Default)]
@@ -30,11 +36,49 @@ pub struct PairNets {
     pub identity: Option<Extractor>,
     /// CLIP and the direction between two texts.
     pub text: Option<(Extractor, Vec<f64>)>,
+    /// The processes that share the images, only one by default; set by [`Self::with_group`].
+    pub group: Arc<ProcessGroup>,
 }
 
 impl PairNets {
     fn is_empty(&self) -> bool {
         self.lpips.is_none() && self.identity.is_none() && self.text.is_none()
+    }
+
+    /// The networks whose images the processes of a group share. The other ranks are in [`Self::serve`].
+    #[must_use]
+    pub fn with_group(self, group: &Arc<ProcessGroup>) -> Self {
+        let share = |net: Extractor, kind| net.with_group(group, kind);
+        Self {
+            identity: self.identity.map(|net| share(net, IDENTITY)),
+            text: self
+                .text
+                .map(|(net, direction)| (share(net, TEXT), direction)),
+            group: group.clone(),
+            ..self
+        }
+    }
+
+    /// On the other ranks: answers the tasks of rank 0's networks until it ends the work.
+    ///
+    /// # Errors
+    /// Fails if a network or the connection to rank 0 fails.
+    pub fn serve(&self, group: &ProcessGroup) -> Result<()> {
+        let extractors = [
+            self.identity.as_ref(),
+            self.text.as_ref().map(|(net, _)| net),
+        ];
+        let mut limit = perceptual::limit(&Limits::from_env()?);
+        for net in extractors.iter().flatten() {
+            limit.values = limit.values.max(net.limit().values);
+        }
+        group.serve(limit, |task| match (task.kind, &self.lpips, extractors) {
+            (LPIPS, Some((net, _)), _) => perceptual::forward(net, &task),
+            (IDENTITY, _, [Some(net), _]) | (TEXT, _, [_, Some(net)]) => net.forward(&task),
+            (kind, ..) => Err(EvalError::Weights(format!(
+                "rank 0 asks for network {kind} of the pairs, which this process does not have"
+            ))),
+        })
     }
 }
 
@@ -90,7 +134,9 @@ pub fn compare_pairs(
     let mut conversions = [Conversions::default(); 2];
     let mut outside = [0; 2];
     let mut forms = BTreeSet::new();
-    for (i, chunk) in pairs.chunks(BATCH).enumerate() {
+    let at_once = BATCH * nets.group.size();
+    let peers = Peers::of(&nets.group, LPIPS);
+    for (i, chunk) in pairs.chunks(at_once).enumerate() {
         let loaded = chunk
             .par_iter()
             .map(|pair| load(pair, options, limits))
@@ -118,7 +164,12 @@ pub fn compare_pairs(
             .map(|c| scores.iter().map(|s| s[c]).collect::<Vec<f64>>())
             .collect::<Vec<_>>();
         if let Some((net, _)) = &nets.lpips {
-            added.push(perceptual(net, &inputs, &outputs)?);
+            added.push(perceptual::distances(
+                net,
+                &inputs,
+                &outputs,
+                peers.as_ref(),
+            )?);
         }
         if let Some(net) = &nets.identity {
             added.push(embedded(net, &inputs, &outputs, chunk, &cosine)?);
@@ -138,7 +189,7 @@ pub fn compare_pairs(
             }
             column.values.extend(values);
         }
-        progress(i * BATCH + chunk.len(), pairs.len());
+        progress(i * at_once + chunk.len(), pairs.len());
     }
     let mut report = summary(pairs, columns);
     let forms: Vec<String> = forms.into_iter().collect();
@@ -175,37 +226,6 @@ fn pixel_scores(a: &Native, b: &Native) -> sdft_metrics::Result<[f64; 4]> {
         ssim(&a, &b, SsimWindow::Gaussian11)?,
         ssim(&a, &b, SsimWindow::Uniform7)?,
     ])
-}
-
-/// LPIPS of each pair, in batches of pairs of one size.
-fn perceptual(net: &Lpips, inputs: &[Rgb8], outputs: &[Rgb8]) -> Result<Vec<f64>> {
-    let tensor = |image: &Rgb8| {
-        let shape = (1, 3, image.height, image.width);
-        Tensor::from_vec(to_unit_range(image), shape, &Device::Cpu)
-    };
-    let mut out = Vec::with_capacity(inputs.len());
-    let same = inputs
-        .iter()
-        .all(|i| (i.width, i.height) == (inputs[0].width, inputs[0].height));
-    // A batch of large pictures would need gigabytes for its feature maps.
-    let pixels = inputs.iter().map(|i| i.width * i.height).max();
-    let step = if same {
-        (BATCH_PIXELS / pixels.unwrap_or(1)).max(1)
-    } else {
-        1
-    };
-    for (a, b) in inputs.chunks(step).zip(outputs.chunks(step)) {
-        let stack = |images: &[Rgb8]| -> Result<Tensor> {
-            let all = images.iter().map(tensor);
-            Ok(Tensor::cat(
-                &all.collect::<candle_core::Result<Vec<_>>>()?,
-                0,
-            )?)
-        };
-        let total = net.distance(&stack(a)?, &stack(b)?)?.total;
-        out.extend(total.to_vec1::<f32>()?.into_iter().map(f64::from));
-    }
-    Ok(out)
 }
 
 /// A score of two feature vectors.

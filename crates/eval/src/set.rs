@@ -2,7 +2,7 @@
 
 use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
-use crate::extractor::{BATCH, Extractor};
+use crate::extractor::Extractor;
 use rayon::prelude::*;
 use sdft_data::Listing;
 use sdft_files::record_key;
@@ -109,10 +109,13 @@ impl ImageSet {
         extractor: &Extractor,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let n = pictures.len();
+        let (n, at_once) = (pictures.len(), extractor.at_once());
         let mut data = Vec::with_capacity(n * extractor.dim());
-        for first in (0..n).step_by(BATCH) {
-            let chunk = pictures.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
+        for first in (0..n).step_by(at_once) {
+            let chunk = pictures
+                .by_ref()
+                .take(at_once)
+                .collect::<Result<Vec<_>>>()?;
             data.extend(extractor.extract(&chunk)?);
             progress(first + chunk.len(), n);
         }
@@ -151,10 +154,10 @@ pub fn of_files(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(Features, Conversions)> {
     let limits = Limits::from_env()?;
-    let dim = extractor.dim();
+    let (dim, at_once) = (extractor.dim(), extractor.at_once());
     let mut data = vec![0.0; files.len() * dim];
     let mut conversions = Conversions::default();
-    for (i, chunk) in files.chunks(BATCH).enumerate() {
+    for (i, chunk) in files.chunks(at_once).enumerate() {
         // Hashing is much faster than decoding, and decoding than the network.
         let read = chunk
             .par_iter()
@@ -170,7 +173,7 @@ pub fn of_files(
             .collect::<Result<Vec<_>>>()?;
         let (mut added, mut images) = (Vec::new(), Vec::new());
         for (j, (key, decoded)) in read.into_iter().enumerate() {
-            let to = &mut data[(i * BATCH + j) * dim..][..dim];
+            let to = &mut data[(i * at_once + j) * dim..][..dim];
             if let Some((image, converted)) = decoded {
                 added.push((j, key, converted));
                 images.push(image);
@@ -192,7 +195,7 @@ pub fn of_files(
                     ),
                 });
             }
-            data[(i * BATCH + j) * dim..][..dim].copy_from_slice(vector);
+            data[(i * at_once + j) * dim..][..dim].copy_from_slice(vector);
             conversions += converted;
             let known = Known {
                 conversions: converted,
@@ -203,7 +206,7 @@ pub fn of_files(
         if !new.is_empty() {
             cache.put(&new);
         }
-        progress(i * BATCH + chunk.len(), files.len());
+        progress(i * at_once + chunk.len(), files.len());
     }
     let label = files.first().map_or("no image", |(id, _)| id.as_str());
     Ok((of(label, Features::new(data, dim))?, conversions))
@@ -217,6 +220,9 @@ pub(crate) mod tests {
     use sdft_imaging::{Image, ImageSpec, Samples};
     use sdft_nn::Params;
     use sdft_npz::{Array, encode_npz};
+    use sdft_parallel::{ProcessGroup, World, free_port};
+    use std::sync::Arc;
+    use std::time::Duration;
 
     pub(crate) fn extractor(weights: &str) -> Extractor {
         let specs = DigitsJudge::specs().unwrap();
@@ -227,6 +233,37 @@ pub(crate) mod tests {
 
     pub(crate) fn images(n: usize) -> Vec<u8> {
         (0..n * 768).map(|i| (i * i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn ranks_extract_together_what_one_extracts_and_the_cpu_has_the_oldest_cache_key() {
+        let net = extractor("one");
+        assert_eq!(net.cache_key(), net.describe());
+        let pictures: Vec<Rgb8> = (0..70)
+            .map(|i| Rgb8::filled(16, 16, [3 * i, 255 - i, i]))
+            .collect();
+        let alone = net.extract(&pictures).unwrap();
+        let port = free_port().unwrap();
+        let rank = move |rank, pictures: Vec<Rgb8>| {
+            let world = World::local(rank, 3, port);
+            let patience = Duration::from_secs(30);
+            let group = ProcessGroup::join(&world, &candle_core::Device::Cpu, patience).unwrap();
+            let group = Arc::new(group);
+            let net = extractor("one").with_group(&group, 7);
+            if rank > 0 {
+                net.serve(&group).unwrap();
+                return Vec::new();
+            }
+            let features = net.extract(&pictures).unwrap();
+            assert!(net.extract(&pictures[..1]).unwrap() == features[..net.dim()]);
+            group.end();
+            features
+        };
+        let others = [1, 2].map(|n| std::thread::spawn(move || rank(n, Vec::new())));
+        assert!(rank(0, pictures) == alone);
+        for other in others {
+            other.join().unwrap();
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Texts in CLIP's feature space.
 
 use crate::error::{EvalError, Result, of};
+use crate::extractor::read_on;
+use candle_core::Device;
 use sdft_features::{Clip, ClipConfig, ClipTokenizer, Network, clip_prompts};
 use sdft_metrics::{Features, text_direction};
 use std::path::{Path, PathBuf};
@@ -16,8 +18,9 @@ pub fn direction_of_texts(
     files: &[PathBuf],
     tokenizer: &Path,
     [from, to]: [&str; 2],
+    device: &Device,
 ) -> Result<Vec<f64>> {
-    let clip = read_clip(patch, files)?;
+    let clip = read_clip(patch, files, device)?;
     let [source, target] = texts_through_templates(&clip, patch, tokenizer, [from, to])?;
     let what = format!("from {from:?} to {to:?}");
     of(&what, text_direction(&source, &target))
@@ -53,16 +56,13 @@ pub fn text_as_it_stands(
     Ok(features.row(0).unwrap_or_default().to_vec())
 }
 
-/// Reads CLIP with both encoders.
+/// Reads CLIP with both encoders. It computes in f32 on `device`.
 ///
 /// # Errors
 /// Fails if a file cannot be read or does not match.
-pub fn read_clip(patch: usize, files: &[PathBuf]) -> Result<Clip> {
-    let params = Network::Clip(patch).read(files);
-    Ok(Clip::load(
-        ClipConfig::vit_b(patch),
-        &params.map_err(|e| EvalError::Weights(e.to_string()))?,
-    )?)
+pub fn read_clip(patch: usize, files: &[PathBuf], device: &Device) -> Result<Clip> {
+    let params = read_on(Network::Clip(patch), files, device)?;
+    Ok(Clip::load(ClipConfig::vit_b(patch), &params)?)
 }
 
 /// The feature vector of a text without templates; its length is not normalised.
@@ -74,8 +74,9 @@ pub fn features_of_text(
     files: &[PathBuf],
     tokenizer: &Path,
     text: &str,
+    device: &Device,
 ) -> Result<Vec<f32>> {
-    text_as_it_stands(&read_clip(patch, files)?, patch, tokenizer, text)
+    text_as_it_stands(&read_clip(patch, files, device)?, patch, tokenizer, text)
 }
 
 /// Reads CLIP's text encoder.

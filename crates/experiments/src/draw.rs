@@ -96,9 +96,10 @@ pub(crate) fn edits(
     steps: usize,
     context: &mut Context<'_>,
 ) -> Result<[Vec<Rgb8>; 2]> {
-    let net = model.process.in_steps(model.network()?)?;
+    let runtime = context.runtime_in_f32();
+    let net = runtime.network_in_steps(model)?;
     let groups = model.architecture.norm_groups();
-    let read = read_direction(direction, net.bottleneck(), groups)?;
+    let read = read_direction(direction, net.bottleneck(), groups, &runtime.device)?;
     let schedule = model.process.published()?.schedule;
     let Some(info) = &read.info else {
         return Err(Error::Failed(format!(
@@ -109,8 +110,8 @@ pub(crate) fn edits(
     let stop = context.stop;
     let mut observer = |_: &Step<'_>| check_stop(stop);
     let inversion = sequence(info.inversion, info.t_0);
-    let space = context.runtime(Precision::F32).space(model, model.image)?;
-    let x0 = &space.encode(x0)?;
+    let space = runtime.space(model, model.image)?;
+    let x0 = &space.encode(&x0.to_device(&runtime.device)?)?;
     let latent = invert(&*net, &schedule, x0, &inversion, &mut observer)?;
     let plan = EditPlan {
         steps: sequence(steps, info.t_0),

@@ -58,7 +58,11 @@ pub(crate) fn edits_table(
         .map(|file| format!("clip-b16={}", file.display()))
         .collect();
     let mut nets = PairNets {
-        identity: Some(Extractor::read(View::Identity, &identity.weights)?),
+        identity: Some(Extractor::read(
+            View::Identity,
+            &identity.weights,
+            &context.device,
+        )?),
         ..PairNets::default()
     };
     let job = Edits {
@@ -75,8 +79,9 @@ pub(crate) fn edits_table(
             let Some((folder, [from, to])) = job.make(model, text, &root, context)? else {
                 return Ok(None);
             };
-            let direction = direction_of_texts(PATCH, &clip.weights, tokenizer, [&from, &to])?;
-            let eye = Extractor::read(View::Clip(PATCH), &clip.weights)?;
+            let (texts, device) = ([&*from, &*to], &context.device);
+            let direction = direction_of_texts(PATCH, &clip.weights, tokenizer, texts, device)?;
+            let eye = Extractor::read(View::Clip(PATCH), &clip.weights, device)?;
             nets.text = Some((eye, direction));
             let mut pairs = pair_up(&data, &folder, Pairing::Common)?;
             // The folder may hold images of an earlier, larger pass.

@@ -5,6 +5,7 @@ use crate::figures::{PaperTable, Row, Table};
 use crate::lock_folder;
 use crate::needs::{Needs, TableOptions};
 use crate::table::{Report as Written, write_files};
+use candle_core::Device;
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, PairOptions, Pairing, Report, SetOptions, View,
     compare_pairs, compare_sets, of_files, pair_up,
@@ -73,9 +74,9 @@ fn samples_table(
         Some(limit) => (limit as usize, ALIGNED.min(limit as usize)),
         None => (SAMPLES, ALIGNED),
     };
-    let mut realism = Realism::open(options, &inception, &data, &out)?;
+    let mut realism = Realism::open(options, &inception, [&data, &out], &context.device)?;
     let nets = PairNets {
-        lpips: Some(read_lpips(LpipsNet::Alex, &lpips)?),
+        lpips: Some(read_lpips(LpipsNet::Alex, &lpips, &context.device)?),
         ..PairNets::default()
     };
     let Some(from) = sample(&source, &out.join("samples/source"), aligned, context)? else {
@@ -146,10 +147,10 @@ fn pairs_table(
     let out = needs.out();
     let _lock = lock_folder(&out, table.name, Some(options.target))?;
     let nets = PairNets {
-        lpips: Some(read_lpips(LpipsNet::Alex, &lpips)?),
+        lpips: Some(read_lpips(LpipsNet::Alex, &lpips, &context.device)?),
         ..PairNets::default()
     };
-    let mut realism = Realism::open(options, &inception, &data, &out)?;
+    let mut realism = Realism::open(options, &inception, [&data, &out], &context.device)?;
     let limit = options.limit.map_or(SAMPLES, |limit| limit as usize);
     let mut results = Vec::new();
     for (row, folder) in rows.into_iter().zip(&outputs) {
@@ -196,10 +197,15 @@ struct Realism {
 }
 
 impl Realism {
-    fn open(options: &TableOptions, files: &Files, data: &Path, out: &Path) -> Result<Self> {
-        let extractor = Extractor::read(View::Inception(options.resize), &files.weights)?;
+    fn open(
+        options: &TableOptions,
+        files: &Files,
+        [data, out]: [&Path; 2],
+        device: &Device,
+    ) -> Result<Self> {
+        let extractor = Extractor::read(View::Inception(options.resize), &files.weights, device)?;
         let folder = out.join("features");
-        let mut cache = FeatureCache::open(&folder, &extractor.describe(), extractor.dim())?;
+        let mut cache = FeatureCache::open(&folder, &extractor.cache_key(), extractor.dim())?;
         let target = ImageSet::open(data, &extractor, &mut cache, &mut |_, _| {})?;
         if target.features.is_none() {
             return Err(Error::Failed(format!(

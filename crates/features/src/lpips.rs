@@ -1,6 +1,6 @@
 //! LPIPS: perceptual distance of images.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use sdft_autograd::{conv2d, pool, relu};
 use sdft_kernels::PoolKind;
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
@@ -148,6 +148,11 @@ impl Lpips {
         })
     }
 
+    /// The device of its parameters, where images must be.
+    pub fn device(&self) -> &Device {
+        self.shift.device()
+    }
+
     /// The feature maps after each slice, `[B, C_i, H_i, W_i]`.
     ///
     /// # Shapes
@@ -257,7 +262,6 @@ fn unit(map: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use sdft_nn::Params;
 
     #[test]

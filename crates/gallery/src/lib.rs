@@ -40,6 +40,6 @@ pub use failures::Failures;
 pub use fill::{Event, Filled, Gallery, Made, Maker, Outcome, full_path, usual_batch};
 pub use inputs::{Input, Loaded, reading};
 pub use outputs::{Outputs, recorded_names};
-pub use refusal::{check_apart, check_folder, check_new_file};
+pub use refusal::{check_apart, check_folder, check_new_file, difference};
 pub use sheet::{check_sheet, sheet_path, shown_of, write_sheet};
 pub use space::{free_space, space_warning};

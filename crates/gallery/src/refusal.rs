@@ -133,8 +133,8 @@ fn real(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The first setting in which two plans differ.
-fn difference(there: &str, now: &str) -> String {
+/// The first setting in which two plans, as TOML, differ: `there seed = 1, now seed = 2`.
+pub fn difference(there: &str, now: &str) -> String {
     let [there, now] = [there, now].map(|text| {
         let mut all = BTreeMap::new();
         if let Ok(table) = toml::from_str::<toml::Table>(text) {

@@ -32,7 +32,7 @@ impl CacheLocation {
         let Some(folder) = self.folder("features") else {
             return none();
         };
-        FeatureCache::open(&folder, &extractor.describe(), extractor.dim()).unwrap_or_else(
+        FeatureCache::open(&folder, &extractor.cache_key(), extractor.dim()).unwrap_or_else(
             |error| {
                 let text = format!("features are not kept: {error}");
                 context.progress.note(&text);

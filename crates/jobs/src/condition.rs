@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn asked(model: &LoadedModel, class: Option<u32>) -> Conditioned {
-        let net = crate::model::network_in_steps(model).unwrap();
+        let net = model.process.in_steps(model.network().unwrap()).unwrap();
         Conditioned::new(net, "class", class, None, model).unwrap()
     }
 

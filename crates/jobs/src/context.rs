@@ -11,7 +11,7 @@ use sdft_imaging::ImageSpec;
 use sdft_kernels::bf16_is_fast;
 use sdft_models::{Architecture, Frozen, LoadedAutoencoder, LoadedEncoder, LoadedModel};
 use sdft_nn::Params;
-use sdft_parallel::World;
+use sdft_parallel::{ProcessGroup, World};
 use sdft_train::{Precision, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,9 @@ pub struct Context<'a> {
     pub stop: &'a AtomicBool,
     /// Called with notes and progress.
     pub progress: &'a mut dyn Progress,
+    /// The processes that share the images of the job; only one by default. Other ranks than 0 call the functions whose names begin with
+    /// `serve`.
+    pub group: Arc<ProcessGroup>,
     /// Called once everything is checked and the job starts to write. From here on, stopping through [`Context::stop`] loses nothing.
     pub on_start: &'a dyn Fn(),
 }
@@ -38,6 +41,7 @@ impl<'a> Context<'a> {
             precision: None,
             stop,
             progress,
+            group: Arc::new(ProcessGroup::single()),
             on_start: &|| {},
         }
     }
@@ -90,6 +94,14 @@ impl<'a> Context<'a> {
             device: self.device.clone(),
             compute_dtype: precision.compute_dtype(),
         }
+    }
+
+    /// The context's device, for what is always computed in f32: edits and measurements. The caller may choose TF32.
+    pub fn runtime_in_f32(&self) -> Runtime {
+        self.runtime_in(match self.precision {
+            Some(Precision::Tf32) => Precision::Tf32,
+            _ => Precision::F32,
+        })
     }
 
     /// Passes an event of a gallery on to the caller.
@@ -179,6 +191,14 @@ impl Runtime {
             .to(DType::F32, &self.device)
             .context("the model cannot be copied to the device")?;
         Ok(architecture.load(&params, kind, self.compute_dtype)?)
+    }
+
+    /// The network of a model, called with the steps of its process.
+    ///
+    /// # Errors
+    /// As [`Self::network`].
+    pub fn network_in_steps(&self, model: &LoadedModel) -> Result<Box<dyn Network>> {
+        Ok(model.process.in_steps(self.network(model)?)?)
     }
 
     /// The way between images of this form and the states of a model.

@@ -23,6 +23,7 @@ mod latents;
 mod model;
 mod sample;
 mod select;
+mod shared;
 mod training;
 mod translate;
 mod weights;
@@ -31,7 +32,9 @@ pub use cache::CacheLocation;
 pub use choice::Choice;
 pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
 pub use data::{Form, fingerprint, list_inputs, open_data};
-pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
+pub use edit::{
+    EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range, serve_edits,
+};
 pub use embedded::{
     DIGITS, DIGITS_AUTOENCODER, DIGITS_DIT_SOURCE, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS,
     EMOJI, EMOJI_SOURCE, embedded_size, is_embedded,
@@ -40,7 +43,7 @@ pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};
 pub use evaluate::{
     ClipModel, EvaluateOptions, Evaluation, PairPart, PairsOptions, SetsOptions, evaluate_pairs,
-    evaluate_sets, parse_range, read_lpips,
+    evaluate_sets, parse_range, read_lpips, serve_pairs, serve_sets,
 };
 pub use files::write_file;
 pub use guide::{Guide, GuideOptions};
@@ -51,7 +54,7 @@ pub use judge::{
 pub use model::{ModelFile, load_autoencoder, load_model, load_source, newest_run};
 pub use sample::{
     Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
-    sample_to_folder,
+    sample_to_folder, serve_samples,
 };
 pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
@@ -63,6 +66,6 @@ pub use training::{
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,
-    Variant, WalkKind, translate_folder,
+    Variant, WalkKind, serve_translations, translate_folder,
 };
 pub use weights::{Files, Weights};

@@ -6,8 +6,7 @@ use crate::embedded::{
 };
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_adm::Origin;
-use sdft_autoencoder::{AutoencoderConfig, Space};
-use sdft_diffusion::Network;
+use sdft_autoencoder::AutoencoderConfig;
 use sdft_imaging::ImageSpec;
 use sdft_models::{
     Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, LoadedModel, inspect_file,
@@ -290,25 +289,6 @@ pub(crate) fn check_same_noise(
             ),
         )),
     }
-}
-
-/// The network of a model, called with the steps of its process.
-///
-/// # Errors
-/// A configuration that cannot be built.
-pub(crate) fn network_in_steps(model: &LoadedModel) -> Result<Box<dyn Network>> {
-    Ok(model.process.in_steps(model.network()?)?)
-}
-
-/// The way between images of this form and the states of a model, in f32 on the CPU.
-///
-/// # Errors
-/// A configuration that cannot be built.
-pub(crate) fn space_of(model: &LoadedModel, form: ImageSpec) -> Result<Space> {
-    Ok(match &model.autoencoder {
-        None => Space::images(form),
-        Some(autoencoder) => Space::latents(form, Arc::new(autoencoder.autoencoder()?)),
-    })
 }
 
 /// Fails unless the model's file is the one that a run began with.

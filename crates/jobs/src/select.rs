@@ -97,8 +97,9 @@ pub fn select_images(options: &SelectOptions, context: &mut Context<'_>) -> Resu
     let Some(tokenizer) = &nets.tokenizer else {
         return Err(no_tokenizer(network));
     };
-    let text = features_of_text(patch, &nets.weights, tokenizer, &options.prompt)?;
-    let extractor = Extractor::read(View::Clip(patch), &nets.weights)?;
+    let device = context.runtime_in_f32().device;
+    let text = features_of_text(patch, &nets.weights, tokenizer, &options.prompt, &device)?;
+    let extractor = Extractor::read(View::Clip(patch), &nets.weights, &device)?;
     // Another text or threshold on the same images is likely.
     let mut cache = CacheLocation::User.features(&extractor, context);
     let (features, conversions) = of_files(&files, &extractor, &mut cache, &mut |done, all| {

@@ -1,27 +1,16 @@
 //! Connections between rank 0 and every other rank: messages of expected sizes, heartbeats, timeouts.
 
+use crate::connection::{BODY, Connection, ENDED, FAILED, Frame, MESSAGE, READY, SHORT, bytes_of};
 use crate::error::{Error, Result};
-use crate::rendezvous::{accept_all, connect_to_leader};
-use crate::transfer::{HEARTBEAT, TICKS, lock, made_no_progress, start_heartbeats, transfer_all};
+use crate::introduction::connect_to_leader;
+use crate::rendezvous::accept_all;
+use crate::transfer::{made_no_progress, start_heartbeats};
 use crate::world::World;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::Read;
+use std::net::Shutdown;
 use std::ops::RangeInclusive;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// A message: its length in 8 bytes and its bytes. The bytes of a long message follow in a [`BODY`], after the receiver has sent [`READY`].
-const MESSAGE: u8 = 1;
-/// The receiver is reading a long message, so a write that makes no progress means that the receiver has stopped.
-const READY: u8 = 2;
-/// The sender has failed.
-const FAILED: u8 = 3;
-/// The bytes of a long message. Heartbeats sent since the message's length come before this byte, and none come after it.
-const BODY: u8 = 4;
-
-/// Messages up to this many bytes fit into any socket's buffer.
-const SHORT: usize = 1024;
 
 /// How long the other ranks may take to close their connections at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,15 +21,6 @@ pub(crate) struct Connections {
     connections: Vec<Connection>,
     /// Dropping it stops the heartbeats.
     _beat: Sender<()>,
-}
-
-#[derive(Debug)]
-struct Connection {
-    /// The rank at the other end.
-    rank: usize,
-    reader: TcpStream,
-    writer: Arc<Mutex<TcpStream>>,
-    timeout: Duration,
 }
 
 impl Connections {
@@ -142,12 +122,30 @@ impl Connections {
         }
     }
 
-    /// Tells all connected processes that this process has failed.
-    pub(crate) fn fail(&mut self) {
+    /// Tells all connected processes that this process has failed, and why.
+    pub(crate) fn fail(&mut self, why: &str) {
+        let why = &why.as_bytes()[..why.floor_char_boundary(SHORT)];
+        let mut frame = vec![FAILED];
+        #[expect(clippy::cast_possible_truncation, reason = "up to 1024")]
+        frame.extend((why.len() as u16).to_le_bytes());
+        frame.extend(why);
         for connection in &self.connections {
             // A process that cannot be reached notices the end of the connection.
-            let _ = connection.write(&[&[FAILED]]);
+            let _ = connection.write(&[&frame]);
         }
+    }
+
+    /// Tells all connected processes that this process has finished with them.
+    pub(crate) fn end(&mut self) {
+        for connection in &self.connections {
+            // As above.
+            let _ = connection.write(&[&[ENDED]]);
+        }
+    }
+
+    /// Fails if a connected process has ended, failed or disconnected; does not wait.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.connections.iter_mut().try_for_each(Connection::check)
     }
 }
 
@@ -159,115 +157,14 @@ impl Drop for Connections {
     }
 }
 
-enum Frame {
-    Message(u64),
-    Ready,
-    Body,
-}
-
-impl Frame {
-    fn describe(&self) -> String {
-        match self {
-            Self::Message(length) => format!("a message of {}", bytes_of(*length)),
-            Self::Ready => "a ready frame".to_owned(),
-            Self::Body => "the bytes of a message".to_owned(),
-        }
-    }
-}
-
-impl Connection {
-    fn new(rank: usize, stream: TcpStream, timeout: Duration) -> io::Result<Self> {
-        let tick = (timeout / TICKS).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(tick))?;
-        stream.set_write_timeout(Some(tick))?;
-        // Messages are written whole, and steps wait for them.
-        let _ = stream.set_nodelay(true);
-        Ok(Self {
-            rank,
-            writer: Arc::new(Mutex::new(stream.try_clone()?)),
-            reader: stream,
-            timeout,
-        })
-    }
-
-    fn disconnected(&self, source: io::Error) -> Error {
-        let source = match source.kind() {
-            ErrorKind::TimedOut => io::Error::new(
-                ErrorKind::TimedOut,
-                format!(
-                    "timed out after {:?} without a response (SDFT_PEER_TIMEOUT)",
-                    self.timeout
-                ),
-            ),
-            ErrorKind::UnexpectedEof => {
-                io::Error::new(ErrorKind::UnexpectedEof, "connection closed")
-            }
-            _ => source,
-        };
-        Error::Disconnected {
-            rank: self.rank,
-            source,
-        }
-    }
-
-    fn mismatch(&self, expected: &str, found: String) -> Error {
-        Error::Mismatch {
-            rank: self.rank,
-            expected: expected.to_owned(),
-            found,
-        }
-    }
-
-    /// The next frame other than a heartbeat.
-    fn next(&mut self) -> Result<Frame> {
-        loop {
-            let mut kind = [0];
-            self.read(&mut kind)?;
-            match kind[0] {
-                HEARTBEAT => {}
-                MESSAGE => {
-                    let mut length = [0; 8];
-                    self.read(&mut length)?;
-                    return Ok(Frame::Message(u64::from_le_bytes(length)));
-                }
-                READY => return Ok(Frame::Ready),
-                BODY => return Ok(Frame::Body),
-                FAILED => return Err(Error::Failed { rank: self.rank }),
-                other => return Err(self.mismatch("a message", format!("a frame of kind {other}"))),
-            }
-        }
-    }
-
-    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let reader = &mut self.reader;
-        transfer_all(bytes.len(), |done| reader.read(&mut bytes[done..]))
-            .map_err(|source| self.disconnected(source))
-    }
-
-    /// Writes all parts of a frame, with no heartbeat between them.
-    fn write(&self, parts: &[&[u8]]) -> Result<()> {
-        let mut writer = lock(&self.writer);
-        for part in parts {
-            let written = transfer_all(part.len(), |done| writer.write(&part[done..]));
-            if let Err(source) = written {
-                // A heartbeat or a failure frame would be read as the rest of this frame.
-                let _ = writer.shutdown(Shutdown::Write);
-                return Err(self.disconnected(source));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn bytes_of(length: u64) -> String {
-    format!("{length} bytes")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rendezvous::tests::call;
+    use crate::transfer::HEARTBEAT;
     use crate::world::free_port;
+    use std::io::Write;
+    use std::net::TcpStream;
     use std::thread;
 
     /// Rank 0 with a timeout of half a second, and a peer controlled by the test.
@@ -351,7 +248,7 @@ mod tests {
             read
         });
         connections.send(0, &vec![7; 64 << 20]).unwrap_err();
-        connections.fail();
+        connections.fail("a reason");
         // Long enough for heartbeats, if there were any.
         thread::sleep(Duration::from_millis(700));
         drop(connections);
@@ -441,14 +338,14 @@ mod tests {
     fn a_failure_reaches_a_peer_wherever_it_waits() {
         for sends in [false, true] {
             let (mut connections, peer) = with_peer(|mut stream| {
-                stream.write_all(&[FAILED]).unwrap();
+                stream.write_all(&[FAILED, 2, 0, b'n', b'o']).unwrap();
                 stream
             });
             let error = match sends {
                 true => connections.send(0, &[0; 2000]).unwrap_err(),
                 false => connections.receive(0, 0..=4000).unwrap_err(),
             };
-            assert!(matches!(error, Error::Failed { rank: 1 }), "{error}");
+            assert_eq!(error.to_string(), "rank 1 failed: no");
             peer.join().unwrap();
         }
     }

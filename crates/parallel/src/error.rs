@@ -32,12 +32,17 @@ pub enum Error {
         /// How the disconnection was noticed.
         source: io::Error,
     },
-    /// A process reported that it failed; its own error message has the reason.
-    #[error("rank {rank} failed; its own error message has the reason")]
+    /// A process reported that it failed.
+    #[error("rank {rank} failed: {why}")]
     Failed {
         /// Its rank.
         rank: usize,
+        /// The reason that it gave. It names a third process that is disconnected.
+        why: String,
     },
+    /// Rank 0 has finished with the other processes.
+    #[error("rank 0 has ended the work")]
+    Ended,
     /// A process sent something other than expected, so the processes do not run the same program with the same data.
     #[error("rank {rank}: expected {expected}, found {found}")]
     Mismatch {
@@ -55,3 +60,15 @@ pub enum Error {
 
 /// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
+
+pub(crate) fn mismatch(
+    rank: usize,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> Error {
+    Error::Mismatch {
+        rank,
+        expected: expected.into(),
+        found: found.into(),
+    }
+}

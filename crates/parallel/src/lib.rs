@@ -1,16 +1,17 @@
-//! Data-parallel training: several processes, one model, and sums over all of them.
+//! Several processes of one run: sums over all of them for training, and tasks for each for everything else.
 //!
-//! Each process has a rank and a share of every batch. Rank 0 is the leader: it listens at an address that all ranks know, announces
-//! every step, and is the only rank that writes files. Gradients are summed over all ranks: tensors on GPUs by NCCL if the build includes
-//! it, everything else through rank 0. A process must know [`World::secret`] to join. The receiver of a message knows its size beforehand.
-//! A process that sends nothing for [`World::timeout`], not even heartbeats, has timed out and counts as disconnected.
+//! Each process has a rank. Rank 0 is the leader: it listens at an address that all ranks know, announces every step, and is the only rank
+//! that writes files. Gradients are summed over all ranks: tensors on GPUs by NCCL if the build includes it, everything else through rank 0.
+//! Other work is shared by [`ProcessGroup::share`] and [`ProcessGroup::serve`]. A process must know [`World::secret`] to join, and both ends
+//! of a connection prove it first. The receiver of a message knows its size, or a bound, beforehand. A process that sends nothing for
+//! [`World::timeout`], not even heartbeats, has timed out and counts as disconnected.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use sdft_parallel::{ProcessGroup, World, share_of};
 //! use std::time::Duration;
 //!
-// Two ranks, as two threads.
+//! // Two ranks, as two threads.
 //! let port = sdft_parallel::free_port()?;
 //! let rank = move |rank| {
 //!     let world = World::local(rank, 2, port);
@@ -30,14 +31,21 @@
 pub use crate::{
     error::{Error, Result},
     process_group::{Command, ProcessGroup},
+    work::{Task, TaskLimit},
     world::{World, free_port, new_secret, share_of},
 };
 
+mod bytes;
+mod connection;
 mod connections;
 mod error;
+mod introduction;
+mod listen;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod process_group;
+mod proof;
 mod rendezvous;
 mod transfer;
+mod work;
 mod world;

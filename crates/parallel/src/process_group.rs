@@ -1,11 +1,12 @@
 //! The collective operations: sums, broadcasts and the commands of rank 0.
 
+use crate::bytes::{add_bytes, from_bytes, to_bytes};
 use crate::connections::Connections;
-use crate::error::{Error, Result};
+use crate::error::{Result, mismatch};
 #[cfg(feature = "nccl")]
 use crate::nccl::Nccl;
 use crate::world::World;
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{Device, Shape, Tensor};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use std::time::Duration;
 /// The most bytes that [`ProcessGroup::broadcast`] accepts. The largest use is a training position with a timestep sampler's history, up to
 /// 20 MB of JSON.
 const MAX_BROADCAST: usize = 64 << 20;
+
+/// How many bytes longer than expected the name and shape of a tensor may be, to be shown in an error.
+const HEADER_SLACK: usize = 256;
 
 /// What rank 0 announces to the other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +182,8 @@ impl ProcessGroup {
         let mut all = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
             let own = header(name, tensor);
-            let head = self.broadcast(own.clone().into_bytes())?;
+            let expected = 0..=own.len() + HEADER_SLACK;
+            let head = self.broadcast_sized(own.clone().into_bytes(), expected)?;
             if head != own.as_bytes() {
                 return Err(mismatch(0, own, String::from_utf8_lossy(&head)));
             }
@@ -228,18 +233,21 @@ impl ProcessGroup {
         }
     }
 
-    /// Tells the other processes that this one has failed, so that they stop waiting for it.
-    pub fn fail(&self) {
+    /// Tells the other processes that this one has failed, and why, so that they stop waiting for it.
+    pub fn fail(&self, why: &str) {
         if self.size > 1 {
             // A process that cannot be reached notices the end of the connection.
             let _ = self.with_connections(|connections| {
-                connections.fail();
+                connections.fail(why);
                 Ok(())
             });
         }
     }
 
-    fn with_connections<T>(&self, f: impl FnOnce(&mut Connections) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_connections<T>(
+        &self,
+        f: impl FnOnce(&mut Connections) -> Result<T>,
+    ) -> Result<T> {
         match &self.connections {
             Some(connections) => f(&mut connections.lock().unwrap_or_else(PoisonError::into_inner)),
             None => Err(candle_core::Error::Msg(
@@ -247,14 +255,6 @@ impl ProcessGroup {
             )
             .into()),
         }
-    }
-}
-
-fn mismatch(rank: usize, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    Error::Mismatch {
-        rank,
-        expected: expected.into(),
-        found: found.into(),
     }
 }
 
@@ -274,64 +274,6 @@ fn split<'a>(flat: &Tensor, shapes: impl Iterator<Item = &'a Shape>) -> Result<V
         .collect()
 }
 
-fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let flat = tensor.flatten_all()?.to_device(&Device::Cpu)?;
-    Ok(match flat.dtype() {
-        DType::F32 => bytes_of(&flat.to_vec1::<f32>()?, f32::to_le_bytes),
-        DType::F64 => bytes_of(&flat.to_vec1::<f64>()?, f64::to_le_bytes),
-        DType::U32 => bytes_of(&flat.to_vec1::<u32>()?, u32::to_le_bytes),
-        other => {
-            return Err(mismatch(0, "f32, f64 or u32", other.as_str()));
-        }
-    })
-}
-
-fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    values.iter().flat_map(|&value| bytes(value)).collect()
-}
-
-fn from_bytes(bytes: &[u8], dtype: DType, n: usize) -> Result<Tensor> {
-    if bytes.len() != n * dtype.size_in_bytes() {
-        let found = format!("{} bytes", bytes.len());
-        return Err(mismatch(
-            0,
-            format!("{n} numbers of {}", dtype.as_str()),
-            found,
-        ));
-    }
-    let (four, eight) = (bytes.as_chunks::<4>().0, bytes.as_chunks::<8>().0);
-    let cpu = &Device::Cpu;
-    Ok(match dtype {
-        DType::F64 => {
-            let values: Vec<f64> = eight.iter().map(|b| f64::from_le_bytes(*b)).collect();
-            Tensor::from_vec(values, n, cpu)?
-        }
-        DType::U32 => {
-            let values: Vec<u32> = four.iter().map(|b| u32::from_le_bytes(*b)).collect();
-            Tensor::from_vec(values, n, cpu)?
-        }
-        _ => {
-            let values: Vec<f32> = four.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            Tensor::from_vec(values, n, cpu)?
-        }
-    })
-}
-
-/// Adds numbers elementwise; both slices have the same length.
-fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType) {
-    if dtype == DType::F64 {
-        let pairs = sum.as_chunks_mut::<8>().0.iter_mut();
-        for (a, b) in pairs.zip(other.as_chunks::<8>().0) {
-            *a = (f64::from_le_bytes(*a) + f64::from_le_bytes(*b)).to_le_bytes();
-        }
-    } else {
-        let pairs = sum.as_chunks_mut::<4>().0.iter_mut();
-        for (a, b) in pairs.zip(other.as_chunks::<4>().0) {
-            *a = (f32::from_le_bytes(*a) + f32::from_le_bytes(*b)).to_le_bytes();
-        }
-    }
-}
-
 /// A tensor's name, dimensions and type, as text.
 fn header(name: &str, tensor: &Tensor) -> String {
     let dims: Vec<String> = tensor.dims().iter().map(usize::to_string).collect();
@@ -339,12 +281,13 @@ fn header(name: &str, tensor: &Tensor) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::world::free_port;
+    use candle_core::DType;
 
     /// Runs the same function on every rank, in threads.
-    fn in_world<T: Send + 'static>(
+    pub(crate) fn in_world<T: Send + 'static>(
         size: usize,
         f: impl Fn(&ProcessGroup) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
@@ -429,13 +372,13 @@ mod tests {
     fn a_failure_of_rank_0_ends_a_sum() {
         let seen = in_world(2, |group| {
             if group.is_leader() {
-                group.fail();
+                group.fail("no space left");
                 return String::new();
             }
             let x = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
             group.all_reduce_sum(&[x]).unwrap_err().to_string()
         });
-        assert!(seen[1].contains("rank 0 failed"), "{}", seen[1]);
+        assert_eq!(seen[1], "rank 0 failed: no space left");
     }
 
     #[test]

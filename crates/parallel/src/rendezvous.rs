@@ -1,36 +1,42 @@
-//! How the processes of a run connect to rank 0.
+//! How rank 0 meets the processes of a run.
 
 use crate::error::{Error, Result};
+use crate::listen::listen;
+use crate::proof::{Challenge, Proof, is_same, new_nonce};
 use crate::world::World;
-use sha2::{Digest, Sha256};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The first bytes of a connection, which identify the protocol.
-const GREETING: [u8; 8] = *b"sdft-3\n\0";
-/// Length of a hello: greeting, rank, size, proof of the secret.
+pub(crate) const GREETING: [u8; 8] = *b"sdft-4\n\0";
+/// Length of a hello: greeting, rank, size, random bytes.
 const HELLO_LENGTH: usize = 56;
+/// Rank 0's answer to a hello, followed by its random bytes. The rank then sends its proof of the secret.
+pub(crate) const CHALLENGE: u8 = 2;
 /// Rank 0's answer to a process of another run.
-const REFUSED: u8 = 0;
+pub(crate) const REFUSED: u8 = 0;
 /// Rank 0's answer when all ranks are connected, followed by its own proof.
-const WELCOME: u8 = 1;
-/// How long a connection may take to send its hello.
+pub(crate) const WELCOME: u8 = 1;
+/// How long a connection may take to send its hello and its proof.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections without a complete hello are kept.
+/// How many connections without a complete proof are kept.
 const MAX_PENDING: usize = 256;
 
-/// A connection whose hello is not complete.
+/// A connection that has not proven yet that it belongs to the run.
 struct Pending {
     stream: TcpStream,
     address: SocketAddr,
-    hello: [u8; HELLO_LENGTH],
+    /// The hello, then the proof.
+    bytes: [u8; HELLO_LENGTH],
     got: usize,
+    /// Set once the hello is complete.
+    challenge: Option<Challenge>,
     since: Instant,
 }
 
-/// What a connection's hello says.
+/// What is known of a connection.
 enum Hello {
     /// It is not complete yet.
     Waiting,
@@ -38,36 +44,8 @@ enum Hello {
     Stranger,
     /// It is from another run, or has another secret.
     Refused,
-    /// It is from this rank of this run.
-    Rank(usize),
-}
-
-/// Listens at an address of this machine. Listens at all addresses if this one belongs to another machine that forwards connections (NAT,
-/// services of Kubernetes), or if [`says_nothing`].
-fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
-    let named: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .map_or_else(|_| Vec::new(), Iterator::collect);
-    if !says_nothing(host, &named) {
-        match TcpListener::bind(&named[..]) {
-            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
-            other => return other,
-        }
-    }
-    let all: [SocketAddr; 2] = [
-        (Ipv6Addr::UNSPECIFIED, port).into(),
-        (Ipv4Addr::UNSPECIFIED, port).into(),
-    ];
-    // An IPv6 socket takes connections of both kinds, unless the system is set up otherwise.
-    let only_v4 = !named.is_empty() && named.iter().all(SocketAddr::is_ipv4);
-    TcpListener::bind(&all[usize::from(only_v4)..])
-}
-
-/// Whether the addresses of a host do not say where other machines connect to: its name is not known yet, or it is this machine's own name
-/// and stands for the loopback here.
-fn says_nothing(host: &str, named: &[SocketAddr]) -> bool {
-    let means_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok();
-    !means_loopback && named.iter().all(|address| address.ip().is_loopback())
+    /// It is from the rank of this challenge, which knows the secret.
+    Rank(Challenge),
 }
 
 /// Where rank 0 is expected, for messages.
@@ -104,7 +82,8 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
         .map_err(failed("rank 0 cannot wait for connections".to_owned()))?;
     let until = Instant::now() + timeout;
     let mut pending: Vec<Pending> = Vec::new();
-    let mut connected: Vec<Option<TcpStream>> = (1..world.size).map(|_| None).collect();
+    let mut connected: Vec<Option<(TcpStream, Challenge)>> =
+        (1..world.size).map(|_| None).collect();
     let mut refused: Option<SocketAddr> = None;
     while connected.iter().any(Option::is_none) {
         match listener.accept() {
@@ -112,7 +91,7 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
                 if stream.set_nonblocking(true).is_ok() {
                     pending.push(Pending::new(stream, address));
                 }
-                // Drop the oldest connection without a hello.
+                // Drop the oldest connection without a proof.
                 if pending.len() > MAX_PENDING {
                     pending.remove(0);
                 }
@@ -127,14 +106,16 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
         }
         let mut waiting = Vec::with_capacity(pending.len());
         for mut connection in pending {
-            match connection.read(world) {
+            match connection.read(world)? {
                 Hello::Waiting => waiting.push(connection),
                 Hello::Stranger => {}
                 Hello::Refused => {
                     let _ = connection.stream.write(&[REFUSED]);
                     refused = Some(connection.address);
                 }
-                Hello::Rank(rank) => connected[rank - 1] = Some(connection.stream),
+                Hello::Rank(challenge) => {
+                    connected[challenge.rank - 1] = Some((connection.stream, challenge));
+                }
             }
         }
         pending = waiting;
@@ -154,9 +135,10 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
         }
     }
     let mut all = Vec::with_capacity(connected.len());
-    for (rank, mut stream) in (1..).zip(connected.into_iter().flatten()) {
+    for (mut stream, challenge) in connected.into_iter().flatten() {
+        let rank = challenge.rank;
         let mut answer = vec![WELCOME];
-        answer.extend(proof(world, "rank 0", rank));
+        answer.extend(challenge.proof_of_leader(world));
         stream
             .set_nonblocking(false)
             .and_then(|()| stream.write_all(&answer))
@@ -171,123 +153,82 @@ impl Pending {
         Self {
             stream,
             address,
-            hello: [0; HELLO_LENGTH],
+            bytes: [0; HELLO_LENGTH],
             got: 0,
+            challenge: None,
             since: Instant::now(),
         }
     }
 
-    /// Reads what has arrived of the hello.
-    fn read(&mut self, world: &World) -> Hello {
-        while self.got < HELLO_LENGTH {
-            match self.stream.read(&mut self.hello[self.got..]) {
-                Ok(0) => return Hello::Stranger,
+    /// Reads what has arrived of the hello, answers it with a challenge, and reads the proof.
+    fn read(&mut self, world: &World) -> Result<Hello> {
+        if self.challenge.is_none() {
+            if let Some(early) = self.fill(HELLO_LENGTH) {
+                return Ok(early);
+            }
+            let hello = &self.bytes;
+            if hello[..8] != GREETING {
+                return Ok(Hello::Stranger);
+            }
+            let numbers = hello.as_chunks::<8>().0;
+            let [rank, size] = [1, 2].map(|i| usize::try_from(u64::from_le_bytes(numbers[i])).ok());
+            let known = rank.filter(|rank| (1..world.size).contains(rank));
+            let (Some(rank), true) = (known, size == Some(world.size)) else {
+                return Ok(Hello::Refused);
+            };
+            let mut of_rank = [0; 32];
+            of_rank.copy_from_slice(&hello[24..]);
+            let challenge = Challenge {
+                rank,
+                of_rank,
+                of_leader: new_nonce()?,
+            };
+            let mut answer = vec![CHALLENGE];
+            answer.extend(challenge.of_leader);
+            // A new connection has room for so few bytes.
+            match self.stream.write(&answer) {
+                Ok(n) if n == answer.len() => {}
+                _ => return Ok(Hello::Stranger),
+            }
+            (self.challenge, self.got) = (Some(challenge), 0);
+        }
+        let Some(challenge) = self.challenge else {
+            return Ok(Hello::Waiting);
+        };
+        let mut proof: Proof = [0; 32];
+        if let Some(early) = self.fill(proof.len()) {
+            return Ok(early);
+        }
+        proof.copy_from_slice(&self.bytes[..32]);
+        Ok(match is_same(&proof, &challenge.proof_of_rank(world)) {
+            true => Hello::Rank(challenge),
+            false => Hello::Refused,
+        })
+    }
+
+    /// Reads what has arrived of the first `length` bytes. `None` once they are complete.
+    fn fill(&mut self, length: usize) -> Option<Hello> {
+        while self.got < length {
+            match self.stream.read(&mut self.bytes[self.got..length]) {
+                Ok(0) => return Some(Hello::Stranger),
                 Ok(n) => self.got += n,
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock if self.since.elapsed() < HELLO_TIMEOUT => {
-                        return Hello::Waiting;
+                        return Some(Hello::Waiting);
                     }
-                    _ => return Hello::Stranger,
+                    _ => return Some(Hello::Stranger),
                 },
             }
         }
-        if self.hello[..8] != GREETING {
-            return Hello::Stranger;
-        }
-        let rank = self.hello.as_chunks::<8>().0[1];
-        let rank = usize::try_from(u64::from_le_bytes(rank)).ok();
-        let known = rank.filter(|rank| (1..world.size).contains(rank));
-        // The proof covers the size, too.
-        match known {
-            Some(rank) if self.hello == hello(world, rank) => Hello::Rank(rank),
-            _ => Hello::Refused,
-        }
+        None
     }
-}
-
-/// The connection of another rank to rank 0.
-pub(crate) fn connect_to_leader(world: &World, timeout: Duration) -> Result<TcpStream> {
-    let until = Instant::now() + timeout;
-    let place = (world.address.as_str(), world.port);
-    let failed = |what: &str, source| Error::Rendezvous {
-        what: format!(
-            "rank {} {what} rank 0 at {}:{}",
-            world.rank, world.address, world.port
-        ),
-        source,
-    };
-    loop {
-        let met = connect(place, until).and_then(|mut stream| {
-            stream.write_all(&hello(world, world.rank))?;
-            // Rank 0 answers when all ranks are connected.
-            let left = until.saturating_duration_since(Instant::now());
-            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let mut answer = [0];
-            stream.read_exact(&mut answer)?;
-            if answer == [REFUSED] {
-                return Ok(None);
-            }
-            let mut proven = [0; 32];
-            stream.read_exact(&mut proven)?;
-            if answer == [WELCOME] && proven == proof(world, "rank 0", world.rank) {
-                Ok(Some(stream))
-            } else {
-                Err(ErrorKind::InvalidData.into())
-            }
-        });
-        match met {
-            Ok(Some(stream)) => return Ok(stream),
-            Ok(None) => {
-                let problem = "SDFT_SECRET or WORLD_SIZE differs";
-                let source = io::Error::new(ErrorKind::PermissionDenied, problem);
-                return Err(failed("was refused by", source));
-            }
-            // Rank 0 may not be listening yet.
-            Err(_) if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
-            Err(source) => {
-                let what = format!("could not connect within {} s to", timeout.as_secs());
-                return Err(failed(&what, source));
-            }
-        }
-    }
-}
-
-fn connect(place: (&str, u16), until: Instant) -> io::Result<TcpStream> {
-    let mut last = io::Error::from(ErrorKind::NotFound);
-    for address in place.to_socket_addrs()? {
-        let left = until.saturating_duration_since(Instant::now());
-        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// The hello of a rank.
-fn hello(world: &World, rank: usize) -> [u8; HELLO_LENGTH] {
-    let mut bytes = [0; HELLO_LENGTH];
-    bytes[..8].copy_from_slice(&GREETING);
-    bytes[8..16].copy_from_slice(&(rank as u64).to_le_bytes());
-    bytes[16..24].copy_from_slice(&(world.size as u64).to_le_bytes());
-    bytes[24..].copy_from_slice(&proof(world, "rank N", rank));
-    bytes
-}
-
-/// Proves knowledge of the secret without sending it. A process that can read the traffic can replay the proof.
-fn proof(world: &World, speaker: &str, rank: usize) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(speaker);
-    hash.update((rank as u64).to_le_bytes());
-    hash.update((world.size as u64).to_le_bytes());
-    hash.update(&world.secret);
-    hash.finalize().into()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::introduction::connect_to_leader;
     use crate::world::free_port;
     use crate::world::tests::of;
 
@@ -413,23 +354,56 @@ pub(crate) mod tests {
         );
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn loopback_addresses_are_not_opened_to_other_machines() {
-        for host in ["127.0.0.1", "localhost"] {
-            let listener = listen(host, 0).unwrap();
-            assert!(listener.local_addr().unwrap().ip().is_loopback(), "{host}");
+    fn another_address_of_the_loopback_stands_for_another_machine() {
+        let port = free_port().unwrap();
+        let worlds = ["127.0.0.2", "127.0.0.3"].map(|address| {
+            [0, 1].map(|rank| World {
+                address: address.to_owned(),
+                ..world(rank, 2, port, "s")
+            })
+        });
+        // Two runs with the same port.
+        for world in worlds {
+            assert_eq!(meet(world).unwrap().len(), 1);
         }
-        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        for (host, named, nothing) in [
-            ("localhost", &[at("127.0.0.1:1"), at("[::1]:1")][..], false),
-            ("127.0.1.1", &[at("127.0.1.1:1")], false),
-            ("node0", &[at("10.0.0.7:1")], false),
-            // The name of this machine in its own list of hosts.
-            ("node0", &[at("127.0.1.1:1")], true),
-            ("node0", &[], true),
-        ] {
-            assert_eq!(says_nothing(host, named), nothing, "{host}, {named:?}");
-        }
+    }
+
+    #[test]
+    fn a_recorded_proof_is_worthless() {
+        let port = free_port().unwrap();
+        let leader = world(0, 2, port, "s");
+        let waiting = thread::spawn(move || accept_all(&leader, Duration::from_secs(2)));
+        let hello = [
+            &GREETING[..],
+            &1u64.to_le_bytes(),
+            &2u64.to_le_bytes(),
+            &[5; 32],
+        ]
+        .concat();
+        let challenge = Challenge {
+            rank: 1,
+            of_rank: [5; 32],
+            of_leader: [6; 32],
+        };
+        // A proof of an earlier connection.
+        let proof = challenge.proof_of_rank(&world(1, 2, port, "s"));
+        let mut stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        stream.write_all(&hello).unwrap();
+        let mut answer = [0; 33];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(answer[0] == CHALLENGE && answer[1..] != [6; 32]);
+        stream.write_all(&proof).unwrap();
+        let mut verdict = [9];
+        stream.read_exact(&mut verdict).unwrap();
+        assert_eq!(verdict, [REFUSED]);
+        assert!(waiting.join().unwrap().is_err());
     }
 
     #[test]
@@ -438,9 +412,17 @@ pub(crate) mod tests {
         let port = listener.local_addr().unwrap().port();
         let pretender = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut answer = vec![WELCOME];
-            answer.extend([0; 32]);
-            stream.write_all(&answer).unwrap();
+            let mut hello = [0; HELLO_LENGTH];
+            stream.read_exact(&mut hello).unwrap();
+            stream
+                .write_all(&[&[CHALLENGE][..], &[7; 32]].concat())
+                .unwrap();
+            let mut proof = [0; 32];
+            stream.read_exact(&mut proof).unwrap();
+            // It repeats what it has heard.
+            stream
+                .write_all(&[&[WELCOME][..], &proof].concat())
+                .unwrap();
         });
         let error =
             connect_to_leader(&world(1, 2, port, "s"), Duration::from_millis(300)).unwrap_err();

@@ -18,8 +18,8 @@ pub struct World {
     pub address: String,
     /// The port at which rank 0 listens.
     pub port: u16,
-    /// A secret that a process must know to join; if empty, every process that reaches the port can join. It keeps other processes out, but
-    /// does not protect the traffic: connections are not encrypted.
+    /// A secret that a process must know to join; if empty, every process that reaches the port can join. Both ends prove that they know it
+    /// before anything else they send is believed. It does not protect the traffic: connections are not encrypted.
     pub secret: String,
     /// How long a process may send nothing before it times out. Processes send heartbeats even during long computations.
     pub timeout: Duration,
@@ -27,6 +27,9 @@ pub struct World {
 
 /// The default port of the usual launchers.
 const PORT: u16 = 29500;
+
+/// The least characters of a secret from the environment. Shorter ones can be guessed from a recorded proof.
+const SECRET: usize = 16;
 
 /// Long enough for a machine that is short of memory.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -52,8 +55,10 @@ impl World {
     /// Rank 0 listens at `SDFT_PORT`, or else at `MASTER_PORT`. Under torchrun its agent listens there already
     /// (`TORCHELASTIC_USE_AGENT_STORE`), so rank 0 takes the port after it.
     ///
+    /// `SDFT_SECRET` is required: launchers do not share a secret that other users of their machines cannot know.
+    ///
     /// # Errors
-    /// Fails if a variable is not a number, or if the rank is not below the world size.
+    /// Fails if a variable is not a number, if the rank is not below the world size, or if the secret has fewer than 16 characters.
     pub fn from_env() -> Result<Option<Self>> {
         Self::of(|name| std::env::var(name).ok())
     }
@@ -109,13 +114,28 @@ impl World {
             Some(0) => return Err(zero("SDFT_PEER_TIMEOUT", "seconds, from 1 to 86400")),
             Some(seconds) => Duration::from_secs(seconds as u64),
         };
+        let secret = variable("SDFT_SECRET").unwrap_or_default();
+        let length = secret.chars().count();
+        if length < SECRET {
+            return Err(Error::Variable {
+                name: "SDFT_SECRET",
+                expected: format!(
+                    "at least {SECRET} characters that only the processes of this run know, the same for all (export SDFT_SECRET=$(openssl rand -hex 16) before the launcher)"
+                ),
+                found: match length {
+                    0 => String::new(),
+                    // The secret stays out of messages.
+                    n => format!("{n} characters"),
+                },
+            });
+        }
         Ok(Some(Self {
             rank,
             size,
             local_rank: number("LOCAL_RANK", 4096)?.unwrap_or(rank),
             address: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
             port,
-            secret: variable("SDFT_SECRET").unwrap_or_default(),
+            secret,
             timeout,
         }))
     }
@@ -177,9 +197,13 @@ pub fn free_port() -> Result<u16> {
 pub(crate) mod tests {
     use super::*;
 
+    const SECRET_OF_TESTS: &str = "0123456789abcdef";
+
+    /// The world of these variables, with a secret unless they have one.
     pub(crate) fn of(variables: &[(&str, &str)]) -> Result<Option<World>> {
         World::of(|name| {
-            let found = variables.iter().find(|(known, _)| *known == name);
+            let variables = variables.iter().chain(&[("SDFT_SECRET", SECRET_OF_TESTS)]);
+            let found = variables.into_iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
     }
@@ -192,7 +216,10 @@ pub(crate) mod tests {
         let world = world.unwrap().unwrap();
         assert_eq!((world.rank, world.size, world.local_rank), (2, 4, 2));
         assert_eq!((world.address.as_str(), world.port), ("node0", 29500));
-        assert_eq!((world.secret.as_str(), world.timeout), ("", TIMEOUT));
+        assert_eq!(
+            (world.secret.as_str(), world.timeout),
+            (SECRET_OF_TESTS, TIMEOUT)
+        );
         let world = World {
             secret: new_secret().unwrap(),
             ..world
@@ -228,6 +255,22 @@ pub(crate) mod tests {
                 .to_string()
                 .contains("RANK")
         );
+    }
+
+    #[test]
+    fn a_missing_or_short_secret_is_refused_and_not_printed() {
+        for (secret, found) in [("", "\"\""), ("0123456789abcde", "15 characters")] {
+            let variables = [("WORLD_SIZE", "2"), ("RANK", "0"), ("SDFT_SECRET", secret)];
+            let error = of(&variables).unwrap_err().to_string();
+            assert!(
+                error.contains("SDFT_SECRET") && error.contains(found),
+                "{error}"
+            );
+            assert!(
+                error.contains("openssl") && !error.contains("abcde"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

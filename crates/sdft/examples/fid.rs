@@ -1,5 +1,6 @@
 //! FID between two folders of images, with Inception or with features of your own.
 
+use sdft::candle::Device;
 use sdft::data::list_images;
 use sdft::eval::{Extractor, View};
 use sdft::features::InceptionResize;
@@ -28,7 +29,7 @@ fn statistics(
 /// The distance that papers call FID; `weights` is the file of Inception that pytorch-fid uses.
 pub fn fid_of_inception(folders: [&Path; 2], weights: &Path) -> Result<Fid> {
     let view = View::Inception(InceptionResize::default());
-    let net = Extractor::read(view, &[weights.to_owned()])?;
+    let net = Extractor::read(view, &[weights.to_owned()], &Device::Cpu)?;
     let features = |image: &Rgb8| Ok(net.extract(from_ref(image))?);
     let [a, b] = folders.map(|folder| statistics(folder, net.dim(), &features));
     Ok(fid(&a?, &b?)?)

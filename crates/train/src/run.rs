@@ -145,14 +145,14 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         preview: None,
     };
     let ending = drive(&mut task, setup, progress);
-    match ending {
+    match &ending {
         Ok(_) => {
             // All sums were complete, so nothing is missing from the result.
             if let Err(error) = group.announce(Command::End) {
                 progress.note(&format!("after the last step: {error}"));
             }
         }
-        Err(_) => group.fail(),
+        Err(error) => group.fail(&error.to_string()),
     }
     ending
 }

@@ -33,6 +33,9 @@ pub(crate) struct EvaluateArgs {
     /// With --pairs: the directional CLIP similarity of an edit from one text to another.
     #[arg(long, num_args = 2, value_names = ["FROM", "TO"], requires = "pairs")]
     pub(crate) text: Option<Vec<String>>,
+    /// Start N processes, each with a GPU of its own, that share the images.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
     /// The network whose features are compared.
     #[arg(
         long,

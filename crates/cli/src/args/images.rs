@@ -87,6 +87,11 @@ pub(crate) struct SampleArgs {
     /// Images at once.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub(crate) batch: usize,
+    /// Start N processes, each with a GPU of its own, that share the images.
+    ///
+    /// The images are those of one process: to the bit on the CPU, up to rounding on GPUs. --batch is what one process takes at once.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
     /// Seed; image i depends on the seed and on i only.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
@@ -229,9 +234,16 @@ pub(crate) struct TranslateArgs {
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
-    /// Images at once; a number that fits their size if not given: 4 of 256x256, 64 of 64x64 or less.
+    /// Images at once; a number that fits their size if not given.
+    ///
+    /// It is 4 of 256x256, and 64 of 64x64 or less.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
+    /// Start N processes, each with a GPU of its own, that share the images.
+    ///
+    /// The images are those of one process: to the bit on the CPU, up to rounding on GPUs. --batch is what one process takes at once.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
     /// Make everything again, including images that exist and images made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -3,7 +3,8 @@
 pub(crate) mod args;
 
 use crate::console;
-use crate::job::job_on_cpu;
+use crate::device::in_f32;
+use crate::job::job;
 use anyhow::Result;
 use args::{CheckArgs, DataArgs, DataVerb, SelectArgs};
 use sdft_data::{FolderOptions, Inventory, check_folder_with};
@@ -92,7 +93,8 @@ fn select(args: &SelectArgs) -> Result<()> {
         clip: args.clip,
         weights: Weights::parse(&args.weights)?,
     };
-    let report = job_on_cpu("select", |context| select_images(&options, context))?;
+    in_f32("data select")?;
+    let report = job("select", |context| select_images(&options, context))?;
     let [best, least, worst] = report.similarity;
     console::line(format_args!(
         "{}: {} of {} images, similarity {best:.4} to {least:.4} (all: down to {worst:.4})",

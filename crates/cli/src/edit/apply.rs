@@ -1,12 +1,14 @@
 //! `edit apply`: files or folders of images -> a folder of edited images under the same names.
 
 use super::args::EditApplyArgs;
-use crate::job::job_on_cpu;
+use crate::gallery::exit_code;
+use crate::job::job;
+use crate::launcher::share_images;
 use anyhow::Result;
-use sdft_gallery::Outcome;
-use sdft_jobs::{EditOptions, edit_folder};
+use sdft_jobs::{EditOptions, edit_folder, serve_edits};
+use std::process::ExitCode;
 
-pub(crate) fn apply(args: &EditApplyArgs) -> Result<Outcome> {
+pub(crate) fn apply(args: &EditApplyArgs) -> Result<ExitCode> {
     let options = EditOptions {
         model: args.model.clone(),
         load: args.file.options()?,
@@ -29,5 +31,9 @@ pub(crate) fn apply(args: &EditApplyArgs) -> Result<Outcome> {
         overwrite: args.overwrite,
         cache: args.cache.location(),
     };
-    job_on_cpu("edit", |context| edit_folder(&options, context))
+    let lead = || {
+        let outcome = job("edit", |context| edit_folder(&options, context))?;
+        exit_code(outcome, &options.out, options.overwrite)
+    };
+    share_images(args.gpus, lead, |context| serve_edits(&options, context))
 }

@@ -238,6 +238,11 @@ pub(crate) struct EditApplyArgs {
     /// Images at once; a number that fits their size if not given.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
+    /// Start N processes, each with a GPU of its own, that share the images.
+    ///
+    /// The images are those of one process: to the bit on the CPU, up to rounding on GPUs. --batch is what one process takes at once.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
     /// Make everything again, including images that exist and images made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,

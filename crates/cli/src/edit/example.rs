@@ -1,7 +1,7 @@
 //! `edit` without arguments: the embedded example.
 
 use crate::gallery::conclude;
-use crate::job::job_on_cpu;
+use crate::job::job;
 use crate::{ART, INTERRUPTED, console};
 use anyhow::Result;
 use sdft_experiments::{ExampleOptions, edit_example};
@@ -13,7 +13,7 @@ pub(super) fn example() -> Result<ExitCode> {
         "no arguments: the embedded emoji; a direction from men to women on the SDFT model of `cargo xtask train`, which was fine-tuned \
          without women, and is trained first unless it exists",
     );
-    let made = job_on_cpu("example", |context| {
+    let made = job("example", |context| {
         edit_example(&ExampleOptions::default(), context)
     })?;
     let Some(made) = made else {

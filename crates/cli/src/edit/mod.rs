@@ -6,7 +6,6 @@ mod example;
 mod range;
 mod train;
 
-use crate::gallery::exit_code;
 use crate::runs::STOP;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
@@ -17,9 +16,7 @@ use std::sync::atomic::Ordering;
 pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
     let ended = match &args.verb {
         Some(EditVerb::Train(args)) => train::train(args),
-        Some(EditVerb::Apply(args)) => {
-            apply::apply(args).and_then(|outcome| exit_code(outcome, &args.out, args.overwrite))
-        }
+        Some(EditVerb::Apply(args)) => apply::apply(args),
         Some(EditVerb::Range(args)) => range::range(args),
         None => example::example(),
     };

@@ -2,7 +2,7 @@
 
 use super::args::EditRangeArgs;
 use crate::console;
-use crate::job::{can_overwrite, job_on_cpu};
+use crate::job::{can_overwrite, job};
 use anyhow::Result;
 use sdft_gallery::check_new_file;
 use sdft_jobs::{RangeOptions, Weights, find_range, write_file};
@@ -27,7 +27,7 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
         weights: Weights::parse(&args.weights)?,
         cache: args.cache.location(),
     };
-    let report = job_on_cpu("range", |context| find_range(&options, context))?;
+    let report = job("range", |context| find_range(&options, context))?;
     let cosine = report.cosine;
     if let Some(path) = &args.out {
         let text = json!({

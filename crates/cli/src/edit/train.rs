@@ -1,7 +1,7 @@
 //! `edit train`: arguments -> options -> run of the method.
 
 use super::args::EditTrainArgs;
-use crate::job::job_on_cpu;
+use crate::job::job;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
 use sdft_directions::EditMethod;
@@ -33,11 +33,11 @@ fn run<T: Training>(
     args: &EditTrainArgs,
     make: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<Run<T>>,
 ) -> Result<ExitCode> {
-    let mut run = job_on_cpu("edit train", make)?;
+    let mut run = job("edit train", make)?;
     if args.run.dry_run {
         return describe(&run);
     }
     let (name, root) = (run.name().to_owned(), run.root().to_owned());
-    let ending = job_on_cpu(&name, |context| run.run(context));
+    let ending = job(&name, |context| run.run(context));
     conclude(ending, &root, "edit train", "samples")
 }

@@ -5,25 +5,34 @@ mod example;
 use crate::args::TranslateArgs;
 use crate::gallery::exit_code;
 use crate::job::job;
+use crate::launcher::share_images;
 use anyhow::Result;
-use sdft_gallery::Outcome;
-use sdft_jobs::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind, translate_folder};
+use sdft_jobs::{
+    EnergyKind, TranslateOptions, TranslationMethod, WalkKind, serve_translations, translate_folder,
+};
 use sdft_runtime::usage;
 use std::process::ExitCode;
 
 pub(crate) fn translate(args: &TranslateArgs) -> Result<ExitCode> {
     if args.model.is_none() || args.input.is_none() {
+        if args.gpus.is_some() {
+            return Err(usage(
+                "--gpus: the example needs no second process; give --model and --input",
+            ));
+        }
         return example::example(args);
     }
     let method = args.method.unwrap_or(TranslationMethod::Sdedit);
     refuse_unused(args, method)?;
     let options = options(args, method)?;
-    exit_code(run(&options)?, &options.out, options.overwrite)
-}
-
-fn run(options: &TranslateOptions) -> Result<Outcome> {
-    let label = options.method.to_string();
-    job(&label, |context| translate_folder(options, context))
+    let lead = || {
+        let label = options.method.to_string();
+        let outcome = job(&label, |context| translate_folder(&options, context))?;
+        exit_code(outcome, &options.out, options.overwrite)
+    };
+    share_images(args.gpus, lead, |context| {
+        serve_translations(&options, context)
+    })
 }
 
 /// The options of a translation by `method`.

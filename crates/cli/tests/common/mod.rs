@@ -1,6 +1,9 @@
 //! Helpers of the tests that run the program.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod ranks;
+
 use sdft_adm::AdmConfig;
 use sdft_diffusion::Process;
 use sdft_models::{NetworkFile, save_network};

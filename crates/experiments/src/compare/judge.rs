@@ -5,6 +5,7 @@ use crate::digits;
 use crate::emoji::{EmojiMeasure, EmojiRow, all_pictures};
 use crate::paper::value;
 use crate::table::Column;
+use candle_core::Device;
 use sdft_data::{Emoji, EmojiStyle, ImageSource};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, SetOptions, View, compare_sets, judge_emoji, of_files,
@@ -152,10 +153,15 @@ pub(crate) struct FolderRow {
 }
 
 impl OfFolder {
-    pub(super) fn open(inception: &Files, target: &Path, cache: &Path) -> Result<Self> {
+    pub(super) fn open(
+        inception: &Files,
+        target: &Path,
+        cache: &Path,
+        device: &Device,
+    ) -> Result<Self> {
         let view = View::Inception(InceptionResize::default());
-        let extractor = Extractor::read(view, &inception.weights)?;
-        let mut cache = FeatureCache::open(cache, &extractor.describe(), extractor.dim())?;
+        let extractor = Extractor::read(view, &inception.weights, device)?;
+        let mut cache = FeatureCache::open(cache, &extractor.cache_key(), extractor.dim())?;
         let target = ImageSet::open(target, &extractor, &mut cache, &mut |_, _| {})?;
         Ok(Self {
             extractor,

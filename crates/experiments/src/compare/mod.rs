@@ -115,7 +115,8 @@ fn run(options: &CompareOptions, context: &mut Context<'_>) -> Result<Report> {
         study.finish(&judge, &from, &mut kept, context)
     } else {
         let target = Path::new(&inputs.data.path);
-        let judge = OfFolder::open(&inputs.inception, target, &out.join("features"))?;
+        let features = out.join("features");
+        let judge = OfFolder::open(&inputs.inception, target, &features, &context.device)?;
         study.finish(&judge, &from, &mut kept, context)
     }
 }

@@ -7,24 +7,22 @@ use super::plan::{
     note_of_shares,
 };
 use crate::condition::{Conditioned, label_of};
-use crate::context::{Context, check_stop};
+use crate::context::Context;
 use crate::data::list_inputs;
 use crate::error::{Result, option, usage};
-use crate::model::{
-    ModelFile, check_seed, form_of, load_model, network_in_steps, recorded_form, space_of,
-};
+use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
+use crate::shared::{ImagesOfImages, Team, announce, announced, check_same};
+use candle_core::{Device, Tensor};
 use sdft_asyrp::{Direction, EditPlan, InversionCache, Mix, edit, sequence, strength_at};
 use sdft_autoencoder::Space;
 use sdft_diffusion::Denoiser;
 use sdft_diffusionclip::{Mixture, generate};
 use sdft_directions::EditMethod;
-use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
+use sdft_gallery::{Gallery, Input, Made, Maker, Outcome, full_path, usual_batch};
 use sdft_imaging::{Image, ImageSpec};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::Step;
 use sdft_schedule::Schedule;
-use sdft_train::{to_pictures, to_tensor};
-use std::sync::atomic::AtomicBool;
 
 /// Edits the images of a file or folder into another folder, under the same names. Complete images of the same settings stay, so that a
 /// stopped job continues.
@@ -33,6 +31,61 @@ use std::sync::atomic::AtomicBool;
 /// An option does not fit the model or the directions, the folder holds something else, or a network fails. Inputs that fail are in the
 /// result.
 pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<Outcome> {
+    let (editor, inputs) = prepare(options, context)?;
+    announce(&editor.plan, context)?;
+    let (stop, group) = (context.stop, context.group.clone());
+    let gallery = Gallery {
+        input: &options.input,
+        inputs: &inputs,
+        out: &options.out,
+        plan: &editor.plan,
+        maker: &Shared {
+            maker: &editor,
+            team: Team {
+                group: &group,
+                stop,
+            },
+        },
+        batch: Some(batch(options, &editor) * group.size()),
+        overwrite: options.overwrite,
+    };
+    let outcome = gallery.fill(stop, &mut |event| context.event(event))?;
+    if let Some(problem) = editor.latents.problem() {
+        context
+            .progress
+            .note(&format!("inversions are not kept: {problem}"));
+    } else if let Some(folder) = editor.latents.folder() {
+        context
+            .progress
+            .note(&format!("inversions are kept in {}", folder.display()));
+    }
+    Ok(outcome)
+}
+
+/// On the other ranks of [`Context::group`]: edits images for rank 0's [`edit_folder`] with the same options until it ends.
+///
+/// # Errors
+/// A model or an edit that is not that of rank 0; rank 0 fails or disconnects.
+pub fn serve_edits(options: &EditOptions, context: &mut Context<'_>) -> Result<()> {
+    let announced = announced(context)?;
+    let (editor, _) = prepare(options, context)?;
+    check_same(&announced, &editor.plan, context)?;
+    let team = Team {
+        group: &context.group,
+        stop: context.stop,
+    };
+    team.serve(&editor, batch(options, &editor))
+}
+
+/// Images of one process at once.
+fn batch(options: &EditOptions, editor: &Editor) -> usize {
+    options
+        .batch
+        .unwrap_or_else(|| usual_batch(editor.space.image()))
+}
+
+/// The plan with its networks, and on rank 0 the inputs.
+fn prepare(options: &EditOptions, context: &mut Context<'_>) -> Result<(Editor, Vec<Input>)> {
     // Options are checked before files are read.
     let (strengths, factors) = (given_strengths(options)?, factors(options)?);
     check_seed(options.seed.unwrap_or(0))?;
@@ -49,11 +102,14 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         .transpose()?;
     let process = &model.process;
     let network_sha256 = model.network_sha256()?;
-    let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;
+    let runtime = context.runtime_in_f32();
+    let net = runtime.network_in_steps(&model)?;
+    let net = Conditioned::new(net, "class", class, None, &model)?;
     let edited = Edited {
         model: &model,
         network_sha256: &network_sha256,
         net: &net,
+        runtime: &runtime,
         class,
         form,
     };
@@ -113,7 +169,10 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
             .collect(),
         process: process.clone(),
     };
-    let mut inputs = list_inputs(&options.input, form.ending(), context)?;
+    let mut inputs = match context.group.is_leader() {
+        true => list_inputs(&options.input, form.ending(), context)?,
+        false => Vec::new(),
+    };
     if let Some(only) = &options.only {
         inputs.retain(|input| only.contains(&input.id));
     }
@@ -125,36 +184,16 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         t_0: plan.walk.t_0,
         steps: plan.walk.inversion,
     };
-    let stop = context.stop;
     let editor = Editor {
         schedule: process.published()?.schedule,
         latents: open_inversions(&options.cache, &inversion, context),
         edits,
-        plan: &plan,
-        space: space_of(&model, form)?,
+        space: runtime.space(&model, form)?,
+        device: runtime.device.clone(),
         net,
-        stop,
+        plan,
     };
-    let gallery = Gallery {
-        input: &options.input,
-        inputs: &inputs,
-        out: &options.out,
-        plan: &plan,
-        maker: &editor,
-        batch: options.batch,
-        overwrite: options.overwrite,
-    };
-    let outcome = gallery.fill(stop, &mut |event| context.event(event))?;
-    if let Some(problem) = editor.latents.problem() {
-        context
-            .progress
-            .note(&format!("inversions are not kept: {problem}"));
-    } else if let Some(folder) = editor.latents.folder() {
-        context
-            .progress
-            .note(&format!("inversions are kept in {}", folder.display()));
-    }
-    Ok(outcome)
+    Ok((editor, inputs))
 }
 
 /// Fails for options that have no effect on models tuned with DiffusionCLIP.
@@ -175,86 +214,43 @@ fn refuse_options_of_asyrp(options: &EditOptions) -> Result<()> {
 }
 
 /// A plan, its network and its edits.
-struct Editor<'a> {
-    plan: &'a ApplyPlan,
+struct Editor {
+    plan: ApplyPlan,
     /// The way between images and the states of the network.
     space: Space,
     net: Conditioned,
     schedule: Schedule,
     latents: InversionCache,
     edits: Edits,
-    stop: &'a AtomicBool,
+    device: Device,
 }
 
-impl Maker for Editor<'_> {
-    fn name(&self) -> String {
-        "edit".into()
+impl ImagesOfImages for Editor {
+    fn form(&self) -> &ImageSpec {
+        self.space.image()
     }
 
-    fn spec(&self) -> ImageSpec {
-        *self.space.image()
+    fn variants(&self) -> usize {
+        self.plan.factors.len()
     }
 
-    fn labels(&self) -> Vec<String> {
-        match &self.plan.factors[..] {
-            [_] => vec![String::new()],
-            all => all
-                .iter()
-                .map(|factor| format!("strength={factor}"))
-                .collect(),
-        }
-    }
-
-    fn columns(&self) -> Vec<String> {
-        match &self.plan.factors[..] {
-            [_] => vec!["edited".into()],
-            all => all.iter().map(|factor| format!("x {factor}")).collect(),
-        }
-    }
-
-    fn title(&self) -> String {
-        let what: Vec<String> = self
-            .plan
-            .edits
-            .iter()
-            .map(|edit| {
-                let name = edit.to.clone().unwrap_or_else(|| "edited".into());
-                let factor = match &self.plan.factors[..] {
-                    [factor] => *factor,
-                    _ => 1.0,
-                };
-                match (1e3 * edit.strength * factor).round() / 1e3 {
-                    1.0 => name,
-                    strength => format!("{name} x {strength}"),
-                }
-            })
-            .collect();
-        what.join(" + ")
-    }
-
-    fn make(
+    fn run(
         &self,
         variant: usize,
-        images: &[Image],
+        x0: &Tensor,
         numbers: Vec<u64>,
-        progress: &mut dyn FnMut(f64),
-    ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
+        observer: &mut dyn FnMut(f64) -> candle_core::Result<()>,
+    ) -> candle_core::Result<Tensor> {
         let walk = &self.plan.walk;
-        let x0 = self.space.encode(&to_tensor(images, self.space.image())?)?;
+        let x0 = self.space.encode(&x0.to_device(&self.device)?)?;
         let inversion = sequence(walk.inversion, walk.t_0);
         let all = (inversion.len() + walk.steps) as f64;
         let latent =
             self.latents
                 .latents(&self.net, &self.schedule, &x0, &inversion, &mut |step| {
-                    check_stop(self.stop)?;
-                    progress(step.done as f64 / all);
-                    Ok(())
+                    observer(step.done as f64 / all)
                 })?;
-        let mut callback = |step: &Step<'_>| {
-            check_stop(self.stop)?;
-            progress((inversion.len() + step.done) as f64 / all);
-            Ok(())
-        };
+        let mut callback = |step: &Step<'_>| observer((inversion.len() + step.done) as f64 / all);
         let steps = sequence(walk.steps, walk.t_0);
         let strengths = self.plan.edits.iter();
         let strengths = strengths.map(|entry| entry.strength * self.plan.factors[variant]);
@@ -285,7 +281,7 @@ impl Maker for Editor<'_> {
                     t_boost: walk.t_boost,
                 };
                 let numbers = match walk.frames {
-                    true => vec![0; images.len()],
+                    true => vec![0; numbers.len()],
                     false => numbers,
                 };
                 let mut noise = NumberedNoise::new(walk.seed, numbers);
@@ -300,6 +296,72 @@ impl Maker for Editor<'_> {
                 )?
             }
         };
-        Ok(to_pictures(&self.space.decode(&out)?, self.space.image())?)
+        self.space.decode(&out)
+    }
+}
+
+/// Edits of images that several processes share.
+struct Shared<'a> {
+    maker: &'a Editor,
+    team: Team<'a>,
+}
+
+impl Maker for Shared<'_> {
+    fn name(&self) -> String {
+        "edit".into()
+    }
+
+    fn spec(&self) -> ImageSpec {
+        *self.maker.form()
+    }
+
+    fn labels(&self) -> Vec<String> {
+        match &self.maker.plan.factors[..] {
+            [_] => vec![String::new()],
+            all => all
+                .iter()
+                .map(|factor| format!("strength={factor}"))
+                .collect(),
+        }
+    }
+
+    fn columns(&self) -> Vec<String> {
+        match &self.maker.plan.factors[..] {
+            [_] => vec!["edited".into()],
+            all => all.iter().map(|factor| format!("x {factor}")).collect(),
+        }
+    }
+
+    fn title(&self) -> String {
+        let plan = &self.maker.plan;
+        let what: Vec<String> = plan
+            .edits
+            .iter()
+            .map(|edit| {
+                let name = edit.to.clone().unwrap_or_else(|| "edited".into());
+                let factor = match &plan.factors[..] {
+                    [factor] => *factor,
+                    _ => 1.0,
+                };
+                match (1e3 * edit.strength * factor).round() / 1e3 {
+                    1.0 => name,
+                    strength => format!("{name} x {strength}"),
+                }
+            })
+            .collect();
+        what.join(" + ")
+    }
+
+    fn make(
+        &self,
+        variant: usize,
+        images: &[Image],
+        numbers: Vec<u64>,
+        progress: &mut dyn FnMut(f64),
+    ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
+        let made = self
+            .team
+            .make(self.maker, variant, images, &numbers, progress);
+        Ok(made?)
     }
 }

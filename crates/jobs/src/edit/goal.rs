@@ -1,9 +1,9 @@
 //! The networks that measure an edit, as named by the plan of a direction.
 
 use crate::error::{Result, ResultExt as _, failed, usage};
-use crate::judge::{load_emoji_judge, load_judge};
+use crate::judge::{load_emoji_judge, load_judge, training_judge};
 use crate::weights::{Files, Weights};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, as_rgb, cosine_of_texts};
 use sdft_autoencoder::Space;
@@ -136,11 +136,11 @@ fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
     }
 }
 
-/// The goal of a plan, for states of this space. The networks see their images as [`as_rgb`] shows them.
+/// The goal of a plan, for states of this space on `device`. The networks see their images as [`as_rgb`] shows them.
 ///
 /// # Errors
 /// A network cannot be read, or does not take images of this form.
-pub(crate) fn open_goal(goal: &GoalPlan, space: &Space) -> Result<Goal> {
+pub(crate) fn open_goal(goal: &GoalPlan, space: &Space, device: &Device) -> Result<Goal> {
     let form = space.image();
     if form.channels > 4 {
         return Err(usage(format!(
@@ -150,13 +150,16 @@ pub(crate) fn open_goal(goal: &GoalPlan, space: &Space) -> Result<Goal> {
     }
     let (height, width) = (form.height, form.width);
 
-    let words = read_words(goal)?;
+    let words = read_words(goal, device)?;
     let weights = GoalWeights {
         clip: goal.clip,
         l1: goal.l1,
         identity: goal.identity,
     };
-    let embed = seen_through(space, words.eye.embed([height, width], goal.antialias)?);
+    let embed = seen_through(
+        space,
+        words.eye.embed([height, width], goal.antialias, device)?,
+    );
     let made = Goal::new(embed, words.direction, words.cosine, weights);
     if goal.identity == 0.0 {
         return Ok(made);
@@ -170,7 +173,7 @@ pub(crate) fn open_goal(goal: &GoalPlan, space: &Space) -> Result<Goal> {
     let params = Network::Identity
         .read(&files)
         .map_err(|e| failed(e.to_string()))?;
-    let net = IdentityNet::load(&params)?;
+    let net = IdentityNet::load(&params.to(DType::F32, device)?)?;
     let embed = Box::new(move |x: &Tensor| net.embed(&as_rgb(x)?));
     Ok(made.with_identity(seen_through(space, embed)))
 }
@@ -194,32 +197,32 @@ enum Opened {
 }
 
 impl Opened {
-    fn embed(self, size: [usize; 2], antialias: bool) -> Result<Box<Embed>> {
+    fn embed(self, size: [usize; 2], antialias: bool, device: &Device) -> Result<Box<Embed>> {
         Ok(match self {
             Self::Judge(judge) => Box::new(move |x| Ok(judge.classify(&as_rgb(x)?)?.features)),
             Self::Clip(clip, patch) => {
                 let seen = ClipConfig::vit_b(patch).side;
-                let input = ClipInput::new(size, seen, antialias, &Device::Cpu)?;
+                let input = ClipInput::new(size, seen, antialias, device)?;
                 Box::new(move |x| clip.image_features(&input.forward(&as_rgb(x)?)?))
             }
         })
     }
 }
 
-fn read_words(goal: &GoalPlan) -> Result<Words> {
+fn read_words(goal: &GoalPlan, device: &Device) -> Result<Words> {
     let patch = match GoalNetwork::of(&goal.network) {
         GoalNetwork::Clip(patch) => patch,
-        GoalNetwork::Digits => return digits(goal),
-        GoalNetwork::Emoji => return emoji(goal),
+        GoalNetwork::Digits => return digits(goal, device),
+        GoalNetwork::Emoji => return emoji(goal, device),
     };
     let (files, tokenizer) = parts(goal)?;
-    let clip = read_clip(patch, &files)?;
+    let clip = read_clip(patch, &files, device)?;
     let texts = [goal.from.as_str(), goal.to.as_str()];
     let wrong = |e: sdft_eval::EvalError| usage(format!("goal: {e}"));
     let [from, to] = texts_through_templates(&clip, patch, &tokenizer, texts).map_err(wrong)?;
     let plain = |text| text_as_it_stands(&clip, patch, &tokenizer, text);
     let cosine = cosine_of_texts(&plain(texts[0])?, &plain(texts[1])?);
-    let direction = TextDirection::between(&tensor(&from)?, &tensor(&to)?)
+    let direction = TextDirection::between(&tensor(&from, device)?, &tensor(&to, device)?)
         .with_context(|| format!("goal: from {:?} to {:?}", goal.from, goal.to))?;
     Ok(Words {
         eye: Opened::Clip(clip, patch),
@@ -228,17 +231,13 @@ fn read_words(goal: &GoalPlan) -> Result<Words> {
     })
 }
 
-fn tensor(features: &Features) -> Result<Tensor> {
+fn tensor(features: &Features, device: &Device) -> Result<Tensor> {
     let shape = (features.n(), features.dim());
-    Ok(Tensor::from_slice(
-        features.as_slice(),
-        shape,
-        &Device::Cpu,
-    )?)
+    Ok(Tensor::from_slice(features.as_slice(), shape, device)?)
 }
 
 /// Classes instead of texts: each is the mean of its digits.
-fn digits(goal: &GoalPlan) -> Result<Words> {
+fn digits(goal: &GoalPlan, device: &Device) -> Result<Words> {
     let judge = load_judge()?;
     let class = |text: &str| {
         text.parse()
@@ -247,11 +246,12 @@ fn digits(goal: &GoalPlan) -> Result<Words> {
     let place = |text: &str| -> Result<Tensor> {
         Ok(class_features(&judge, class(text)?, DIGITS_OF_A_CLASS)?)
     };
-    between(&place(&goal.from)?, &place(&goal.to)?, judge.as_ref())
+    let eye = training_judge(false, device)?.0;
+    between(&place(&goal.from)?, &place(&goal.to)?, eye, device)
 }
 
 /// Values of an attribute instead of texts: each is the mean of the Fluent portraits that have it and agree otherwise.
-fn emoji(goal: &GoalPlan) -> Result<Words> {
+fn emoji(goal: &GoalPlan, device: &Device) -> Result<Words> {
     let judge = load_emoji_judge()?;
     let values = |key: &str, text: &str| -> Result<EmojiValues> {
         text.parse()
@@ -260,16 +260,16 @@ fn emoji(goal: &GoalPlan) -> Result<Words> {
     let (from, to) = (values("from", &goal.from)?, values("to", &goal.to)?);
     let [from, to] =
         features_of_values(&judge, &from, &to).map_err(|error| usage(format!("goal: {error}")))?;
-    between(&from, &to, &judge)
+    between(&from, &to, training_judge(true, device)?.0, device)
 }
 
-/// The direction between paired features of a judge, `[N, F]` each.
-fn between(from: &Tensor, to: &Tensor, judge: &AttributeJudge) -> Result<Words> {
+/// The direction between paired features of a judge, `[N, F]` each, for its copy `eye` on `device`.
+fn between(from: &Tensor, to: &Tensor, eye: AttributeJudge, device: &Device) -> Result<Words> {
     let mean = |x: &Tensor| x.mean(0)?.to_vec1::<f32>();
     Ok(Words {
         cosine: cosine_of_texts(&mean(from)?, &mean(to)?),
-        direction: TextDirection::between(from, to)?,
-        eye: Opened::Judge(judge.clone()),
+        direction: TextDirection::between(&from.to_device(device)?, &to.to_device(device)?)?,
+        eye: Opened::Judge(eye),
     })
 }
 
@@ -372,7 +372,7 @@ mod tests {
                 to: to.into(),
                 ..GoalPlan::default()
             };
-            match open_goal(&goal, &space) {
+            match open_goal(&goal, &space, &Device::Cpu) {
                 Ok(_) => assert_eq!(wrong, "", "{from} {to}"),
                 Err(error) => {
                     let error = error.to_string();

@@ -4,6 +4,7 @@ use crate::cache::CacheLocation;
 use crate::context::Context;
 use sdft_asyrp::InversionCache;
 use sdft_diffusion::Process;
+use sdft_train::Precision;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -50,6 +51,16 @@ pub(crate) fn inversions_folder(location: &CacheLocation) -> Option<PathBuf> {
     location.folder(INVERSIONS)
 }
 
+/// The kernels that compute in this context. Those of a GPU do not depend on those of its host.
+fn kernels(context: &Context<'_>) -> String {
+    let is_tf32 = context.precision == Some(Precision::Tf32);
+    match (context.device.is_cuda(), is_tf32) {
+        (false, _) => sdft_kernels::kernel_choice(),
+        (true, false) => "cuda f32".to_owned(),
+        (true, true) => "cuda tf32".to_owned(),
+    }
+}
+
 fn kept(
     location: &CacheLocation,
     inversion: &Inversion<'_>,
@@ -70,7 +81,7 @@ fn kept(
             ("t_0", inversion.t_0.to_string()),
             ("steps", inversion.steps.to_string()),
             // Other kernels round differently.
-            ("kernels", sdft_kernels::kernel_choice()),
+            ("kernels", kernels(context)),
             ("program", env!("CARGO_PKG_VERSION").to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),

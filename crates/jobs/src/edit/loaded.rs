@@ -2,9 +2,9 @@
 
 use super::plan::{EditEntry, Stated};
 use crate::condition::Conditioned;
-use crate::context::Context;
+use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option, usage};
-use crate::model::{ModelFile, check_same_noise, hint, load_model, network_in_steps};
+use crate::model::{ModelFile, check_same_noise, hint, load_model};
 use sdft_adapters::KIND as ADAPTER;
 use sdft_asyrp::{LoadedDirection, read_direction};
 use sdft_checkpoint::{ReadOptions, describe};
@@ -22,6 +22,8 @@ pub(super) struct Edited<'a> {
     pub(super) model: &'a LoadedModel,
     pub(super) network_sha256: &'a str,
     pub(super) net: &'a Conditioned,
+    /// Where it computes.
+    pub(super) runtime: &'a Runtime,
     /// The class that it is asked for.
     pub(super) class: Option<u32>,
     pub(super) form: ImageSpec,
@@ -127,7 +129,8 @@ impl LoadedEdits {
         match &mut self.edits {
             Edits::Directions(directions) => {
                 let groups = edited.model.architecture.norm_groups();
-                let read = read_direction(Path::new(file), edited.net.bottleneck(), groups)?;
+                let sizes = edited.net.bottleneck();
+                let read = read_direction(Path::new(file), sizes, groups, &edited.runtime.device)?;
                 match &read.info {
                     None => context.progress.note(&format!(
                         "{file}: its metadata does not describe its training; Asyrp's t_edit and t_boost are used, and strengths are not scaled"
@@ -208,7 +211,7 @@ fn load_tuned(file: &str, edited: &Edited<'_>, context: &mut Context<'_>) -> Res
         return Err(option("edit", format!("{file}: {error}")));
     }
     Conditioned::new(
-        network_in_steps(&tuned)?,
+        edited.runtime.network_in_steps(&tuned)?,
         "class",
         edited.class,
         None,

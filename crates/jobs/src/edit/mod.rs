@@ -7,7 +7,7 @@ mod loaded;
 mod plan;
 mod range;
 
-pub use apply::edit_folder;
+pub use apply::{edit_folder, serve_edits};
 pub use goal::GoalNetwork;
 pub(crate) use goal::{goal_networks, locate_goal, open_goal};
 pub(crate) use latents::{Inversion, inversions_folder, open_inversions};

@@ -8,7 +8,7 @@ use crate::context::{Context, check_stop};
 use crate::data::{Form, open_data};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
-use crate::model::{ModelFile, form_of, load_source, network_in_steps, recorded_form, space_of};
+use crate::model::{ModelFile, form_of, load_source, recorded_form};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{Curves, as_rgb, distances, first_reaching, image_key, sequence};
@@ -125,7 +125,7 @@ pub(crate) fn measure_range(
     let files = images
         .weights
         .of(network, "give --weights lpips-alex=FILE")?;
-    let (lpips, _) = read_lpips(LpipsNet::Alex, &files)?;
+    let (lpips, _) = read_lpips(LpipsNet::Alex, &files, &context.device)?;
     let schedule = plan.process.published()?.schedule;
     let steps = sequence(images.steps.min(plan.walk.t_0 + 1), plan.walk.t_0);
     let inversion = Inversion {
@@ -151,7 +151,7 @@ pub(crate) fn measure_range(
     let mut all = Vec::with_capacity(n);
     for i in 0..n {
         let picture = data.spec().to_unit_range(&data.image(i)?);
-        let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
+        let x0 = Tensor::from_vec(picture, (1, c, h, w), &context.device)?;
         let x0 = space.encode(&x0)?;
         let key = image_key(&x0)?;
         let found = match kept.get(&key, &[2, steps.len() - 1], &Device::Cpu) {
@@ -172,7 +172,7 @@ pub(crate) fn measure_range(
                 if context.is_stopped() {
                     return Err(Error::Interrupted);
                 }
-                let found = found?;
+                let found = found?.to_device(&Device::Cpu)?;
                 kept.put(&key, &found)?;
                 found
             }
@@ -240,8 +240,9 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let weights = &options.weights;
     weights.refuse_others(&goal_networks(&plan.goal, true))?;
     locate_goal(&mut plan.goal, weights)?;
-    let (space, autoencoder) = (space_of(&model, form)?, model.autoencoder_sha256());
-    let cosine = open_goal(&plan.goal, &space)?.cosine();
+    let runtime = context.runtime_in_f32();
+    let (space, autoencoder) = (runtime.space(&model, form)?, model.autoencoder_sha256());
+    let cosine = open_goal(&plan.goal, &space, &runtime.device)?.cosine();
     let data = DataPlan {
         path: options.data.clone(),
         ..DataPlan::default()
@@ -249,7 +250,8 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let data = open_data(&data, &Form::of(&form), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;
+    let net = runtime.network_in_steps(&model)?;
+    let net = Conditioned::new(net, "class", class, None, &model)?;
     let images = RangeImages {
         net: &net,
         data: &first,

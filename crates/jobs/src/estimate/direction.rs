@@ -22,6 +22,7 @@ pub(crate) struct DirectionTrial<'a> {
     pub(crate) space: &'a Space,
     pub(crate) goal: &'a Goal,
     pub(crate) cache: &'a CacheLocation,
+    pub(crate) device: &'a Device,
 }
 
 /// The cost of training a direction.
@@ -80,11 +81,12 @@ fn trial_of_direction(
         data,
         space,
         goal,
+        device,
         ..
     } = *trial;
     let [c, h, w] = data.spec().shape();
     let picture = data.spec().to_unit_range(&data.image(0)?);
-    let x0 = space.encode(&Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?)?;
+    let x0 = space.encode(&Tensor::from_vec(picture, (1, c, h, w), device)?)?;
     #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
     let t = [step as f32];
     let started = Instant::now();
@@ -92,7 +94,7 @@ fn trial_of_direction(
     let forward = started.elapsed().as_secs_f64();
     let groups = plan.model.norm_groups();
     let specs = DeltaBlock::specs(net.bottleneck(), groups)?;
-    let (params, _) = Params::init(&specs, plan.seed, &Device::Cpu)?.trainable()?;
+    let (params, _) = Params::init(&specs, plan.seed, device)?.trainable()?;
     let block = DeltaBlock::load(&params, net.bottleneck(), groups)?;
     let mix = Mix::of(vec![Direction {
         block: &block,

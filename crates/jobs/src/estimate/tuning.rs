@@ -28,13 +28,14 @@ pub(crate) struct TuningTrial<'a> {
     pub(crate) space: &'a Space,
     pub(crate) goal: &'a Goal,
     pub(crate) cache: &'a CacheLocation,
+    pub(crate) device: &'a Device,
 }
 
 /// The cost of tuning a model.
 pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
     let plan = trial.plan;
     let needed = memory_of_tuning(plan, trial.space)?;
-    let problem = needed.problem(&Device::Cpu);
+    let problem = needed.problem(trial.device);
     let images = trial.data.len();
     let (mut seconds, mut trajectory_seconds) = (None, None);
     if problem.is_none() {
@@ -105,7 +106,7 @@ fn trial_step(trial: &TuningTrial<'_>) -> Result<(f64, f64)> {
     let picture = trial.data.spec().to_unit_range(&trial.data.image(0)?);
     let x0 = trial
         .space
-        .encode(&Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?)?;
+        .encode(&Tensor::from_vec(picture, (1, c, h, w), trial.device)?)?;
     #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
     let t = [plan.walk.t_0 as f32];
     let started = Instant::now();

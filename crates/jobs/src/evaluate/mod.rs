@@ -9,8 +9,8 @@ mod sets;
 pub(crate) use pairs::no_tokenizer;
 
 pub use options::{ClipModel, EvaluateOptions, PairPart, PairsOptions, SetsOptions, parse_range};
-pub use pairs::{evaluate_pairs, read_lpips};
-pub use sets::evaluate_sets;
+pub use pairs::{evaluate_pairs, read_lpips, serve_pairs};
+pub use sets::{evaluate_sets, serve_sets};
 
 use crate::choice::Choice;
 use crate::error::{Result, option};

@@ -5,22 +5,26 @@ use super::{
 };
 use crate::context::Context;
 use crate::error::{Error, Result, failed, option};
+use crate::shared::{announce, announced, check_same};
 use crate::weights::Files;
+use candle_core::{DType, Device};
 use sdft_eval::{
     Extractor, PairNets, PairOptions, View, compare_pairs, direction_of_texts, pair_up,
 };
 use sdft_features::{Lpips, LpipsNet, Network};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Reads LPIPS; its name includes the hash of its weights.
+/// Reads LPIPS, which computes in f32 on `device`; its name includes the hash of its weights.
 ///
 /// # Errors
 /// The files cannot be read, or are not those of this network.
-pub fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)> {
+pub fn read_lpips(net: LpipsNet, files: &Files, device: &Device) -> Result<(Lpips, String)> {
     let network = Network::Lpips(net);
     let params = network
         .read(&files.weights)
-        .map_err(|e| failed(e.to_string()))?;
+        .map_err(|e| failed(e.to_string()))?
+        .to(DType::F32, device)?;
     let hash = sdft_eval::hash_of(&files.weights)?;
     let name = format!("{}, weights {}", network.name(), &hash[..12]);
     Ok((Lpips::load(net, &params)?, name))
@@ -39,7 +43,7 @@ fn described(folder: &Path) -> Result<String> {
 /// # Errors
 /// An option cannot be used, or images or weights cannot be read.
 pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<Evaluation> {
-    let (common, weights) = (&options.common, &options.common.weights);
+    let common = &options.common;
     let folders = [options.input.as_path(), options.output.as_path()];
     let plan = EvaluatePlan::new(&SetsOptions::default(), options, folders, common);
     check_range(common)?;
@@ -53,39 +57,9 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
         }
     }
     let pairs = pair_up(&options.input, &options.output, options.pair_by)?;
-    let mut nets = PairNets::default();
-    if !options.without.contains(&PairPart::Lpips) {
-        let net = options.lpips;
-        let network = Network::Lpips(net);
-        let files = weights.of(
-            network,
-            &format!(
-                "give --weights {}=FILE, or omit it with --without lpips",
-                network.name()
-            ),
-        )?;
-        nets.lpips = Some(read_lpips(net, &files)?);
-    }
-    if !options.without.contains(&PairPart::Identity) {
-        let files = weights.of(
-            Network::Identity,
-            "give --weights irse50=FILE, or omit it with --without identity",
-        )?;
-        nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
-    }
-    if let Some([from, to]) = &options.text {
-        let patch = options.clip.patch();
-        let network = Network::Clip(patch);
-        let files = weights.of(network, &format!("give --weights {}=FILE", network.name()))?;
-        let Some(tokenizer) = &files.tokenizer else {
-            return Err(no_tokenizer(network));
-        };
-        let direction = direction_of_texts(patch, &files.weights, tokenizer, [from, to])?;
-        nets.text = Some((
-            Extractor::read(View::Clip(patch), &files.weights)?,
-            direction,
-        ));
-    }
+    let nets = pair_nets(options, context)?;
+    announce(&networks(&nets), context)?;
+    let nets = nets.with_group(&context.group);
     let settings = PairOptions {
         size: options.size,
         range: common.range,
@@ -117,6 +91,71 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
         out: common.out.clone(),
         overwrite: common.overwrite,
     })
+}
+
+/// On the other ranks of [`Context::group`]: computes the networks of rank 0's [`evaluate_pairs`] with the same options until it ends. Images
+/// are read by rank 0 alone.
+///
+/// # Errors
+/// Weights that are not those of rank 0; rank 0 fails or disconnects.
+pub fn serve_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<()> {
+    let announced = announced(context)?;
+    let nets = pair_nets(options, context)?;
+    check_same(&announced, &networks(&nets), context)?;
+    Ok(nets.serve(&context.group)?)
+}
+
+/// The networks that all ranks need.
+fn networks(nets: &PairNets) -> BTreeMap<&'static str, String> {
+    let of = |net: &Extractor| format!("{}, {}", net.describe(), net.weights());
+    let lpips = nets.lpips.as_ref().map(|(_, name)| name.clone());
+    let text = nets.text.as_ref().map(|(net, _)| of(net));
+    let all = [
+        ("lpips", lpips),
+        ("identity", nets.identity.as_ref().map(of)),
+        ("text", text),
+    ];
+    all.into_iter()
+        .filter_map(|(name, net)| Some((name, net?)))
+        .collect()
+}
+
+/// The networks that the options choose.
+fn pair_nets(options: &PairsOptions, context: &Context<'_>) -> Result<PairNets> {
+    let (weights, device) = (&options.common.weights, context.runtime_in_f32().device);
+    let mut nets = PairNets::default();
+    if !options.without.contains(&PairPart::Lpips) {
+        let net = options.lpips;
+        let network = Network::Lpips(net);
+        let files = weights.of(
+            network,
+            &format!(
+                "give --weights {}=FILE, or omit it with --without lpips",
+                network.name()
+            ),
+        )?;
+        nets.lpips = Some(read_lpips(net, &files, &device)?);
+    }
+    if !options.without.contains(&PairPart::Identity) {
+        let files = weights.of(
+            Network::Identity,
+            "give --weights irse50=FILE, or omit it with --without identity",
+        )?;
+        nets.identity = Some(Extractor::read(View::Identity, &files.weights, &device)?);
+    }
+    if let Some([from, to]) = &options.text {
+        let patch = options.clip.patch();
+        let network = Network::Clip(patch);
+        let files = weights.of(network, &format!("give --weights {}=FILE", network.name()))?;
+        let Some(tokenizer) = &files.tokenizer else {
+            return Err(no_tokenizer(network));
+        };
+        let texts = [from.as_str(), to.as_str()];
+        let direction = direction_of_texts(patch, &files.weights, tokenizer, texts, &device)?;
+        let eye = Extractor::read(View::Clip(patch), &files.weights, &device)?;
+        nets.text = Some((eye, direction));
+    }
+    Ok(nets)
 }
 
 /// Weights of CLIP without a tokenizer.

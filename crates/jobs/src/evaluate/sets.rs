@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::judge::{emoji_judge_features, judge_features};
+use crate::shared::{announce, announced, check_same};
 use sdft_data::{
     Digits, DigitsSource, Emoji, EmojiOptions, EmojiSource, EmojiStyle, ImageSource, Style,
 };
@@ -19,6 +20,7 @@ use sdft_features::{Dinov2Config, Lpips, LpipsNet, Network};
 use sdft_gallery::check_new_file;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Neighbour, SubsetDraw};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Compares two sets of images: FID, KID, precision, recall, nearest neighbours and memorisation, and Intra-LPIPS if it is asked for.
@@ -54,16 +56,10 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
             return Err(usage(format!("{}: no such folder or file", path.display())));
         }
     }
-    let extractor = if digits {
-        judge_features()?
-    } else if emoji {
-        emoji_judge_features()?
-    } else {
-        set_features(options)?
-    }
-    .with_range(common.range);
+    let extractor = extractor(options, context)?;
+    announce(&networks(&extractor), context)?;
     let few_shot = match few_shot {
-        Some(train) => Some(FewShot::open(train, options)?),
+        Some(train) => Some(FewShot::open(train, options, context)?),
         None => None,
     };
     let mut cache = common.cache.features(&extractor, context);
@@ -147,13 +143,42 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
     })
 }
 
-/// The network of public weights that the options choose.
-fn set_features(options: &SetsOptions) -> Result<Extractor> {
-    let network = options.features.network();
-    let otherwise = format!("give --weights {}=FILE", network.name());
-    let files = options.common.weights.of(network, &otherwise)?;
-    let view = options.features.view(options.resize);
-    Ok(Extractor::read(view, &files.weights)?)
+/// On the other ranks of [`Context::group`]: computes features for rank 0's [`evaluate_sets`] with the same options until it ends. Images
+/// are read by rank 0 alone, which also computes Intra-LPIPS.
+///
+/// # Errors
+/// Weights that are not those of rank 0; rank 0 fails or disconnects.
+pub fn serve_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result<()> {
+    let announced = announced(context)?;
+    let extractor = extractor(options, context)?;
+    check_same(&announced, &networks(&extractor), context)?;
+    Ok(extractor.serve(&context.group)?)
+}
+
+/// The networks that all ranks need.
+fn networks(extractor: &Extractor) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("features", extractor.describe()),
+        ("sha256", extractor.weights().to_owned()),
+    ])
+}
+
+/// The network that the options choose.
+fn extractor(options: &SetsOptions, context: &Context<'_>) -> Result<Extractor> {
+    let is_real = |name: &str| options.real == Path::new(name);
+    let extractor = if is_real(DIGITS) {
+        judge_features()?
+    } else if is_real(EMOJI) {
+        emoji_judge_features()?
+    } else {
+        let network = options.features.network();
+        let otherwise = format!("give --weights {}=FILE", network.name());
+        let files = options.common.weights.of(network, &otherwise)?;
+        let view = options.features.view(options.resize);
+        Extractor::read(view, &files.weights, &context.runtime_in_f32().device)?
+    };
+    let extractor = extractor.with_range(options.common.range);
+    Ok(extractor.with_group(&context.group, 0))
 }
 
 /// What Intra-LPIPS needs.
@@ -167,7 +192,7 @@ struct FewShot {
 
 impl FewShot {
     /// Lists the training images and reads the network, which is VGG16 as in the published program.
-    fn open(train: &Path, options: &SetsOptions) -> Result<Self> {
+    fn open(train: &Path, options: &SetsOptions, context: &Context<'_>) -> Result<Self> {
         for (option, path) in [("intra_lpips", train), ("fake", options.fake.as_path())] {
             if !path.is_dir() {
                 return Err(crate::error::option(
@@ -181,7 +206,7 @@ impl FewShot {
         let net = LpipsNet::Vgg;
         let otherwise = "give --weights lpips-vgg=FILE, or omit --intra-lpips";
         let files = options.common.weights.of(Network::Lpips(net), otherwise)?;
-        let (network, name) = read_lpips(net, &files)?;
+        let (network, name) = read_lpips(net, &files, &context.device)?;
         Ok(Self {
             network,
             name,

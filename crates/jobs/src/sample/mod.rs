@@ -13,11 +13,13 @@ use crate::embedded::EMOJI_SOURCE;
 use crate::error::{Result, ResultExt as _, option};
 use crate::guide::{Guide, GuideOptions};
 use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
+use crate::shared::{announce, announced, check_same};
 use sdft_diffusion::{Continuous, TimeUnit};
 use sdft_gallery::{
     Outputs, check_folder, check_sheet, full_path, recorded_names, space_warning, usual_batch,
     write_sheet,
 };
+use sdft_imaging::ImageSpec;
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_train::{Precision, Size};
 use std::collections::HashSet;
@@ -118,6 +120,66 @@ pub fn sample_to_folder(
     context: &mut Context<'_>,
 ) -> Result<SampleReport> {
     let SampleOptions { n, out, .. } = options;
+    let Prepared {
+        name,
+        form,
+        sampler,
+    } = prepare(options, context)?;
+    let n = *n;
+    check_sheet(out)?;
+    check_folder(out, sampler.plan(), options.overwrite)?;
+    refuse_leftovers(out, &sampler, n, options.overwrite)?;
+    announce(sampler.plan(), context)?;
+    context.note_precision(sampler.plan().precision);
+    (context.on_start)();
+    let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
+    context.progress.note(&format!(
+        "{n} images of {form} from {name}, {} steps; writes {}",
+        sampler.steps(),
+        out.display()
+    ));
+    let arrays = if options.npz { 2 } else { 1 };
+    let bytes = n * form.len() * form.depth.bytes();
+    context.notes(space_warning(out, (arrays * bytes) as u64));
+    let complete = sampler.fill(&mut outputs, n, options.batch, context)?;
+    let mut report = SampleReport {
+        complete,
+        all: n,
+        array: None,
+        sheet: None,
+    };
+    if complete < n {
+        return Ok(report);
+    }
+    if options.npz {
+        report.array = Some(write_arrays(&mut outputs, &sampler, n)?);
+    }
+    let (picture, shown) = sheet(&outputs, &sampler, n)?;
+    report.sheet = Some((write_sheet(out, &picture)?, shown));
+    Ok(report)
+}
+
+/// On the other ranks of [`Context::group`]: draws images for rank 0's [`sample_to_folder`] with the same options until it ends.
+///
+/// # Errors
+/// A model that is not that of rank 0; rank 0 fails or disconnects.
+pub fn serve_samples(options: &SampleOptions, context: &mut Context<'_>) -> Result<()> {
+    let announced = announced(context)?;
+    let Prepared { sampler, .. } = prepare(options, context)?;
+    check_same(&announced, sampler.plan(), context)?;
+    sampler.serve(options.batch, context)
+}
+
+/// What options choose.
+struct Prepared {
+    /// The model's file or name.
+    name: String,
+    /// The form of the images.
+    form: ImageSpec,
+    sampler: Sampler,
+}
+
+fn prepare(options: &SampleOptions, context: &mut Context<'_>) -> Result<Prepared> {
     check(options)?;
     let name = ModelFile::find(&options.model)?.noted(context);
     let model = load_model(&name, &options.load)?;
@@ -174,39 +236,11 @@ pub fn sample_to_folder(
         image: recorded_form(&model, &form),
         process: model.process.clone(),
     };
-    let n = *n;
-    let sampler = Sampler::new(plan, &model, guide, context)?;
-    drop(model);
-    check_sheet(out)?;
-    check_folder(out, sampler.plan(), options.overwrite)?;
-    refuse_leftovers(out, &sampler, n, options.overwrite)?;
-    context.note_precision(sampler.plan().precision);
-    (context.on_start)();
-    let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
-    context.progress.note(&format!(
-        "{n} images of {form} from {name}, {} steps; writes {}",
-        sampler.steps(),
-        out.display()
-    ));
-    let arrays = if options.npz { 2 } else { 1 };
-    let bytes = n * form.len() * form.depth.bytes();
-    context.notes(space_warning(out, (arrays * bytes) as u64));
-    let complete = sampler.fill(&mut outputs, n, options.batch, context)?;
-    let mut report = SampleReport {
-        complete,
-        all: n,
-        array: None,
-        sheet: None,
-    };
-    if complete < n {
-        return Ok(report);
-    }
-    if options.npz {
-        report.array = Some(write_arrays(&mut outputs, &sampler, n)?);
-    }
-    let (picture, shown) = sheet(&outputs, &sampler, n)?;
-    report.sheet = Some((write_sheet(out, &picture)?, shown));
-    Ok(report)
+    Ok(Prepared {
+        sampler: Sampler::new(plan, &model, guide, context)?,
+        name,
+        form,
+    })
 }
 
 /// Checks that need no model.

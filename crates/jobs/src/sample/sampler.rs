@@ -2,23 +2,25 @@
 
 use super::plan::{SamplePlan, SamplerKind};
 use crate::condition::null_for;
-use crate::context::{Context, Runtime, check_stop};
-use crate::error::{Result, option};
+use crate::context::{Context, Runtime};
+use crate::error::{Result, failed, option};
 use crate::guide::Guide;
 use crate::model::check_form;
-use candle_core::Tensor;
+use crate::shared::{Team, batch as batch_of};
+use candle_core::{DType, Tensor};
 use sdft_autoencoder::Space;
 use sdft_diffusion::{Clip, Continuous, Denoiser, Diffusion, Guided, Network, TimeUnit};
 use sdft_gallery::{Failures, Outputs};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
+use sdft_parallel::{Task, TaskLimit};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{
     Ancestral, Ddim, DpmSolver, Heun, StepCallback, Straight, StraightMethod, sample_ddim,
     sample_ddpm, sample_dpm, sample_heun, sample_straight,
 };
 use sdft_schedule::Respacing;
-use sdft_train::to_pictures;
+use sdft_train::{Progress, to_pictures};
 
 /// A sampler with its options.
 enum Way {
@@ -178,6 +180,77 @@ impl Sampler {
         )
     }
 
+    /// On rank 0: samples `first .. first + n` of the plan's seed, `[n, C, H, W]`. Each rank draws a contiguous part of them.
+    fn draw_together(
+        &self,
+        first: usize,
+        n: usize,
+        context: &mut Context<'_>,
+        report: &mut dyn FnMut(&mut dyn Progress, f64),
+    ) -> Result<Tensor> {
+        let group = context.group.clone();
+        let team = Team {
+            group: &group,
+            stop: context.stop,
+        };
+        let part = team.part(n);
+        let tasks = (0..n).step_by(part).map(|start| {
+            let count = part.min(n - start);
+            Task {
+                kind: 0,
+                numbers: [self.plan.seed, (first + start) as u64, count as u64].to_vec(),
+                values: Vec::new(),
+                answer: count * self.spec().len(),
+            }
+        });
+        let answers = group.share(tasks.collect(), |task| {
+            self.answer(&task, &mut |step| {
+                team.check()?;
+                report(context.progress, step.done as f64 / step.total as f64);
+                Ok(())
+            })
+        })?;
+        Ok(batch_of(answers.concat(), self.spec())?)
+    }
+
+    /// On the other ranks: draws samples for rank 0 until it ends the work, up to `batch` at once.
+    ///
+    /// # Errors
+    /// A sample cannot be drawn; rank 0 fails or disconnects.
+    pub(crate) fn serve(&self, batch: usize, context: &Context<'_>) -> Result<()> {
+        let team = Team {
+            group: &context.group,
+            stop: context.stop,
+        };
+        let limit = TaskLimit {
+            numbers: 3,
+            values: batch.saturating_mul(self.spec().len()),
+        };
+        let group = &context.group;
+        group.serve(limit, |task| self.answer(&task, &mut |_| team.check()))
+    }
+
+    /// The samples of a task: its numbers are a seed, the first sample and the number of samples.
+    fn answer(&self, task: &Task, observer: &mut StepCallback<'_>) -> Result<Vec<f32>> {
+        let numbers = match task.numbers[..] {
+            [seed, first, n] => usize::try_from(first)
+                .ok()
+                .zip(usize::try_from(n).ok())
+                .map(|n| (seed, n)),
+            _ => None,
+        };
+        let known =
+            numbers.filter(|(_, (_, n))| n.checked_mul(self.spec().len()) == Some(task.answer));
+        let Some((seed, (first, n))) = known else {
+            return Err(failed(format!(
+                "rank 0 asks for samples {:?} with {} values",
+                task.numbers, task.answer
+            )));
+        };
+        let drawn = self.draw(seed, first, n, observer)?;
+        Ok(drawn.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
     /// The name of a sample's file.
     pub(crate) fn file_name(&self, number: usize) -> String {
         format!("{number:05}.{}", self.spec().ending())
@@ -204,16 +277,13 @@ impl Sampler {
         let mut failures = Failures::new("images");
         let (mut done, total) = (0, missing.len());
         context.progress.images(0.0, total);
+        let at_once = batch.saturating_mul(context.group.size());
         for run in missing
             .chunk_by(|a, b| a + 1 == *b)
-            .flat_map(|run| run.chunks(batch))
+            .flat_map(|run| run.chunks(at_once))
         {
-            let Context { stop, progress, .. } = context;
-            let drawn = self.draw(self.plan.seed, run[0], run.len(), &mut |step| {
-                check_stop(stop)?;
-                let share = step.done as f64 / step.total as f64;
+            let drawn = self.draw_together(run[0], run.len(), context, &mut |progress, share| {
                 progress.images(done as f64 + run.len() as f64 * share, total);
-                Ok(())
             });
             if context.is_stopped() {
                 return Ok(n - total + done);

@@ -15,10 +15,9 @@ use crate::edit::{
 use crate::error::{Result, usage};
 use crate::estimate::{DirectionTrial, Estimate, estimate_direction};
 use crate::model::{
-    ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
-    recorded_form, source_options, space_of,
+    ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, recorded_form,
+    source_options,
 };
-use candle_core::Device;
 use sdft_asyrp::Goal;
 use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
@@ -110,9 +109,10 @@ impl DirectionJob {
         let data = open_images(&plan.data, &form, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
-        let space = space_of(&model, form)?;
-        let goal = open_goal(&plan.goal, &space)?;
-        let net = network_in_steps(&model)?;
+        let runtime = context.runtime_in_f32();
+        let space = runtime.space(&model, form)?;
+        let goal = open_goal(&plan.goal, &space, &runtime.device)?;
+        let net = runtime.network_in_steps(&model)?;
         let net = Conditioned::new(net, "class", plan.class, None, &model)?;
         let inputs = DirectionTraining {
             net,
@@ -202,13 +202,15 @@ impl DirectionJob {
         check_unchanged(&plan.source, &plan.source_sha256, &model)?;
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let form = plan.image.unwrap_or_else(|| model.architecture.image());
-        let space = space_of(&model, form)?;
+        let runtime = context.runtime_in_f32();
+        let space = runtime.space(&model, form)?;
+        let net = runtime.network_in_steps(&model)?;
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || {
                 open_images(&plan.data, &form, context)
             })?,
-            net: Conditioned::new(network_in_steps(&model)?, "class", plan.class, None, &model)?,
-            goal: open_goal(&plan.goal, &space)?,
+            net: Conditioned::new(net, "class", plan.class, None, &model)?,
+            goal: open_goal(&plan.goal, &space, &runtime.device)?,
             space,
             autoencoder_sha256: model.autoencoder_sha256(),
             cache: options.cache.clone(),
@@ -268,7 +270,7 @@ impl Training for DirectionTraining {
         Ok(())
     }
 
-    fn estimate(&self, plan: &DirectionPlan, _: &mut Context<'_>) -> Result<Estimate> {
+    fn estimate(&self, plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Estimate> {
         estimate_direction(
             plan,
             &DirectionTrial {
@@ -277,6 +279,7 @@ impl Training for DirectionTraining {
                 space: &self.space,
                 goal: &self.goal,
                 cache: &self.cache,
+                device: &context.device,
             },
         )
     }
@@ -318,7 +321,7 @@ impl Training for DirectionTraining {
             data: self.data,
             space: self.space,
             latents,
-            device: Device::Cpu,
+            device: context.device.clone(),
         };
         Ok(train_direction(setup, context.stop, context.progress)?)
     }

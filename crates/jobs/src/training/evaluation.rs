@@ -4,13 +4,14 @@ use super::networks::TrainPlan;
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
 use crate::weights::Weights;
+use candle_core::Device;
 use sdft_eval::Extractor;
 use sdft_features::InceptionResize;
 use sdft_train::{Evaluator, SampleJudge};
 use std::path::{Path, PathBuf};
 
-/// The evaluator of samples: the embedded judge for digits and emoji, otherwise the network of the plan.
-pub(super) fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
+/// The evaluator of samples: the embedded judge for digits and emoji, otherwise the network of the plan, on `device`.
+pub(super) fn evaluator(plan: &TrainPlan, device: &Device) -> Result<Evaluator> {
     if plan.data.is_digits() {
         let present = match plan.data.chosen_digits() {
             [] => (0..10).collect(),
@@ -29,7 +30,7 @@ pub(super) fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     }
     let files = [PathBuf::from(&plan.eval.weights)];
     let view = plan.eval.features.view(InceptionResize::default());
-    let extractor = Extractor::read(view, &files)?;
+    let extractor = Extractor::read(view, &files, device)?;
     if extractor.weights() != plan.eval.weights_sha256 {
         return Err(failed(format!(
             "{}: the weights changed since the run began: their SHA-256 was {}, now it is {}",

@@ -368,7 +368,7 @@ impl Training for FineTuning {
         group.broadcast(toml::to_string(&shared)?.into_bytes())?;
         let evaluator = match plan.eval.every {
             0 => None,
-            _ => Some(evaluator(&plan)?),
+            _ => Some(evaluator(&plan, &context.device)?),
         };
         let Networks { network, source } = networks(&plan, source, &context.device)?;
         let setup = Setup {

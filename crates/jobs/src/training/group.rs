@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
 use crate::latents::with_latents;
+use candle_core::Device;
 use sdft_parallel::{ProcessGroup, World};
 use sdft_train::Follower;
 use std::sync::Arc;
@@ -15,22 +16,15 @@ use std::time::Duration;
 /// How long a process waits for the others, which may still be loading libraries.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Joins the processes of a world. A world of `None` is this process alone.
+/// Joins the processes of a world; they sum what is on `device`. A world of `None` is this process alone.
 ///
 /// # Errors
 /// A process that does not arrive in time, or does not know the secret.
-pub fn join_group(world: Option<&World>, context: &mut Context<'_>) -> Result<Arc<ProcessGroup>> {
+pub fn join_group(world: Option<&World>, device: &Device) -> Result<Arc<ProcessGroup>> {
     let Some(world) = world else {
         return Ok(Arc::new(ProcessGroup::single()));
     };
-    let is_local = ["127.0.0.1", "::1", "localhost"].contains(&world.address.as_str());
-    if world.rank == 0 && world.secret.is_empty() && !is_local {
-        context.progress.note(&format!(
-            "anyone who can connect to {}:{} can join this run; a secret in SDFT_SECRET, the same for all processes, prevents that",
-            world.address, world.port
-        ));
-    }
-    let group = ProcessGroup::join(world, &context.device, JOIN_TIMEOUT)?;
+    let group = ProcessGroup::join(world, device, JOIN_TIMEOUT)?;
     Ok(Arc::new(group))
 }
 

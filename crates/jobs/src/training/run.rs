@@ -210,6 +210,7 @@ fn train<T: Training>(
         device: context.device.clone(),
         precision: context.precision,
         stop: context.stop,
+        group: context.group.clone(),
         progress: &mut recorder,
         on_start: context.on_start,
     };

@@ -7,18 +7,18 @@ use super::presets::plan as plan_of;
 use super::run::{Run, Training};
 use crate::cache::CacheLocation;
 use crate::condition::{Conditioned, class_or_null, label_of};
-use crate::context::Context;
+use crate::context::{Context, Runtime};
 use crate::data::{fingerprint, same_images};
 use crate::edit::{Inversion, goal_networks, locate_goal, open_goal, open_inversions};
 use crate::error::{Result, usage};
 use crate::estimate::{Estimate, TuningTrial, estimate_tuning, memory_of_tuning, tuning_disk};
 use crate::latents::keep_autoencoder;
 use crate::model::{
-    ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
-    recorded_form, source_options, space_of,
+    ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, recorded_form,
+    source_options,
 };
 use crate::training::sizes_of;
-use candle_core::Device;
+use candle_core::DType;
 use sdft_asyrp::Goal;
 use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
@@ -94,9 +94,10 @@ impl TuningJob {
         let data = open_images(&plan.data, &form, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
-        let space = space_of(&source, form)?;
+        let runtime = context.runtime_in_f32();
+        let space = runtime.space(&source, form)?;
         let inputs = ModelTuning {
-            goal: open_goal(&plan.goal, &space)?,
+            goal: open_goal(&plan.goal, &space, &runtime.device)?,
             space,
             source,
             data,
@@ -145,9 +146,10 @@ impl TuningJob {
         let data = same_images(path, known, "--data", || {
             open_images(&plan.data, &form, context)
         })?;
-        let space = space_of(&source, form)?;
+        let runtime = context.runtime_in_f32();
+        let space = runtime.space(&source, form)?;
         let inputs = ModelTuning {
-            goal: open_goal(&plan.goal, &space)?,
+            goal: open_goal(&plan.goal, &space, &runtime.device)?,
             space,
             source,
             data,
@@ -159,13 +161,13 @@ impl TuningJob {
 
 impl ModelTuning {
     /// The original model.
-    fn original(&self, plan: &TuningPlan) -> Result<Conditioned> {
-        let net = network_in_steps(&self.source)?;
+    fn original(&self, plan: &TuningPlan, runtime: &Runtime) -> Result<Conditioned> {
+        let net = runtime.network_in_steps(&self.source)?;
         Conditioned::new(net, "class", plan.class, None, &self.source)
     }
 
     /// Its copy, of which the plan's part is trained.
-    fn network(&self, plan: &TuningPlan) -> Result<Box<dyn Trainable>> {
+    fn network(&self, plan: &TuningPlan, runtime: &Runtime) -> Result<Box<dyn Trainable>> {
         let trained = Trained {
             model: &plan.model,
             adapter: &plan.adapter,
@@ -176,7 +178,8 @@ impl ModelTuning {
             },
             seed: plan.seed,
         };
-        let network = trained.network(&self.source.params, &self.source.architecture)?;
+        let params = self.source.params.to(DType::F32, &runtime.device)?;
+        let network = trained.network(&params, &self.source.architecture)?;
         Ok(plan.process.trainable_in_steps(network)?)
     }
 }
@@ -188,19 +191,24 @@ impl Training for ModelTuning {
         &mut plan.name
     }
 
-    fn check(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<()> {
-        memory_of_tuning(plan, &self.space)?.check(&Device::Cpu)
+    fn check(&self, plan: &TuningPlan, context: &mut Context<'_>) -> Result<()> {
+        memory_of_tuning(plan, &self.space)?.check(&context.device)
     }
 
-    fn estimate(&self, plan: &TuningPlan, _: &mut Context<'_>) -> Result<Estimate> {
+    fn estimate(&self, plan: &TuningPlan, context: &mut Context<'_>) -> Result<Estimate> {
+        let runtime = context.runtime_in_f32();
         estimate_tuning(&TuningTrial {
             plan,
-            networks: &|| Ok((self.original(plan)?, self.network(plan)?)),
+            networks: &|| {
+                let original = self.original(plan, &runtime)?;
+                Ok((original, self.network(plan, &runtime)?))
+            },
             class: class_or_null("class", plan.class, &self.source)?,
             data: &*self.data,
             space: &self.space,
             goal: &self.goal,
             cache: &self.cache,
+            device: &runtime.device,
         })
     }
 
@@ -242,9 +250,10 @@ impl Training for ModelTuning {
         if let Some(autoencoder) = &self.source.autoencoder {
             keep_autoencoder(folder.root(), autoencoder)?;
         }
+        let runtime = context.runtime_in_f32();
         let setup = TuningSetup {
-            original: Box::new(self.original(&plan)?),
-            network: self.network(&plan)?,
+            original: Box::new(self.original(&plan, &runtime)?),
+            network: self.network(&plan, &runtime)?,
             class: class_or_null("class", plan.class, &self.source)?,
             metadata: form_metadata(&NetworkFile {
                 image: Some(form),
@@ -256,7 +265,7 @@ impl Training for ModelTuning {
             data: self.data,
             space: self.space,
             latents,
-            device: Device::Cpu,
+            device: runtime.device,
         };
         Ok(tune_model(setup, context.stop, context.progress)?)
     }

@@ -10,20 +10,20 @@ pub use plan::{TranslatePlan, Variant};
 
 use crate::classifier::load_classifier;
 use crate::condition::label_of;
-use crate::context::{Context, check_stop};
+use crate::context::Context;
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt, option};
 use crate::guide::Guide;
 use crate::model::{ModelFile, check_same_noise, form_of, load_model, load_partner, recorded_form};
+use crate::shared::{ImagesOfImages, Team, announce, announced, check_same};
 use candle_core::{Device, Tensor};
 use sdft_diffusion::TimeUnit;
-use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
+use sdft_gallery::{Gallery, Input, Made, Maker, Outcome, full_path, usual_batch};
 use sdft_imaging::{Fit, Fitting, Image, ImageSpec, Limits, Rgb8, decode_file, fit};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
-use sdft_train::{Precision, to_pictures, to_tensor};
+use sdft_train::Precision;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 /// Translates the images of a file or folder into another folder, under the same names. Complete images of the same settings stay, so that
 /// a stopped job continues.
@@ -31,6 +31,54 @@ use std::sync::atomic::AtomicBool;
 /// # Errors
 /// An option does not fit the models, the folder holds something else, or a network fails. Inputs that fail are in the result.
 pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -> Result<Outcome> {
+    let (translation, inputs) = prepare(options, context)?;
+    announce(&translation.plan, context)?;
+    context.note_precision(translation.plan.precision);
+    let (stop, group) = (context.stop, context.group.clone());
+    let gallery = Gallery {
+        input: &options.input,
+        inputs: &inputs,
+        out: &options.out,
+        plan: &translation.plan,
+        maker: &Shared {
+            maker: &translation,
+            team: Team {
+                group: &group,
+                stop,
+            },
+        },
+        batch: Some(batch(options, &translation) * group.size()),
+        overwrite: options.overwrite,
+    };
+    Ok(gallery.fill(stop, &mut |event| context.event(event))?)
+}
+
+/// On the other ranks of [`Context::group`]: translates images for rank 0's [`translate_folder`] with the same options until it ends.
+///
+/// # Errors
+/// A model that is not that of rank 0; rank 0 fails or disconnects.
+pub fn serve_translations(options: &TranslateOptions, context: &mut Context<'_>) -> Result<()> {
+    let announced = announced(context)?;
+    let (translation, _) = prepare(options, context)?;
+    check_same(&announced, &translation.plan, context)?;
+    let team = Team {
+        group: &context.group,
+        stop: context.stop,
+    };
+    team.serve(&translation, batch(options, &translation))
+}
+
+/// Images of one process at once.
+fn batch(options: &TranslateOptions, translation: &Translation) -> usize {
+    let usual = || usual_batch(translation.translator.spec());
+    options.batch.unwrap_or_else(usual)
+}
+
+/// The plan with its networks, and on rank 0 the inputs.
+fn prepare(
+    options: &TranslateOptions,
+    context: &mut Context<'_>,
+) -> Result<(Translation, Vec<Input>)> {
     let method = options.method;
     options.check()?;
     let model_name = ModelFile::find(&options.model)?.noted(context);
@@ -43,7 +91,10 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         class.transpose()
     };
     let class = label("class", &options.class, &model)?;
-    let inputs = list_inputs(&options.input, form.ending(), context)?;
+    let inputs = match context.group.is_leader() {
+        true => list_inputs(&options.input, form.ending(), context)?,
+        false => Vec::new(),
+    };
     let source = source_model(options, &model, &form, context)?;
     let source_class = source
         .as_ref()
@@ -112,23 +163,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         mask: mask.map(|(_, mask, _)| mask),
     };
     let translator = Translator::new(&plan, models, context)?;
-    drop((model, source, classifier));
-    context.note_precision(plan.precision);
-    let stop = context.stop;
-    let gallery = Gallery {
-        input: &options.input,
-        inputs: &inputs,
-        out: &options.out,
-        plan: &plan,
-        maker: &Translation {
-            plan: &plan,
-            translator: &translator,
-            stop,
-        },
-        batch: options.batch,
-        overwrite: options.overwrite,
-    };
-    Ok(gallery.fill(stop, &mut |event| context.event(event))?)
+    Ok((Translation { plan, translator }, inputs))
 }
 
 /// DDIB's first model.
@@ -201,36 +236,66 @@ fn read_mask(path: &Path, form: &ImageSpec) -> Result<Tensor> {
 }
 
 /// A plan and its networks.
-struct Translation<'a> {
-    plan: &'a TranslatePlan,
-    translator: &'a Translator,
-    stop: &'a AtomicBool,
+struct Translation {
+    plan: TranslatePlan,
+    translator: Translator,
 }
 
-impl Maker for Translation<'_> {
+impl ImagesOfImages for Translation {
+    fn form(&self) -> &ImageSpec {
+        self.translator.spec()
+    }
+
+    fn variants(&self) -> usize {
+        self.plan.variants.len()
+    }
+
+    fn run(
+        &self,
+        variant: usize,
+        x0: &Tensor,
+        numbers: Vec<u64>,
+        observer: &mut dyn FnMut(f64) -> candle_core::Result<()>,
+    ) -> candle_core::Result<Tensor> {
+        let x0 = x0.to_device(self.translator.device())?;
+        let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
+        self.translator.run(variant, &x0, &mut noise, &mut |step| {
+            observer(step.done as f64 / step.total as f64)
+        })
+    }
+}
+
+/// A translation whose images several processes share.
+struct Shared<'a> {
+    maker: &'a Translation,
+    team: Team<'a>,
+}
+
+impl Maker for Shared<'_> {
     fn name(&self) -> String {
-        self.plan.method.to_string()
+        self.maker.plan.method.to_string()
     }
 
     fn spec(&self) -> ImageSpec {
-        *self.translator.spec()
+        *self.maker.form()
     }
 
     fn labels(&self) -> Vec<String> {
-        let variants = self.plan.variants.iter();
+        let variants = self.maker.plan.variants.iter();
         variants.map(|variant| variant.label.clone()).collect()
     }
 
     fn columns(&self) -> Vec<String> {
-        match &self.plan.variants[..] {
+        let plan = &self.maker.plan;
+        match &plan.variants[..] {
             [Variant { t0: Some(t0), .. }] => vec![format!("t0={t0}")],
-            [_] => vec![self.plan.method.to_string()],
+            [_] => vec![plan.method.to_string()],
             _ => self.labels(),
         }
     }
 
     fn title(&self) -> String {
-        self.plan.method.to_string()
+        self.name()
     }
 
     fn make(
@@ -240,17 +305,12 @@ impl Maker for Translation<'_> {
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
-        if self.translator.is_identity(variant) {
+        if self.maker.translator.is_identity(variant) {
             return Ok(images.iter().cloned().map(Ok).collect());
         }
-        let spec = self.translator.spec();
-        let x0 = to_tensor(images, spec)?.to_device(self.translator.device())?;
-        let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
-        let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
-            check_stop(self.stop)?;
-            progress(step.done as f64 / step.total as f64);
-            Ok(())
-        })?;
-        Ok(to_pictures(&out, spec)?)
+        let made = self
+            .team
+            .make(self.maker, variant, images, &numbers, progress);
+        Ok(made?)
     }
 }
