@@ -77,8 +77,8 @@ impl Translator {
         models: TranslationModels<'_>,
         context: &Context<'_>,
     ) -> Result<Self> {
-        // Inversions and guidance are exact unless the caller asks for another precision.
-        let runtime = context.runtime_in(context.drawing_precision_or(Precision::F32));
+        let otherwise = plan.method.precision(context.device.is_cuda());
+        let runtime = context.runtime_in(context.drawing_precision_or(otherwise));
         let spec = plan
             .image
             .unwrap_or_else(|| models.model.architecture.image());
