@@ -1,6 +1,7 @@
 //! Convolutions by cuDNN: the engine of each shape is chosen once, by heuristics and for half types by timing.
 
 use crate::conv::Conv;
+use crate::descriptor::{Descriptor, check};
 use crate::device::tf32;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     self, cudnnBackendAttributeName_t as Attr, cudnnBackendAttributeType_t as Type,
@@ -11,7 +12,6 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUeve
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{DType, Error, Result};
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
 /// The forward pass or one of the gradients.
@@ -123,7 +123,7 @@ impl State {
         key: &Key,
         at: [u64; 3],
     ) -> Result<Option<Plan>> {
-        let mut best: Option<(f32, Plan)> = None;
+        let mut best: Option<(f32, Plan, i64)> = None;
         let mut tried = 0;
         for config in configs(handle, key) {
             let Ok(plan) = prepare(handle, &config) else {
@@ -133,19 +133,44 @@ impl State {
             let Some(time) = time(device, handle, &plan, at, workspace) else {
                 continue;
             };
-            if key.dtype == DType::F32 {
-                return Ok(Some(plan));
-            }
             tried += 1;
-            if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                best = Some((time, plan));
+            if best.as_ref().is_none_or(|(least, ..)| time < *least) {
+                best = Some((time, plan, engine_index(&config).unwrap_or(-1)));
             }
-            if tried == TRIED {
+            if tried == TRIED || key.dtype == DType::F32 {
                 break;
             }
         }
-        Ok(best.map(|(_, plan)| plan))
+        if std::env::var_os("SDFT_CUDA_LOG").is_some() {
+            log(key, best.as_ref());
+        }
+        Ok(best.map(|(_, plan, _)| plan))
     }
+}
+
+/// Prints the engine of a shape and the time of one run.
+#[expect(clippy::print_stderr, reason = "asked for by a variable")]
+fn log(key: &Key, choice: Option<&(f32, Plan, i64)>) {
+    let (c, precision) = (
+        &key.conv,
+        if key.tf32 { "tf32" } else { key.dtype.as_str() },
+    );
+    let shape = format!(
+        "{}x{}->{} {}x{} /{} @{}x{}",
+        c.batch, c.c_in, c.c_out, c.k[0], c.k[1], c.stride, c.h, c.w
+    );
+    let choice = match choice {
+        Some((time, plan, engine)) => format!(
+            "engine {engine}, {:.3} ms, {} KiB of scratch memory",
+            time / 3.0,
+            plan.workspace / 1024
+        ),
+        None => "no engine".to_owned(),
+    };
+    eprintln!(
+        "cudnn: {:?} {shape} {precision} {:?}: {choice}",
+        key.pass, key.order
+    );
 }
 
 /// The milliseconds of three runs, after a first one that loads code; `None` if one fails.
@@ -189,65 +214,6 @@ fn workspace(
     Ok(all
         .get(&device.id())
         .map_or(0, |slice| slice.device_ptr(&stream).0))
-}
-
-/// A descriptor of the backend interface.
-struct Descriptor(cudnnBackendDescriptor_t);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed once. A failure cannot be reported.
-        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
-    }
-}
-
-impl Descriptor {
-    fn new(kind: Kind) -> Result<Self> {
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: `raw` is written before it is read.
-        let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &raw mut raw) };
-        check("a descriptor", status)?;
-        Ok(Self(raw))
-    }
-
-    fn set<T>(&self, name: Attr, kind: Type, values: &[T]) -> Result<()> {
-        let count = i64::try_from(values.len()).unwrap_or(0);
-        // SAFETY: `count` values of the type of the attribute.
-        let status = unsafe {
-            sys::cudnnBackendSetAttribute(self.0, name, kind, count, values.as_ptr().cast())
-        };
-        check(&format!("{name:?}"), status)
-    }
-
-    fn link(&self, name: Attr, to: &[&Descriptor]) -> Result<()> {
-        let raw: Vec<_> = to.iter().map(|d| d.0).collect();
-        self.set(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw)
-    }
-
-    fn numbers(&self, name: Attr, values: &[i64]) -> Result<()> {
-        self.set(name, Type::CUDNN_TYPE_INT64, values)
-    }
-
-    fn done(self) -> Result<Self> {
-        // SAFETY: a descriptor of this module.
-        check("finalize", unsafe { sys::cudnnBackendFinalize(self.0) })?;
-        Ok(self)
-    }
-
-    /// Fills `values` and returns their number.
-    fn get<T>(&self, name: Attr, kind: Type, values: &mut [T]) -> Result<usize> {
-        let mut count = 0;
-        let room = i64::try_from(values.len()).unwrap_or(0);
-        let to = match values.is_empty() {
-            true => std::ptr::null_mut(),
-            false => values.as_mut_ptr().cast::<c_void>(),
-        };
-        // SAFETY: room for that many values of the type of the attribute.
-        let status =
-            unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, room, &raw mut count, to) };
-        check(&format!("{name:?}"), status)?;
-        Ok(usize::try_from(count).unwrap_or(0))
-    }
 }
 
 /// An engine, prepared for one shape.
@@ -337,8 +303,7 @@ fn advice(graph: &Descriptor, mode: Mode) -> Result<Vec<Descriptor>> {
     Ok(configs.into_iter().take(filled).collect())
 }
 
-/// The numerical notes of an engine, as numbers: a newer cuDNN may have notes that this build does not know.
-fn notes(config: &Descriptor) -> Result<Vec<u32>> {
+fn engine(config: &Descriptor) -> Result<Descriptor> {
     let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
     let mut raw = [engine.0];
     config.get(
@@ -346,8 +311,20 @@ fn notes(config: &Descriptor) -> Result<Vec<u32>> {
         Type::CUDNN_TYPE_BACKEND_DESCRIPTOR,
         &mut raw,
     )?;
+    Ok(engine)
+}
+
+fn engine_index(config: &Descriptor) -> Result<i64> {
+    let mut index = [0i64];
+    let name = Attr::CUDNN_ATTR_ENGINE_GLOBAL_INDEX;
+    engine(config)?.get(name, Type::CUDNN_TYPE_INT64, &mut index)?;
+    Ok(index[0])
+}
+
+/// The numerical notes of an engine, as numbers: a newer cuDNN may have notes that this build does not know.
+fn notes(config: &Descriptor) -> Result<Vec<u32>> {
     let mut notes = [0u32; 16];
-    let count = engine.get(
+    let count = engine(config)?.get(
         Attr::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
         Type::CUDNN_TYPE_NUMERICAL_NOTE,
         &mut notes,
@@ -484,10 +461,4 @@ fn graph(handle: cudnnHandle_t, key: &Key) -> Result<Descriptor> {
     )?;
     graph.link(Attr::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
     graph.done()
-}
-
-fn check(what: &str, status: sys::cudnnStatus_t) -> Result<()> {
-    status
-        .result()
-        .map_err(|error| Error::Msg(format!("cuDNN: {what}: {error}")))
 }
