@@ -31,9 +31,11 @@ impl Attention {
         self.channels / self.heads
     }
 
-    /// Whether half-precision heads are not aligned to 16 bytes, as batched products of cuBLAS require. These are computed in f32.
+    /// Whether half-precision heads or their scores are not aligned to 16 bytes, as batched products of cuBLAS require. These are
+    /// computed in f32.
     fn needs_f32(&self, dtype: DType) -> bool {
-        dtype != DType::F32 && !(self.width() * dtype.size_in_bytes()).is_multiple_of(16)
+        let aligned = |elements: usize| (elements * dtype.size_in_bytes()).is_multiple_of(16);
+        dtype != DType::F32 && !(aligned(self.width()) && aligned(self.n * self.n))
     }
 
     /// The strides from one head to the next, and from queries to keys to values.

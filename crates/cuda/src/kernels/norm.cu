@@ -74,7 +74,7 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float*
 
 // partial [B, chunks, G, 2] = sums over a chunk of pixels of x - K and (x - K)^2, K the group's first value in the image; grid (chunks, B)
 #define NORM_PARTIAL(T, t) \
-    KERNEL norm_partial_##t(const T* x, float* partial, int B, int P, int C, int G, int chunks) { \
+    ROOMY_KERNEL norm_partial_##t(const T* x, float* partial, int B, int P, int C, int G, int chunks) { \
         __shared__ float sh[256 * 2 * Lanes<T>::n]; \
         BY_UNITS(T, C, aligned(x), norm_partial, x, partial, P, C, G, chunks, sh); \
     }

@@ -72,7 +72,7 @@ template <bool WIDE, int V, class T> DEVICE void column_sum_partial(const T* dy,
 
 // partial [chunks, C] = column sums of an even share of the rows of dy [M, C]; grid (chunks)
 #define COLUMN_SUM_PARTIAL(T, t) \
-    KERNEL column_sum_partial_##t(const T* dy, float* partial, long long M, int C, int chunks) { \
+    ROOMY_KERNEL column_sum_partial_##t(const T* dy, float* partial, long long M, int C, int chunks) { \
         __shared__ float sh[256 * Lanes<T>::n]; \
         if (C % Lanes<T>::n != 0) column_sum_partial<false, 1>(dy, partial, M, C, chunks, sh); \
         else if (aligned(dy)) column_sum_partial<true, Lanes<T>::n>(dy, partial, M, C, chunks, sh); \
