@@ -200,11 +200,14 @@ impl State {
         }
     }
 
-    /// The plan of an engine that was chosen, if it runs.
+    /// The plan of an engine that was chosen, if it runs. For another batch cuDNN may recommend fewer settings of it.
     fn chosen(&mut self, work: &Work<'_>, choice: Choice) -> Result<Option<Plan>> {
-        let mut engines = engines(work.handle, work.key, choice.order).into_iter();
-        match engines.find(|engine| engine.choice == choice) {
-            Some(engine) => self.tried(work, &engine),
+        let engines = engines(work.handle, work.key, choice.order);
+        let same = |engine: &&Engine| engine.choice == choice;
+        let alike = |engine: &&Engine| engine.choice.engine == choice.engine;
+        let engine = engines.iter().find(same);
+        match engine.or_else(|| engines.iter().find(alike)) {
+            Some(engine) => self.tried(work, engine),
             None => Ok(None),
         }
     }
