@@ -85,7 +85,7 @@ impl Conv {
     }
 }
 
-/// `w * x + bias` in the type of `x`, its shape in memory order, and the weights as they were used.
+/// `w * x + bias` in the type of `x`, plus `sum`, which has the shape and the order of the result; its shape in memory order, and the weights as they were used.
 ///
 /// # Errors
 /// A device error.
@@ -94,10 +94,14 @@ pub fn conv_forward(
     (x, layout): Input<'_>,
     (w, w_layout): Input<'_>,
     (bias, bias_layout): Input<'_>,
+    sum: Option<Input<'_>>,
 ) -> Result<(CudaStorage, Shape, Prepared)> {
     let x = Part::map("conv2d", x, layout)?;
     let w = Part::contiguous("conv2d", w, w_layout)?;
     let bias = Part::contiguous("conv2d", bias, bias_layout)?;
+    let sum = sum
+        .map(|(sum, layout)| Part::map("conv2d", sum, layout))
+        .transpose()?;
     let n = conv.outputs();
     let y = empty(x.device, x.dtype, n)?;
     let y_at = Part::of(&y, n)?.at;
@@ -132,6 +136,7 @@ pub fn conv_forward(
     let args = [
         Arg::At(y_at),
         Arg::At(bias.at),
+        Arg::At(sum.map_or(0, |sum| sum.at)),
         long(rows),
         conv.c_out.into(),
     ];

@@ -175,7 +175,7 @@ pub fn norm_sums(
     Ok((sums, n.into()))
 }
 
-/// The gradient of `x`, from [`norm_sums`].
+/// The gradient of `x`, from [`norm_sums`], plus `earlier`, which has the shape and the order of `x`.
 ///
 /// # Errors
 /// A device error.
@@ -186,11 +186,15 @@ pub fn norm_gradient(
     (ab, ab_layout): Input<'_>,
     (dy, dy_layout): Input<'_>,
     (sums, sums_layout): Input<'_>,
+    earlier: Option<Input<'_>>,
 ) -> Result<(CudaStorage, Shape)> {
     let x = Part::map("norm_act gradient", x, layout)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
     let sums = Part::contiguous("norm_act gradient", sums, sums_layout)?;
+    let earlier = earlier
+        .map(|(earlier, layout)| Part::map("norm_act gradient", earlier, layout))
+        .transpose()?;
     let s = norm.sizes(layout, x.dtype);
     let dx = empty(x.device, x.dtype, x.len)?;
     let mut args = vec![
@@ -199,6 +203,7 @@ pub fn norm_gradient(
         Arg::At(ab.at),
         Arg::At(Part::of(&statistics.0, 0)?.at),
         Arg::At(sums.from(2 * s.b * s.c)),
+        Arg::At(earlier.map_or(0, |earlier| earlier.at)),
         Arg::At(Part::of(&dx, 0)?.at),
     ];
     args.extend(s.args());

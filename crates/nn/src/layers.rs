@@ -3,7 +3,9 @@
 use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
 use candle_core::{DType, Result, Tensor};
-use sdft_autograd::{conv2d_padded, group_norm, linear, pointwise, relu, silu};
+use sdft_autograd::{
+    conv2d_onto, conv2d_padded, group_norm, linear, pointwise, pointwise_onto, relu, silu,
+};
 use sdft_kernels::Activation;
 
 /// A convolution with square filters and a bias.
@@ -53,6 +55,14 @@ impl Conv2d {
         conv2d_padded(x, &self.weight, &self.bias, self.stride, self.pad)
     }
 
+    /// `sum` + [`Self::forward`].
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d_padded`].
+    pub(crate) fn forward_onto(&self, sum: &Tensor, x: &Tensor) -> Result<Tensor> {
+        conv2d_onto(sum, x, &self.weight, &self.bias, self.stride, self.pad)
+    }
+
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
@@ -100,6 +110,14 @@ impl Pointwise {
     /// Those of [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
+    }
+
+    /// `sum` + [`Self::forward`].
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d`].
+    pub(crate) fn forward_onto(&self, sum: &Tensor, x: &Tensor) -> Result<Tensor> {
+        pointwise_onto(sum, x, &self.weight, &self.bias)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::dropout::{Dropout, OwnedKey};
 use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{add, add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
+use sdft_autograd::{add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
 use sdft_noise::DropoutKey;
 
 /// Change of resolution inside a residual block.
@@ -180,11 +180,11 @@ impl ResBlock {
         };
         let h = self.modulated(h, emb)?;
         let h = self.dropout.forward(&h, key)?;
-        let h = self.conv_out.forward(&h)?;
-        let sum = match &self.skip {
-            Some(skip) => add(&skip.forward(&x)?, &h)?,
-            None => add(&x, &h)?,
+        let x = match &self.skip {
+            Some(skip) => skip.forward(&x)?,
+            None => x,
         };
+        let sum = self.conv_out.forward_onto(&x, &h)?;
         divided(sum, self.output_scale)
     }
 

@@ -5,9 +5,10 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, add_gated, add_scaled, attention, average_pool_2x, backward, concat, conv2d,
-    conv2d_padded, embedding, gelu, heads_apart, linear, norm_act, pool, relu,
-    resample_filter_down, resample_filter_up, silu, token_norm, unpatchify, upsample_nearest_2x,
+    add, add_gated, add_scaled, attention, average_pool_2x, backward, concat, conv2d, conv2d_onto,
+    conv2d_padded, embedding, gelu, heads_apart, linear, norm_act, pointwise_onto, pool, relu,
+    resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
+    upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -59,6 +60,38 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
             &[&[b, c_in, h, w]],
             &[&[c_out, c_in, 3, 3], &[c_out]],
             Box::new(move |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad)),
+        );
+    }
+    // On a tape, where additions become part of the operation before or after them.
+    for (c_in, c_out, k) in [(16, 24, 3), (5, 7, 3), (24, 16, 1)] {
+        put(
+            format!("conv {k}x{k} {c_in}->{c_out} onto a map"),
+            &[&[2, c_in, 9, 7], &[2, c_out, 9, 7]],
+            &[&[c_out, c_in, k, k], &[c_out]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    conv2d_onto(&t[1], x, &t[2], &t[3], 1, [k / 2; 4])
+                })
+            }),
+        );
+    }
+    put(
+        "pointwise onto a map".to_owned(),
+        &[&[2, 24, 35], &[2, 16, 35]],
+        &[&[16, 24], &[16]],
+        Box::new(|t| taped(&t[0], |x| pointwise_onto(&t[1], x, &t[2], &t[3]))),
+    );
+    for (c, groups, places) in [(128, 32, 300), (20, 4, 7), (6, 3, 5)] {
+        put(
+            format!("norm {c} in {groups} added to its input"),
+            &[&[2, c, places, 1]],
+            &[&[2, c], &[2, c]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    let y = norm_act(x, &t[1], &t[2], groups, 1e-5, Activation::Silu)?;
+                    add(&y, x)
+                })
+            }),
         );
     }
     put(

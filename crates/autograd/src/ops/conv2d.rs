@@ -1,8 +1,12 @@
 //! Convolutions and dense layers.
 
 use super::dense::dense;
+#[cfg(feature = "cuda")]
+use super::op::apply_off_graph;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_element};
+use super::{add, check_dtypes, elements, for_element};
+#[cfg(feature = "cuda")]
+use crate::tape::GradMode;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType, backend::BackendStorage};
@@ -43,6 +47,34 @@ pub fn conv2d_padded(
     stride: usize,
     pad: [usize; 4],
 ) -> Result<Tensor> {
+    convolution(shape_of(x, w, bias, stride, pad)?, [x, w, bias])
+}
+
+/// `sum` + [`conv2d_padded`]. On a GPU the bias and the sum are added in one pass.
+///
+/// # Shapes
+/// - `sum`: the shape of the result
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_onto(
+    sum: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: [usize; 4],
+) -> Result<Tensor> {
+    convolution_onto(sum, shape_of(x, w, bias, stride, pad)?, [x, w, bias])
+}
+
+fn shape_of(
+    x: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: [usize; 4],
+) -> Result<ConvShape> {
     let (batch, c_in, h, width) = x.dims4()?;
     let (c_out, w_in, k_h, k_w) = w.dims4()?;
     if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
@@ -58,7 +90,7 @@ pub fn conv2d_padded(
             "conv2d: image {h}x{width} with padding {pad:?} is smaller than the kernel {k_h}x{k_w}"
         );
     }
-    let shape = ConvShape {
+    Ok(ConvShape {
         batch,
         c_in,
         h,
@@ -67,8 +99,7 @@ pub fn conv2d_padded(
         k: [k_h, k_w],
         stride,
         pad,
-    };
-    convolution(shape, [x, w, bias])
+    })
 }
 
 /// A one-dimensional convolution of width one: a dense layer at each of N positions.
@@ -79,6 +110,21 @@ pub fn conv2d_padded(
 /// # Errors
 /// As [`conv2d`].
 pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    convolution(pointwise_shape(x, w, bias)?, [x, w, bias])
+}
+
+/// `sum` + [`pointwise`]. On a GPU the bias and the sum are added in one pass.
+///
+/// # Shapes
+/// - `sum`: the shape of the result
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn pointwise_onto(sum: &Tensor, x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    convolution_onto(sum, pointwise_shape(x, w, bias)?, [x, w, bias])
+}
+
+fn pointwise_shape(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<ConvShape> {
     let (batch, c_in, n) = x.dims3()?;
     let (c_out, w_in) = match *w.dims() {
         [c_out, w_in] | [c_out, w_in, 1] => (c_out, w_in),
@@ -92,7 +138,7 @@ pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
             bias.shape()
         );
     }
-    convolution(ConvShape::dense(batch, c_in, n, c_out), [x, w, bias])
+    Ok(ConvShape::dense(batch, c_in, n, c_out))
 }
 
 /// A dense layer: `x w^T + bias`.
@@ -118,12 +164,27 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
     check_dtypes("conv2d", x, &[w, bias])?;
-    let op = Conv2d {
-        shape,
-        #[cfg(feature = "cuda")]
-        prepared: OnceLock::new(),
-    };
-    apply(op, [&dense(x)?, &w.contiguous()?, &bias.contiguous()?])
+    let inputs = [&dense(x)?, &w.contiguous()?, &bias.contiguous()?];
+    apply(Conv2d::new(shape), inputs)
+}
+
+fn convolution_onto(sum: &Tensor, shape: ConvShape, inputs: [&Tensor; 3]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if sum.device().is_cuda() && GradMode::current() != GradMode::Graph {
+        let [x, w, bias] = inputs;
+        check_dtypes("conv2d", x, &[w, bias])?;
+        let op = Conv2d::new(shape);
+        if sum.shape() != &op.y(x.rank()) || sum.dtype() != x.dtype() {
+            bail!(
+                "conv2d: a sum {:?} {} does not fit",
+                sum.shape(),
+                sum.dtype().as_str()
+            );
+        }
+        let (x, w, bias) = (&dense(x)?, &w.contiguous()?, &bias.contiguous()?);
+        return apply_off_graph(Onto(op), [&dense(sum)?, x, w, bias]);
+    }
+    add(sum, &convolution(shape, inputs)?)
 }
 
 /// Multiplications and additions of a convolution or one of its two large gradients.
@@ -141,6 +202,30 @@ struct Conv2d {
 }
 
 impl Conv2d {
+    fn new(shape: ConvShape) -> Self {
+        Self {
+            shape,
+            #[cfg(feature = "cuda")]
+            prepared: OnceLock::new(),
+        }
+    }
+
+    /// The result on a GPU, added to `sum` if there is one.
+    #[cfg(feature = "cuda")]
+    fn cuda_onto(
+        &self,
+        [x, w, bias]: [(&CudaStorage, &Layout); 3],
+        sum: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let is_half = x.0.dtype() != DType::F32;
+        let (y, shape, prepared) = sdft_cuda::conv_forward(&on_gpu(&self.shape), x, w, bias, sum)?;
+        if is_half {
+            // The operation is made for one call, so this is empty.
+            let _ = self.prepared.set(prepared);
+        }
+        Ok((y, shape))
+    }
+
     /// The shape of the result, with as many dimensions as the input.
     fn y(&self, rank: usize) -> Shape {
         let s = &self.shape;
@@ -192,14 +277,8 @@ impl Op<3> for Conv2d {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, w, bias]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
-        let is_half = x.0.dtype() != DType::F32;
-        let (y, shape, prepared) = sdft_cuda::conv_forward(&on_gpu(&self.shape), x, w, bias)?;
-        if is_half {
-            // The operation is made for one call, so this is empty.
-            let _ = self.prepared.set(prepared);
-        }
-        Ok((y, shape))
+    fn cuda(&self, inputs: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        self.cuda_onto(inputs, None)
     }
 
     fn gradients(
@@ -226,6 +305,43 @@ impl Op<3> for Conv2d {
 
     fn saved(&self, [dx, dw, _]: [bool; 3]) -> [bool; 3] {
         [dw, dx, false]
+    }
+}
+
+/// A convolution that is added to the first input, on a GPU.
+#[cfg(feature = "cuda")]
+struct Onto(Conv2d);
+
+#[cfg(feature = "cuda")]
+impl Op<4> for Onto {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
+        bail!("a convolution is added to another map on a GPU only")
+    }
+
+    fn cuda(
+        &self,
+        [sum, x, w, bias]: [(&CudaStorage, &Layout); 4],
+    ) -> Result<(CudaStorage, Shape)> {
+        self.0.cuda_onto([x, w, bias], Some(sum))
+    }
+
+    fn gradients(
+        &self,
+        [_, x, w, bias]: [&Tensor; 4],
+        dy: &Tensor,
+        [of_sum, dx, dw, db]: [bool; 4],
+    ) -> Result<[Option<Tensor>; 4]> {
+        let [x, w, bias] = self.0.gradients([x, w, bias], dy, [dx, dw, db])?;
+        Ok([of_sum.then(|| dy.clone()), x, w, bias])
+    }
+
+    fn saved(&self, [_, dx, dw, db]: [bool; 4]) -> [bool; 4] {
+        let [x, w, bias] = self.0.saved([dx, dw, db]);
+        [false, x, w, bias]
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, conv2d_padded, linear, pointwise},
+    conv2d::{conv2d, conv2d_onto, conv2d_padded, linear, pointwise, pointwise_onto},
     dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space, unpatchify},
     dropout::dropout,
     elementwise::{add, add_scaled, affine, gelu, relu, silu},
@@ -76,7 +76,7 @@ pub(crate) fn check_dtypes(op: &'static str, x: &Tensor, parameters: &[&Tensor])
 }
 
 /// Fails unless all tensors have the same shape and type.
-fn check_same(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+pub(crate) fn check_same(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
     check_dtypes(op, a, &[])?;
     if a.shape() != b.shape() || a.dtype() != b.dtype() {
         bail!(

@@ -1,9 +1,11 @@
 //! Group normalisation, an affine map and an activation in one operation.
 
+#[cfg(feature = "cuda")]
+use super::check_same;
 use super::dense::dense;
 use super::modulate::modulate;
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_element};
+use super::{add_gradients, check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{
@@ -139,9 +141,19 @@ impl Op<2> for NormAct {
 
     fn gradients(
         &self,
+        inputs: [&Tensor; 2],
+        dy: &Tensor,
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        self.add_gradients(inputs, dy, wanted, [None, None])
+    }
+
+    fn add_gradients(
+        &self,
         [x, ab]: [&Tensor; 2],
         dy: &Tensor,
         wanted: [bool; 2],
+        [earlier, earlier_dab]: [Option<Tensor>; 2],
     ) -> Result<[Option<Tensor>; 2]> {
         let dy = &dense(dy)?;
         let (dx, dab) = match self.statistics.get() {
@@ -159,7 +171,7 @@ impl Op<2> for NormAct {
                 };
                 let storage = Storage::Cpu(dab);
                 let dab = Tensor::from_storage(storage, ab.shape(), BackpropOp::none(), false);
-                (dx, dab)
+                (sum(earlier, dx)?, dab)
             }
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
@@ -170,15 +182,27 @@ impl Op<2> for NormAct {
                 let sums_of = compute(&sums, [x, ab, dy])?;
                 let n = ab.elem_count();
                 let dab = sums_of.narrow(0, 0, n)?.reshape(ab.shape())?;
-                let dx = if wanted[0] {
-                    compute(&Spread(sums), [x, ab, dy, &sums_of])?
-                } else {
-                    x.clone()
+                let dx = match earlier {
+                    _ if !wanted[0] => x.clone(),
+                    None => compute(&Spread(sums), [x, ab, dy, &sums_of])?,
+                    Some(earlier) => {
+                        check_same("norm_act gradient", x, &earlier)?;
+                        compute(&Spread(sums), [x, ab, dy, &sums_of, &dense(&earlier)?])?
+                    }
                 };
                 (dx, dab)
             }
         };
+        let dab = sum(earlier_dab, dab)?;
         Ok([wanted[0].then_some(dx), wanted[1].then_some(dab)])
+    }
+}
+
+/// The gradient of a value from this operation and from later ones.
+fn sum(earlier: Option<Tensor>, own: Tensor) -> Result<Tensor> {
+    match earlier {
+        Some(earlier) => add_gradients(&earlier, &own),
+        None => Ok(own),
     }
 }
 
@@ -253,9 +277,21 @@ impl Op<3> for Sums {
     }
 }
 
-/// The gradient of `x` from [`Sums`].
+/// The gradient of `x` from [`Sums`], and with a fifth input the sum with an earlier one.
 #[cfg(feature = "cuda")]
 struct Spread(Sums);
+
+#[cfg(feature = "cuda")]
+impl Spread {
+    fn run(
+        &self,
+        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
+        earlier: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let Sums { shape, statistics } = &self.0;
+        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums, earlier)
+    }
+}
 
 #[cfg(feature = "cuda")]
 impl Op<4> for Spread {
@@ -264,14 +300,28 @@ impl Op<4> for Spread {
     }
 
     fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
-        bail!("{} from sums is computed on a GPU only", self.name())
+        bail!("a norm's gradient from sums is computed on a GPU only")
+    }
+
+    fn cuda(&self, inputs: [(&CudaStorage, &Layout); 4]) -> Result<(CudaStorage, Shape)> {
+        self.run(inputs, None)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Op<5> for Spread {
+    fn name(&self) -> &'static str {
+        "norm_act gradient"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 5]) -> Result<(CpuStorage, Shape)> {
+        bail!("a norm's gradient from sums is computed on a GPU only")
     }
 
     fn cuda(
         &self,
-        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
+        [x, ab, dy, sums, earlier]: [(&CudaStorage, &Layout); 5],
     ) -> Result<(CudaStorage, Shape)> {
-        let Sums { shape, statistics } = &self.0;
-        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums)
+        self.run([x, ab, dy, sums], Some(earlier))
     }
 }

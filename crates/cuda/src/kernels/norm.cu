@@ -239,7 +239,7 @@ KERNEL norm_grad_finish(const float* partial, const float* ab, float* dab, float
 }
 
 template <bool WIDE, int V, class T>
-DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) {
+DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) {
     const int b = blockIdx.y, size = C / G;
     const long long image = (long long)b * P * C;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
@@ -268,15 +268,21 @@ DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const floa
                 const float du = act ? g[k] * silu_slope(fmaf(v[k], scale[k], shift[k])) : g[k];
                 v[k] = fmaf(scale[k], du, fmaf(slope[k], v[k], rest[k]));
             }
+            if (earlier) {
+                load_run<WIDE>(earlier + image + p * C + c, g);
+#pragma unroll
+                for (int k = 0; k < V; k++) v[k] += g[k];
+            }
             store_run<WIDE>(dx + image + p * C + c, v);
         }
     }
 }
 
-// dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat); grid (any number of pixel blocks, B)
+// dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat), + earlier [B, P, C] if there is one;
+// grid (any number of pixel blocks, B)
 #define NORM_GRAD_APPLY(T, t) \
-    KERNEL norm_grad_apply_##t(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) { \
-        BY_UNITS(T, C, aligned(x, dy, dx), norm_grad_apply, x, dy, ab, stats, group, dx, B, P, C, G, act); \
+    KERNEL norm_grad_apply_##t(const T* x, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, C, aligned(x, dy, dx, earlier), norm_grad_apply, x, dy, ab, stats, group, earlier, dx, B, P, C, G, act); \
     }
 FOR_EACH_TYPE(NORM_GRAD_APPLY)
 
