@@ -65,6 +65,8 @@ mod elementwise;
 #[cfg(feature = "cuda")]
 mod engines;
 #[cfg(feature = "cuda")]
+mod fused_attention;
+#[cfg(feature = "cuda")]
 mod gemm;
 #[cfg(feature = "cuda")]
 mod graph;

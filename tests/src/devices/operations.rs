@@ -121,6 +121,10 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         (AttentionOrder::Chunked, 64, 2, 64),
         (AttentionOrder::Legacy, 24, 1, 7),
         (AttentionOrder::Chunked, 24, 2, 16),
+        (AttentionOrder::Legacy, 120, 3, 70),
+        (AttentionOrder::Chunked, 128, 1, 66),
+        (AttentionOrder::Chunked, 192, 2, 65),
+        (AttentionOrder::Legacy, 128, 2, 130),
     ] {
         put(
             format!("attention {order:?} {channels} heads {heads} places {n}"),
