@@ -85,7 +85,7 @@ impl Conv {
     }
 }
 
-/// `w * x + bias` in the type of `x`, plus `sum`, which has the shape and the order of the result; its shape in memory order, and the weights as they were used.
+/// `w * x` in the type of `x`, plus `bias`, plus with it `sum`, which has the shape and the order of the result; its shape in memory order, and the weights as they were used.
 ///
 /// # Errors
 /// A device error.
@@ -93,12 +93,14 @@ pub fn conv_forward(
     conv: &Conv,
     (x, layout): Input<'_>,
     (w, w_layout): Input<'_>,
-    (bias, bias_layout): Input<'_>,
+    bias: Option<Input<'_>>,
     sum: Option<Input<'_>>,
 ) -> Result<(CudaStorage, Shape, Prepared)> {
     let x = Part::map("conv2d", x, layout)?;
     let w = Part::contiguous("conv2d", w, w_layout)?;
-    let bias = Part::contiguous("conv2d", bias, bias_layout)?;
+    let bias = bias
+        .map(|(bias, layout)| Part::contiguous("conv2d", bias, layout))
+        .transpose()?;
     let sum = sum
         .map(|(sum, layout)| Part::map("conv2d", sum, layout))
         .transpose()?;
@@ -132,20 +134,21 @@ pub fn conv_forward(
             )?;
         }
     }
-    let rows = n / conv.c_out.max(1);
-    let args = [
-        Arg::At(y_at),
-        Arg::At(bias.at),
-        Arg::At(sum.map_or(0, |sum| sum.at)),
-        long(rows),
-        conv.c_out.into(),
-    ];
-    launch_for(
-        x.device,
-        (File::Rows, "bias_add", x.dtype),
-        spread(n / 4),
-        &args,
-    )?;
+    if let Some(bias) = bias {
+        let args = [
+            Arg::At(y_at),
+            Arg::At(bias.at),
+            Arg::At(sum.map_or(0, |sum| sum.at)),
+            long(n / conv.c_out.max(1)),
+            conv.c_out.into(),
+        ];
+        launch_for(
+            x.device,
+            (File::Rows, "bias_add", x.dtype),
+            spread(n / 4),
+            &args,
+        )?;
+    }
     let shape = match layout.dims().len() {
         4 => channels_last(conv.batch, conv.c_out, conv.out_h(), conv.out_w()),
         3 => (conv.batch, conv.w, conv.c_out).into(),

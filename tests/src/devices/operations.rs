@@ -5,8 +5,9 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, add_gated, add_scaled, attention, average_pool_2x, backward, concat, conv2d, conv2d_onto,
-    conv2d_padded, embedding, gelu, heads_apart, linear, norm_act, pointwise_onto, pool, relu,
+    add, add_gated, add_per_channel, add_scaled, attention, average_pool_2x, backward, concat,
+    conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, embedding, gelu, group_norm,
+    group_norm_biased, heads_apart, linear, norm_act, pointwise_onto, pool, relu,
     resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
     upsample_nearest_2x,
 };
@@ -85,12 +86,34 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         put(
             format!("norm {c} in {groups} added to its input"),
             &[&[2, c, places, 1]],
-            &[&[2, c], &[2, c]],
+            &[&[c], &[c]],
             Box::new(move |t| {
                 taped(&t[0], |x| {
-                    let y = norm_act(x, &t[1], &t[2], groups, 1e-5, Activation::Silu)?;
+                    let y = group_norm(x, &t[1], &t[2], None, groups, 1e-5, Activation::Silu)?;
                     add(&y, x)
                 })
+            }),
+        );
+    }
+    put(
+        "conv without bias".to_owned(),
+        &[&[2, 16, 9, 7]],
+        &[&[24, 16, 3, 3]],
+        Box::new(|t| conv2d_unbiased(&t[0], &t[1], 1, [1; 4])),
+    );
+    for (c, groups, places) in [(128, 32, 300), (20, 4, 7), (6, 3, 5)] {
+        put(
+            format!("norm {c} in {groups} with the bias before it"),
+            &[&[2, c, places, 1]],
+            &[&[c], &[c], &[c], &[2, 2 * c]],
+            Box::new(move |t| {
+                let (x, x_bias, act, eps) = (&t[0], &t[1], Activation::Silu, 1e-5);
+                let emb = Some(&t[4]);
+                if x.device().is_cuda() {
+                    return group_norm_biased((x, x_bias), &t[2], &t[3], emb, groups, eps, act);
+                }
+                let x = add_per_channel(x, &x_bias.broadcast_as((2, c))?)?;
+                group_norm(&x, &t[2], &t[3], emb, groups, eps, act)
             }),
         );
     }

@@ -1,5 +1,6 @@
 //! Convolutions and dense layers.
 
+use super::conv2d_gradients::{BiasGradient, InputGradient, WeightGradient};
 use super::dense::dense;
 #[cfg(feature = "cuda")]
 use super::op::apply_off_graph;
@@ -47,7 +48,20 @@ pub fn conv2d_padded(
     stride: usize,
     pad: [usize; 4],
 ) -> Result<Tensor> {
-    convolution(shape_of(x, w, bias, stride, pad)?, [x, w, bias])
+    convolution(shape_of(x, w, Some(bias), stride, pad)?, [x, w, bias])
+}
+
+/// [`conv2d_padded`] without a bias.
+///
+/// # Shapes
+/// - as [`conv2d_padded`]
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_unbiased(x: &Tensor, w: &Tensor, stride: usize, pad: [usize; 4]) -> Result<Tensor> {
+    check_dtypes("conv2d", x, &[w])?;
+    let op = Conv2d::new(shape_of(x, w, None, stride, pad)?);
+    apply(Unbiased(op), [&dense(x)?, &w.contiguous()?])
 }
 
 /// `sum` + [`conv2d_padded`]. On a GPU the bias and the sum are added in one pass.
@@ -65,24 +79,25 @@ pub fn conv2d_onto(
     stride: usize,
     pad: [usize; 4],
 ) -> Result<Tensor> {
-    convolution_onto(sum, shape_of(x, w, bias, stride, pad)?, [x, w, bias])
+    convolution_onto(sum, shape_of(x, w, Some(bias), stride, pad)?, [x, w, bias])
 }
 
 fn shape_of(
     x: &Tensor,
     w: &Tensor,
-    bias: &Tensor,
+    bias: Option<&Tensor>,
     stride: usize,
     pad: [usize; 4],
 ) -> Result<ConvShape> {
     let (batch, c_in, h, width) = x.dims4()?;
     let (c_out, w_in, k_h, k_w) = w.dims4()?;
-    if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
+    let fits = bias.is_none_or(|bias| bias.dims() == [c_out]);
+    if w_in != c_in || !fits || stride == 0 || k_h * k_w == 0 {
         bail!(
             "conv2d: input {:?}, weight {:?} and bias {:?} do not fit (stride {stride})",
             x.shape(),
             w.shape(),
-            bias.shape()
+            bias.map(Tensor::shape)
         );
     }
     if h + pad[0] + pad[2] < k_h || width + pad[1] + pad[3] < k_w {
@@ -188,7 +203,7 @@ fn convolution_onto(sum: &Tensor, shape: ConvShape, inputs: [&Tensor; 3]) -> Res
 }
 
 /// Multiplications and additions of a convolution or one of its two large gradients.
-fn flops(shape: &ConvShape) -> f64 {
+pub(crate) fn flops(shape: &ConvShape) -> f64 {
     let results = shape.batch * shape.c_out * shape.out_h() * shape.out_w();
     2.0 * (results * shape.c_in * shape.k[0] * shape.k[1]) as f64
 }
@@ -210,11 +225,45 @@ impl Conv2d {
         }
     }
 
-    /// The result on a GPU, added to `sum` if there is one.
+    fn on_cpu(
+        &self,
+        [x, w]: [(&CpuStorage, &Layout); 2],
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        for_element!("conv2d", x.0, E, R => {
+            let bias = bias.map(|bias| elements::<R>("conv2d", bias)).transpose()?;
+            let (input, w) = (elements("conv2d", x)?, elements::<R>("conv2d", w)?);
+            let y = sdft_kernels::conv2d::<E>(&self.shape, input, w, bias);
+            Ok((E::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
+        })
+    }
+
+    /// The gradients of the input and the weights.
+    fn input_and_weight(
+        &self,
+        [x, w]: [&Tensor; 2],
+        dy: &Tensor,
+        [dx, dw]: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let input = InputGradient {
+            shape: self.shape,
+            x: x.shape().clone(),
+            #[cfg(feature = "cuda")]
+            prepared: self.prepared.get().cloned(),
+        };
+        let weight = || compute(&WeightGradient(self.shape, w.shape().clone()), [x, dy]);
+        Ok([
+            dx.then(|| compute(&input, [dy, w])).transpose()?,
+            dw.then(weight).transpose()?,
+        ])
+    }
+
+    /// The result on a GPU, with a bias, and added to `sum`, if there is one.
     #[cfg(feature = "cuda")]
     fn cuda_onto(
         &self,
-        [x, w, bias]: [(&CudaStorage, &Layout); 3],
+        [x, w]: [(&CudaStorage, &Layout); 2],
+        bias: Option<(&CudaStorage, &Layout)>,
         sum: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
         let is_half = x.0.dtype() != DType::F32;
@@ -238,7 +287,7 @@ impl Conv2d {
 }
 
 #[cfg(feature = "cuda")]
-fn on_gpu(shape: &ConvShape) -> sdft_cuda::Conv {
+pub(crate) fn on_gpu(shape: &ConvShape) -> sdft_cuda::Conv {
     sdft_cuda::Conv {
         batch: shape.batch,
         c_in: shape.c_in,
@@ -257,15 +306,7 @@ impl Op<3> for Conv2d {
     }
 
     fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        for_element!(self.name(), x.0, E, R => {
-            let y = sdft_kernels::conv2d::<E>(
-                &self.shape,
-                elements(self.name(), x)?,
-                elements::<R>(self.name(), w)?,
-                Some(elements::<R>(self.name(), bias)?),
-            );
-            Ok((E::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
-        })
+        self.on_cpu([x, w], Some(bias))
     }
 
     fn reads_bf16(&self) -> bool {
@@ -277,8 +318,8 @@ impl Op<3> for Conv2d {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda(&self, inputs: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
-        self.cuda_onto(inputs, None)
+    fn cuda(&self, [x, w, bias]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        self.cuda_onto([x, w], Some(bias), None)
     }
 
     fn gradients(
@@ -288,23 +329,52 @@ impl Op<3> for Conv2d {
         [dx, dw, db]: [bool; 3],
     ) -> Result<[Option<Tensor>; 3]> {
         let dy = &dense(dy)?;
-        let input = InputGradient {
-            shape: self.shape,
-            x: x.shape().clone(),
-            #[cfg(feature = "cuda")]
-            prepared: self.prepared.get().cloned(),
-        };
-        let weight = || compute(&WeightGradient(self.shape, w.shape().clone()), [x, dy]);
-        Ok([
-            dx.then(|| compute(&input, [dy, w])).transpose()?,
-            dw.then(weight).transpose()?,
-            db.then(|| compute(&BiasGradient(bias.elem_count()), [dy]))
-                .transpose()?,
-        ])
+        let [x, w] = self.input_and_weight([x, w], dy, [dx, dw])?;
+        let of_bias = || compute(&BiasGradient(bias.elem_count()), [dy]);
+        Ok([x, w, db.then(of_bias).transpose()?])
     }
 
     fn saved(&self, [dx, dw, _]: [bool; 3]) -> [bool; 3] {
         [dw, dx, false]
+    }
+}
+
+/// A convolution without a bias.
+struct Unbiased(Conv2d);
+
+impl Op<2> for Unbiased {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu(&self, inputs: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        self.0.on_cpu(inputs, None)
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
+    }
+
+    fn flops(&self) -> f64 {
+        flops(&self.0.shape)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, inputs: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        self.0.cuda_onto(inputs, None, None)
+    }
+
+    fn gradients(
+        &self,
+        inputs: [&Tensor; 2],
+        dy: &Tensor,
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        self.0.input_and_weight(inputs, &dense(dy)?, wanted)
+    }
+
+    fn saved(&self, [dx, dw]: [bool; 2]) -> [bool; 2] {
+        [dw, dx]
     }
 }
 
@@ -326,7 +396,7 @@ impl Op<4> for Onto {
         &self,
         [sum, x, w, bias]: [(&CudaStorage, &Layout); 4],
     ) -> Result<(CudaStorage, Shape)> {
-        self.0.cuda_onto([x, w, bias], Some(sum))
+        self.0.cuda_onto([x, w], Some(bias), Some(sum))
     }
 
     fn gradients(
@@ -342,118 +412,5 @@ impl Op<4> for Onto {
     fn saved(&self, [_, dx, dw, db]: [bool; 4]) -> [bool; 4] {
         let [x, w, bias] = self.0.saved([dx, dw, db]);
         [false, x, w, bias]
-    }
-}
-
-/// The gradient of the input, of shape `x`.
-struct InputGradient {
-    shape: ConvShape,
-    x: Shape,
-    #[cfg(feature = "cuda")]
-    prepared: Option<sdft_cuda::Prepared>,
-}
-
-impl Op<2> for InputGradient {
-    fn name(&self) -> &'static str {
-        "conv2d input gradient"
-    }
-
-    fn cpu(&self, [dy, w]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_element!(self.name(), dy.0, E, R => {
-            let dx = sdft_kernels::conv2d_input_gradient::<E>(
-                &self.shape,
-                elements(self.name(), dy)?,
-                elements::<R>(self.name(), w)?,
-            );
-            Ok((E::to_cpu_storage_owned(dx), self.x.clone()))
-        })
-    }
-
-    fn reads_bf16(&self) -> bool {
-        true
-    }
-
-    fn flops(&self) -> f64 {
-        flops(&self.shape)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [dy, w]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        let prepared = self.prepared.as_ref();
-        sdft_cuda::conv_input_gradient(&on_gpu(&self.shape), self.x.rank(), dy, w, prepared)
-    }
-}
-
-/// The gradient of the weight, of this shape.
-struct WeightGradient(ConvShape, Shape);
-
-impl Op<2> for WeightGradient {
-    fn name(&self) -> &'static str {
-        "conv2d weight gradient"
-    }
-
-    fn cpu(&self, [x, dy]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        for_element!(self.name(), x.0, E, R => {
-            let dw = sdft_kernels::conv2d_weight_gradient::<E>(
-                &self.0,
-                elements(self.name(), x)?,
-                elements(self.name(), dy)?,
-            );
-            Ok((R::to_cpu_storage_owned(dw), self.1.clone()))
-        })
-    }
-
-    fn reads_bf16(&self) -> bool {
-        true
-    }
-
-    fn flops(&self) -> f64 {
-        flops(&self.0)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, dy]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        Ok((
-            sdft_cuda::conv_weight_gradient(&on_gpu(&self.0), x, dy)?,
-            self.1.clone(),
-        ))
-    }
-
-    fn output_is_f32(&self) -> bool {
-        true
-    }
-
-    fn is_feature_map(&self) -> bool {
-        false
-    }
-}
-
-/// The gradient of the bias: sums over images and pixels of this many channels.
-struct BiasGradient(usize);
-
-impl Op<1> for BiasGradient {
-    fn name(&self) -> &'static str {
-        "conv2d bias gradient"
-    }
-
-    fn cpu(&self, [dy]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
-        let batch = dy.1.dims()[0];
-        for_element!(self.name(), dy.0, E, R => {
-            let db = sdft_kernels::conv2d_bias_gradient::<E>(elements(self.name(), dy)?, batch, self.0);
-            Ok((R::to_cpu_storage_owned(db), self.0.into()))
-        })
-    }
-
-    fn reads_bf16(&self) -> bool {
-        true
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [dy]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
-        Ok((sdft_cuda::column_sum(dy, self.0)?, self.0.into()))
-    }
-
-    fn output_is_f32(&self) -> bool {
-        true
     }
 }

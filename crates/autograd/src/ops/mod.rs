@@ -6,6 +6,7 @@
 mod attention;
 mod channels;
 mod conv2d;
+mod conv2d_gradients;
 mod dense;
 mod dropout;
 mod elementwise;
@@ -14,6 +15,8 @@ mod filter;
 mod heads;
 mod modulate;
 mod norm_act;
+#[cfg(feature = "cuda")]
+mod norm_act_gpu;
 mod op;
 mod pool;
 mod resample;
@@ -24,14 +27,16 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, conv2d_onto, conv2d_padded, linear, pointwise, pointwise_onto},
+    conv2d::{
+        conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, linear, pointwise, pointwise_onto,
+    },
     dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space, unpatchify},
     dropout::dropout,
     elementwise::{add, add_scaled, affine, gelu, relu, silu},
     embedding::embedding,
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
-    norm_act::{group_norm, norm_act},
+    norm_act::{group_norm, group_norm_biased, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},
     separable::separable,

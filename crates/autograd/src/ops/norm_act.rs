@@ -1,9 +1,9 @@
 //! Group normalisation, an affine map and an activation in one operation.
 
-#[cfg(feature = "cuda")]
-use super::check_same;
 use super::dense::dense;
 use super::modulate::modulate;
+#[cfg(feature = "cuda")]
+use super::norm_act_gpu::{Biased, Sums};
 use super::op::{Op, apply, compute};
 use super::{add_gradients, check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
@@ -58,6 +58,44 @@ pub fn group_norm(
     norm_act_of(x, &ab, groups, eps, activation)
 }
 
+/// [`group_norm`] of `x` + `x_bias`, in the same passes, on a GPU.
+///
+/// # Shapes
+/// - `x_bias`: `[C]` · others as [`group_norm`]
+///
+/// # Errors
+/// As [`group_norm`], and the CPU, where convolutions add their bias without a pass of its own.
+pub fn group_norm_biased(
+    (x, x_bias): (&Tensor, &Tensor),
+    weight: &Tensor,
+    bias: &Tensor,
+    emb: Option<&Tensor>,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        check_dtypes("norm_act", x, &[x_bias])?;
+        if x_bias.dims() != [x.dim(1)?] {
+            bail!(
+                "norm_act: input {:?} and its bias {:?} do not fit",
+                x.shape(),
+                x_bias.shape()
+            );
+        }
+        let ab = modulate(weight, bias, emb, x.dim(0)?)?;
+        let op = NormAct::new(x, &ab, groups, eps, activation)?;
+        let inputs = [&dense(x)?, &ab.contiguous()?, &x_bias.contiguous()?];
+        return apply(Biased(op), inputs);
+    }
+    let _ = (x_bias, weight, bias, emb, groups, eps, activation);
+    bail!(
+        "norm_act with a bias before it: expected a tensor on a GPU, found {:?}",
+        x.shape()
+    )
+}
+
 /// As [`norm_act`], with `a` and `b` in one tensor `[2, B, C]`.
 fn norm_act_of(
     x: &Tensor,
@@ -66,48 +104,60 @@ fn norm_act_of(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    check_dtypes("norm_act", x, &[ab])?;
-    let dims = x.dims();
-    if dims.len() < 2
-        || dims[1..].contains(&0)
-        || groups == 0
-        || !dims[1].is_multiple_of(groups)
-        || ab.dims() != [2, dims[0], dims[1]]
-    {
-        bail!(
-            "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
-            x.shape(),
-            ab.shape(),
-        );
-    }
-    let shape = NormShape {
-        channels: dims[1],
-        plane: dims[2..].iter().product(),
-        groups,
-    };
-    let op = NormAct {
-        shape,
-        eps,
-        activation,
-        statistics: OnceLock::new(),
-    };
+    let op = NormAct::new(x, ab, groups, eps, activation)?;
     apply(op, [&dense(x)?, &ab.contiguous()?])
 }
 
-struct NormAct {
+pub(crate) struct NormAct {
     shape: NormShape,
-    eps: f64,
+    pub(crate) eps: f64,
     activation: Activation,
     /// Saved by the forward pass for the backward pass.
-    statistics: OnceLock<SavedStatistics>,
+    pub(crate) statistics: OnceLock<SavedStatistics>,
 }
 
 /// Means and reciprocal standard deviations, where they were computed.
 #[derive(Clone)]
-enum SavedStatistics {
+pub(crate) enum SavedStatistics {
     Host(Statistics),
     #[cfg(feature = "cuda")]
     Device(sdft_cuda::Statistics),
+}
+
+impl NormAct {
+    fn new(
+        x: &Tensor,
+        ab: &Tensor,
+        groups: usize,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<Self> {
+        check_dtypes("norm_act", x, &[ab])?;
+        let dims = x.dims();
+        if dims.len() < 2
+            || dims[1..].contains(&0)
+            || groups == 0
+            || !dims[1].is_multiple_of(groups)
+            || ab.dims() != [2, dims[0], dims[1]]
+        {
+            bail!(
+                "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
+                x.shape(),
+                ab.shape(),
+            );
+        }
+        let shape = NormShape {
+            channels: dims[1],
+            plane: dims[2..].iter().product(),
+            groups,
+        };
+        Ok(Self {
+            shape,
+            eps,
+            activation,
+            statistics: OnceLock::new(),
+        })
+    }
 }
 
 impl Op<2> for NormAct {
@@ -134,7 +184,8 @@ impl Op<2> for NormAct {
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, [x, ab]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, x, ab)?;
+        let (y, shape, statistics) =
+            sdft_cuda::norm_forward(&self.on_gpu(), self.eps, (x, None), ab)?;
         let _ = self.statistics.set(SavedStatistics::Device(statistics));
         Ok((y, shape))
     }
@@ -175,22 +226,10 @@ impl Op<2> for NormAct {
             }
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
-                let sums = Sums {
-                    shape: self.on_gpu(),
-                    statistics: statistics.clone(),
-                };
-                let sums_of = compute(&sums, [x, ab, dy])?;
-                let n = ab.elem_count();
-                let dab = sums_of.narrow(0, 0, n)?.reshape(ab.shape())?;
-                let dx = match earlier {
-                    _ if !wanted[0] => x.clone(),
-                    None => compute(&Spread(sums), [x, ab, dy, &sums_of])?,
-                    Some(earlier) => {
-                        check_same("norm_act gradient", x, &earlier)?;
-                        compute(&Spread(sums), [x, ab, dy, &sums_of, &dense(&earlier)?])?
-                    }
-                };
-                (dx, dab)
+                let sums = Sums::new(self, statistics);
+                let earlier = earlier.as_ref();
+                let (dx, dab) = sums.gradients([x, ab, dy], wanted[0], earlier)?;
+                (dx.unwrap_or_else(|| x.clone()), dab)
             }
         };
         let dab = sum(earlier_dab, dab)?;
@@ -208,7 +247,7 @@ fn sum(earlier: Option<Tensor>, own: Tensor) -> Result<Tensor> {
 
 #[cfg(feature = "cuda")]
 impl NormAct {
-    fn on_gpu(&self) -> sdft_cuda::Norm {
+    pub(crate) fn on_gpu(&self) -> sdft_cuda::Norm {
         sdft_cuda::Norm {
             groups: self.shape.groups,
             silu: self.activation == Activation::Silu,
@@ -252,76 +291,5 @@ impl Op<3> for Gradient {
 
     fn reads_bf16(&self) -> bool {
         true
-    }
-}
-
-/// The gradient of `a` and `b`, and sums over each group, in one flat tensor on a GPU.
-#[cfg(feature = "cuda")]
-struct Sums {
-    shape: sdft_cuda::Norm,
-    statistics: sdft_cuda::Statistics,
-}
-
-#[cfg(feature = "cuda")]
-impl Op<3> for Sums {
-    fn name(&self) -> &'static str {
-        "norm_act sums"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        bail!("{} are computed on a GPU only", self.name())
-    }
-
-    fn cuda(&self, [x, ab, dy]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
-        sdft_cuda::norm_sums(&self.shape, &self.statistics, x, ab, dy)
-    }
-}
-
-/// The gradient of `x` from [`Sums`], and with a fifth input the sum with an earlier one.
-#[cfg(feature = "cuda")]
-struct Spread(Sums);
-
-#[cfg(feature = "cuda")]
-impl Spread {
-    fn run(
-        &self,
-        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
-        earlier: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let Sums { shape, statistics } = &self.0;
-        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums, earlier)
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Op<4> for Spread {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
-        bail!("a norm's gradient from sums is computed on a GPU only")
-    }
-
-    fn cuda(&self, inputs: [(&CudaStorage, &Layout); 4]) -> Result<(CudaStorage, Shape)> {
-        self.run(inputs, None)
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Op<5> for Spread {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 5]) -> Result<(CpuStorage, Shape)> {
-        bail!("a norm's gradient from sums is computed on a GPU only")
-    }
-
-    fn cuda(
-        &self,
-        [x, ab, dy, sums, earlier]: [(&CudaStorage, &Layout); 5],
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run([x, ab, dy, sums], Some(earlier))
     }
 }

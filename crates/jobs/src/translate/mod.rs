@@ -132,7 +132,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     Ok(gallery.fill(stop, &mut |event| context.event(event))?)
 }
 
-/// Tells the caller if a GPU rounds and nobody asked for it.
+/// Tells the caller if a GPU rounds without being asked to.
 fn note_rounding(precision: Precision, context: &mut Context<'_>) {
     if context.precision.is_some() || !context.device.is_cuda() {
         return;
