@@ -15,7 +15,6 @@ use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::StepCallback;
 use sdft_schedule::Respacing;
-use sdft_train::Precision;
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib, egsde,
     ilvr, levels_of, sdedit, start_of, steps_inside,
