@@ -4,10 +4,17 @@ use candle_core::Device;
 use sdft_tests::compare_devices;
 
 fn all_hold(device: &Device) {
-    let findings = compare_devices(device);
+    let findings = compare_devices(device, |_| true);
     assert!(findings.len() > 300, "{}", findings.len());
     let broken: Vec<_> = findings.iter().filter(|finding| !finding.holds()).collect();
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn operations_are_chosen_by_name() {
+    let findings = compare_devices(&Device::Cpu, |name| name.starts_with("conv 1x1"));
+    let named = |finding: &&sdft_tests::Finding| finding.name.starts_with("conv 1x1");
+    assert!(!findings.is_empty() && findings.iter().filter(named).count() == findings.len());
 }
 
 /// Half maps on the CPU, with which those on a GPU are compared: f32 arithmetic, rounded once.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     cargo::{cargo, exit_code, root},
-    tidy,
+    gpu, tidy,
 };
 
 /// The command of `cargo xtask test`, which the integration runs, too.
@@ -28,6 +28,12 @@ fn precise_command(algorithm: &str) -> Command {
         .args(["parity", "golden", "identities", "gradients"].map(|name| format!("--test={name}")))
         .env("SDFT_CONV", algorithm);
     command
+}
+
+/// What a stage runs.
+enum Stage {
+    Program(Command),
+    Job(fn() -> Result<ExitCode>),
 }
 
 /// Runs all stages and stops at the first failure.
@@ -50,25 +56,30 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut python = Command::new("bash");
     python.arg(root().join("python/test"));
     let stages = [
-        ("fmt", Some(fmt)),
-        ("tidy", None),
-        ("clippy", Some(clippy)),
-        ("test", Some(test_command(&["--quiet".to_owned()]))),
-        ("direct", Some(precise_command("direct"))),
-        ("f2", Some(precise_command("f2"))),
-        ("doc", Some(doc)),
-        ("python", Some(python)),
+        ("fmt", Stage::Program(fmt)),
+        ("tidy", Stage::Job(tidy::run)),
+        ("clippy", Stage::Program(clippy)),
+        (
+            "test",
+            Stage::Program(test_command(&["--quiet".to_owned()])),
+        ),
+        ("direct", Stage::Program(precise_command("direct"))),
+        ("f2", Stage::Program(precise_command("f2"))),
+        ("doc", Stage::Program(doc)),
+        ("python", Stage::Program(python)),
+        // Last, because its features compile most crates again.
+        ("cuda", Stage::Job(gpu::imitation::integrate)),
     ];
-    for (name, command) in stages {
+    for (name, stage) in stages {
         let start = Instant::now();
-        let code = match command {
-            Some(mut command) => {
+        let code = match stage {
+            Stage::Program(mut command) => {
                 let status = command
                     .status()
                     .with_context(|| format!("starting {name}"))?;
                 exit_code(status)
             }
-            None => tidy::run()?,
+            Stage::Job(job) => job()?,
         };
         let seconds = start.elapsed().as_secs_f64();
         if code != ExitCode::SUCCESS {

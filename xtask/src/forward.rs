@@ -134,8 +134,6 @@ fn build(program: &Program, gpus: &Build) -> Result<PathBuf> {
 }
 
 /// Builds one program of the workspace and returns its path; prints nothing if there is nothing to compile.
-///
-/// Cargo reports the path, so every setting of the target folder works.
 fn build_for(program: &Program, gpus: &Build, why: &str) -> Result<PathBuf> {
     let Program {
         package,
@@ -143,25 +141,30 @@ fn build_for(program: &Program, gpus: &Build, why: &str) -> Result<PathBuf> {
         first,
         ..
     } = program;
-    let format = "--message-format=json-render-diagnostics";
-    let arguments = [
-        "--quiet",
-        "--release",
-        "--package",
-        package,
-        "--bin",
-        bin,
-        format,
-    ];
-    let mut child = gpus
-        .command(cargo, &arguments)
+    let command = gpus.command(cargo, &["--package", package, "--bin", bin]);
+    let title = format!("building {bin}, {why} (the first time this takes {first})");
+    executable(command, bin, title, gpus)
+}
+
+/// Builds the programs that check a GPU at once, so that what they share is compiled once, and returns their folder.
+pub(crate) fn all(gpus: &Build) -> Result<PathBuf> {
+    let programs = [SDFT, PARITY, BENCH].map(|program| (program.package, program.bin));
+    let title = "building sdft, sdft-parity and sdft-bench (the first time this takes a quarter of an hour)";
+    let command = gpus.command_for(cargo, &programs);
+    let path = executable(command, SDFT.bin, title.to_owned(), gpus)?;
+    Ok(path.parent().map(PathBuf::from).unwrap_or_default())
+}
+
+/// Runs a build and returns the path of a program.
+///
+/// Cargo reports the path, so every setting of the target folder works.
+fn executable(mut command: Command, bin: &str, title: String, gpus: &Build) -> Result<PathBuf> {
+    let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo build")?;
     let stdout = child.stdout.take().context("reading from cargo build")?;
-    let mut progress = Progress::new(format!(
-        "building {bin}, {why} (the first time this takes {first})"
-    ));
+    let mut progress = Progress::new(title);
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
         match artifact(&line.context("reading from cargo build")?, bin) {

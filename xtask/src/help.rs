@@ -26,13 +26,15 @@ pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
 }
 
 const GPU_REPORT: &str = "\
-Check a GPU and write one report: operations, parity, speed compared with PyTorch, a run that is killed and resumed.
+Check a GPU in parts that each have a time limit: doctor, operations, speed, eager, parity, sanitizer, batch32, resume, compiled.
+Writes a summary after each part, and the output of the parts to a folder of the same name.
 Builds sdft, sdft-parity and sdft-bench for the GPU first, which takes several minutes the first time.
 
 Usage: cargo xtask gpu-report [OPTIONS]
 
 Options:
       --report <FILE>    Where the report goes [default: gpu-report.md]
+      --only <PART,..>   Only these parts
       --device <PLACE>   cuda or cuda:N [default: cuda]
       --python <PYTHON>  The Python that has PyTorch [default: python3]
   -h, --help             Print help

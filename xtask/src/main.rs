@@ -66,6 +66,7 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("parity") => forward::to(&forward::PARITY, args),
         Some("bench") => forward::to(&forward::BENCH, args),
         Some("gpu-report") => forward::gpu_report(args),
+        Some("imitation") => gpu::imitation::check(args),
         Some("fetch") => fetch::fetch(args),
         Some("push") => fetch::push(args),
         // Tables and archives are read by another program, so that `sdft` is built without their dependencies.

@@ -51,7 +51,7 @@ const FORWARDED: [(&str, &str); 16] = [
 const JUDGE: &str = "judge";
 
 /// Verbs of other programs, and verbs about the repository.
-const OWN: [(&str, &str); 10] = [
+const OWN: [(&str, &str); 11] = [
     (
         "fetch",
         "fetch checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
@@ -66,7 +66,7 @@ const OWN: [(&str, &str); 10] = [
     ),
     (
         "ci",
-        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc, python",
+        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc, python, cuda",
     ),
     (
         "tidy",
@@ -83,6 +83,10 @@ const OWN: [(&str, &str); 10] = [
     (
         "gpu-report",
         "[--python P] check a GPU: operations, parity, speed compared with PyTorch, a run killed and resumed; in one file",
+    ),
+    (
+        "imitation",
+        "[PART ..] run the CUDA code without a GPU, on an imitation of CUDA's libraries",
     ),
     (
         JUDGE,

@@ -25,9 +25,11 @@ where
     }
     let y = tape::without_saving(|| f(x, emb))?;
     let (x, emb) = (x.clone(), emb.clone());
-    tape::record(&y, move |dy| {
+    tape::record(&y, move |dy, gradients| {
         let (y, inner) = tape::record_tape(leaves, || f(&x, &emb))?;
-        Ok(inner.backward(y.id(), dy.clone())?.into_iter().collect())
+        let all = inner.backward(y.id(), dy.clone())?;
+        all.into_iter()
+            .try_for_each(|(id, gradient)| gradients.add(id, gradient))
     });
     Ok(y)
 }

@@ -13,8 +13,28 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-/// From the gradient of a result to those of its inputs.
-type BackwardFn = Box<dyn FnOnce(&Tensor) -> Result<Vec<(TensorId, Tensor)>> + Send>;
+/// Adds the gradients of the inputs, given that of the result.
+type BackwardFn = Box<dyn FnOnce(&Tensor, &mut Gradients) -> Result<()> + Send>;
+
+/// The gradients of values, as far as they have been computed.
+pub(crate) struct Gradients(HashMap<TensorId, Tensor>);
+
+impl Gradients {
+    /// The gradient of a value from the operations that come after the current one. An operation that adds its own to it in the same
+    /// pass puts the sum back.
+    pub(crate) fn take(&mut self, id: TensorId) -> Option<Tensor> {
+        self.0.remove(&id)
+    }
+
+    pub(crate) fn add(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
+        let total = match self.0.remove(&id) {
+            Some(other) => add_gradients(&other, &gradient)?,
+            None => gradient,
+        };
+        self.0.insert(id, total);
+        Ok(())
+    }
+}
 
 struct Entry {
     output: TensorId,
@@ -123,7 +143,7 @@ pub(crate) fn note_parameter(x: &Tensor) {
 /// Records that `y` was computed, and how its gradient is passed to its inputs.
 pub(crate) fn record(
     y: &Tensor,
-    backward: impl FnOnce(&Tensor) -> Result<Vec<(TensorId, Tensor)>> + Send + 'static,
+    backward: impl FnOnce(&Tensor, &mut Gradients) -> Result<()> + Send + 'static,
 ) {
     FRAMES.with_borrow_mut(|frames| {
         if let Some(Frame::Taped(tape)) = frames.last_mut() {
@@ -182,20 +202,13 @@ impl Tape {
 
     /// The gradients of leaves and parameters, given that of `y`.
     pub(crate) fn backward(self, y: TensorId, dy: Tensor) -> Result<HashMap<TensorId, Tensor>> {
-        let mut gradients = HashMap::from([(y, dy)]);
+        let mut gradients = Gradients(HashMap::from([(y, dy)]));
         for Entry { output, backward } in self.entries.into_iter().rev() {
-            let Some(dy) = gradients.remove(&output) else {
-                continue;
-            };
-            for (id, gradient) in backward(&dy)? {
-                let total = match gradients.remove(&id) {
-                    Some(other) => add_gradients(&other, &gradient)?,
-                    None => gradient,
-                };
-                gradients.insert(id, total);
+            if let Some(dy) = gradients.take(output) {
+                backward(&dy, &mut gradients)?;
             }
         }
-        Ok(gradients)
+        Ok(gradients.0)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::runs::{Asks, interrupt};
 use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::Device;
 use sdft_eval::EvalError;
-use sdft_jobs::{Context, Error, join_group};
+use sdft_jobs::{Context, Error, join_group, join_training};
 use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -29,7 +29,7 @@ static JOINED: AtomicBool = AtomicBool::new(false);
 /// Joins the processes of a run of training.
 pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
     follow_own_launcher(world);
-    let group = job("train", |context| join_group(world, &context.device))?;
+    let group = job("train", |context| join_training(world, context))?;
     JOINED.store(true, Ordering::Relaxed);
     Ok(group)
 }

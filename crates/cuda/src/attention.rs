@@ -1,5 +1,6 @@
-//! Multi-head self-attention: batched products of all heads by cuBLAS, with a softmax kernel between them.
+//! Multi-head self-attention: one kernel where it fits, else batched products of all heads by cuBLAS with a softmax kernel between them.
 
+use crate::fused_attention;
 use crate::gemm::{Factor, Product};
 use crate::launch::{Arg, File, blocks, launch, launch_for, long, spread};
 use crate::maps::cast;
@@ -27,17 +28,19 @@ pub struct Attention {
 const MOST_BYTES: usize = 256 << 20;
 
 impl Attention {
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.channels / self.heads
     }
 
-    /// Whether half-precision heads are not aligned to 16 bytes, as batched products of cuBLAS require. These are computed in f32.
+    /// Whether half-precision heads or their scores are not aligned to 16 bytes, as batched products of cuBLAS require. These are
+    /// computed in f32.
     fn needs_f32(&self, dtype: DType) -> bool {
-        dtype != DType::F32 && !(self.width() * dtype.size_in_bytes()).is_multiple_of(16)
+        let aligned = |elements: usize| (elements * dtype.size_in_bytes()).is_multiple_of(16);
+        dtype != DType::F32 && !(aligned(self.width()) && aligned(self.n * self.n))
     }
 
     /// The strides from one head to the next, and from queries to keys to values.
-    fn steps(&self) -> (usize, usize) {
+    pub(crate) fn steps(&self) -> (usize, usize) {
         let width = self.width();
         if self.head_by_head {
             (3 * width, width)
@@ -47,7 +50,7 @@ impl Attention {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a factor of f32 numbers")]
-    fn scale(&self) -> Arg {
+    pub(crate) fn scale(&self) -> Arg {
         Arg::Float((1.0 / (self.width() as f64).sqrt()) as f32)
     }
 
@@ -121,6 +124,9 @@ impl<'a> Lists<'a> {
 pub fn attention_forward(a: &Attention, (qkv, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let qkv = Part::map("attention", qkv, layout)?;
     let shape = (a.batch, a.n, a.channels).into();
+    if fused_attention::fits(a, &[qkv])? {
+        return Ok((fused_attention::forward(a, qkv)?, shape));
+    }
     if !a.needs_f32(qkv.dtype) {
         return Ok((forward(a, qkv)?, shape));
     }
@@ -169,6 +175,9 @@ pub fn attention_backward(
     let qkv = Part::map("attention gradient", qkv, layout)?;
     let dout = Part::map("attention gradient", dout, dout_layout)?;
     let shape = (a.batch, a.n, 3 * a.channels).into();
+    if fused_attention::fits(a, &[qkv, dout])? {
+        return Ok((fused_attention::backward(a, qkv, dout)?, shape));
+    }
     if !a.needs_f32(qkv.dtype) {
         return Ok((backward(a, qkv, dout)?, shape));
     }

@@ -1,9 +1,9 @@
 //! Convolutions and their gradients: by cuDNN, or as matrix products where the filters are 1x1.
 
-use crate::cudnn::{self, Order, Pass};
+use crate::cudnn::{self, Pass};
 use crate::gemm::{Factor, Product};
 use crate::launch::{Arg, File, blocks, launch_for, long, spread};
-use crate::maps::{cast, transpose, transpose_to};
+use crate::maps::{cast, transpose};
 use crate::part::{Part, channels_last, empty};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Conv {
     }
 }
 
-/// `w * x + bias` in the type of `x`, its shape in memory order, and the weights as they were used.
+/// `w * x` in the type of `x`, plus `bias`, plus with it `sum`, which has the shape and the order of the result; its shape in memory order, and the weights as they were used.
 ///
 /// # Errors
 /// A device error.
@@ -93,11 +93,17 @@ pub fn conv_forward(
     conv: &Conv,
     (x, layout): Input<'_>,
     (w, w_layout): Input<'_>,
-    (bias, bias_layout): Input<'_>,
+    bias: Option<Input<'_>>,
+    sum: Option<Input<'_>>,
 ) -> Result<(CudaStorage, Shape, Prepared)> {
     let x = Part::map("conv2d", x, layout)?;
     let w = Part::contiguous("conv2d", w, w_layout)?;
-    let bias = Part::contiguous("conv2d", bias, bias_layout)?;
+    let bias = bias
+        .map(|(bias, layout)| Part::contiguous("conv2d", bias, layout))
+        .transpose()?;
+    let sum = sum
+        .map(|(sum, layout)| Part::map("conv2d", sum, layout))
+        .transpose()?;
     let n = conv.outputs();
     let y = empty(x.device, x.dtype, n)?;
     let y_at = Part::of(&y, n)?.at;
@@ -117,7 +123,7 @@ pub fn conv_forward(
     } else {
         let aligned = Aligned::of(x)?;
         let at = [aligned.at(x)?, weights.at(w)?, y_at];
-        if !by_cudnn(Pass::Forward, conv, x, at)? && !by_planes(Pass::Forward, conv, x, at)? {
+        if !by_cudnn(Pass::Forward, conv, x, at)? {
             let mut args = vec![Arg::At(at[0]), Arg::At(at[1]), Arg::At(at[2])];
             args.extend(conv.args());
             launch_for(
@@ -128,19 +134,21 @@ pub fn conv_forward(
             )?;
         }
     }
-    let rows = n / conv.c_out.max(1);
-    let args = [
-        Arg::At(y_at),
-        Arg::At(bias.at),
-        long(rows),
-        conv.c_out.into(),
-    ];
-    launch_for(
-        x.device,
-        (File::Rows, "bias_add", x.dtype),
-        spread(n / 4),
-        &args,
-    )?;
+    if let Some(bias) = bias {
+        let args = [
+            Arg::At(y_at),
+            Arg::At(bias.at),
+            Arg::At(sum.map_or(0, |sum| sum.at)),
+            long(n / conv.c_out.max(1)),
+            conv.c_out.into(),
+        ];
+        launch_for(
+            x.device,
+            (File::Rows, "bias_add", x.dtype),
+            spread(n / 4),
+            &args,
+        )?;
+    }
     let shape = match layout.dims().len() {
         4 => channels_last(conv.batch, conv.c_out, conv.out_h(), conv.out_w()),
         3 => (conv.batch, conv.w, conv.c_out).into(),
@@ -185,9 +193,7 @@ pub fn conv_input_gradient(
     } else {
         let aligned = Aligned::of(dy)?;
         let at = [dx_at, weights.at(w)?, aligned.at(dy)?];
-        if !by_cudnn(Pass::InputGradient, conv, dy, at)?
-            && !by_planes(Pass::InputGradient, conv, dy, at)?
-        {
+        if !by_cudnn(Pass::InputGradient, conv, dy, at)? {
             let mut args = vec![Arg::At(at[2]), Arg::At(at[1]), Arg::At(at[0])];
             args.extend(conv.args());
             let name = "conv_direct_input_grad";
@@ -237,8 +243,7 @@ pub fn conv_weight_gradient(
     let last = empty(x.device, x.dtype, n)?;
     let (aligned_x, aligned_dy) = (Aligned::of(x)?, Aligned::of(dy)?);
     let at = [aligned_x.at(x)?, Part::of(&last, n)?.at, aligned_dy.at(dy)?];
-    if by_cudnn(Pass::WeightGradient, conv, x, at)? || by_planes(Pass::WeightGradient, conv, x, at)?
-    {
+    if by_cudnn(Pass::WeightGradient, conv, x, at)? {
         to_pytorch(Part::of(&last, n)?)?;
     } else {
         let last = empty(x.device, DType::F32, n)?;
@@ -253,60 +258,10 @@ pub fn conv_weight_gradient(
     Ok(dw)
 }
 
-/// Whether `SDFT_CUDA_CONV=direct` selects the direct kernels.
-fn forced_direct() -> bool {
-    std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct")
-}
-
-/// Computes by cuDNN with channels last; `false` if it has no engine.
+/// Computes by cuDNN; `false` if it has no engine.
 fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> {
-    if forced_direct() {
-        return Ok(false);
-    }
-    cudnn::run(x.device, pass, conv, (x.dtype, Order::ChannelsLast), at)
-}
-
-/// Computes by cuDNN on copies in PyTorch's order, which some exact f32 engines need; `like` has the device and the type.
-fn by_planes(pass: Pass, conv: &Conv, like: Part<'_>, at: [u64; 3]) -> Result<bool> {
-    if like.dtype != DType::F32 || forced_direct() {
-        return Ok(false);
-    }
-    let (device, dtype) = (like.device, like.dtype);
-    let sizes = [
-        (conv.batch, conv.c_in, conv.h * conv.w),
-        (conv.c_out, conv.c_in, conv.taps()),
-        (conv.batch, conv.c_out, conv.out_h() * conv.out_w()),
-    ];
-    let result = match pass {
-        Pass::InputGradient => 0,
-        Pass::WeightGradient => 1,
-        Pass::Forward => 2,
-    };
-    let mut copies = Vec::with_capacity(3);
-    for (i, (&from, &(n, c, size))) in at.iter().zip(&sizes).enumerate() {
-        let to = empty(device, dtype, n * c * size)?;
-        if i != result {
-            let len = n * c * size;
-            let part = Part {
-                at: from,
-                len,
-                ..like
-            };
-            transpose(part, &to, dtype, (n, size, c))?;
-        }
-        copies.push(to);
-    }
-    let mut addresses = [0; 3];
-    for (address, storage) in addresses.iter_mut().zip(&copies) {
-        *address = Part::of(storage, 0)?.at;
-    }
-    if !cudnn::run(device, pass, conv, (dtype, Order::Planes), addresses)? {
-        return Ok(false);
-    }
-    let (n, c, size) = sizes[result];
-    let back = Part::of(&copies[result], n * c * size)?;
-    transpose_to(back, at[result], dtype, (n, c, size))?;
-    Ok(true)
+    let forced_direct = std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct");
+    Ok(!forced_direct && cudnn::run(x.device, pass, conv, x.dtype, at)?)
 }
 
 /// A copy of the weights in the type and order in which they are used; none where that is the same.

@@ -1,17 +1,18 @@
-//! Convolutions by cuDNN: the engine of each shape is chosen once, by heuristics and for half types by timing.
+//! Convolutions by cuDNN: an engine is chosen once for a shape, and kept for later processes.
 
+use crate::choice::{Choice, Order, class, file_name};
 use crate::conv::Conv;
+use crate::descriptor::check;
 use crate::device::is_tf32_allowed;
-use candle_core::cuda_backend::cudarc::cudnn::sys::{
-    self, cudnnBackendAttributeName_t as Attr, cudnnBackendAttributeType_t as Type,
-    cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t as Kind, cudnnBackendHeurMode_t as Mode,
-    cudnnBackendNumericalNote_t as Note, cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t,
-};
+use crate::engines::{Engine, Plan, engines};
+use crate::kernel_cache;
+use crate::planes::on_planes;
+use candle_core::cuda_backend::cudarc::cudnn::sys::{self, cudnnHandle_t};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUevent_flags};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
-use candle_core::{DType, Error, Result};
+use candle_core::{DType, Result};
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// The forward pass or one of the gradients.
@@ -22,19 +23,72 @@ pub(crate) enum Pass {
     WeightGradient,
 }
 
-/// Engines that need more scratch memory than this are skipped.
-const MOST_WORKSPACE: i64 = 512 << 20;
-/// The number of engines that are timed.
-const TRIED: usize = 4;
+/// Engines that need more scratch memory than this, or a sixteenth of the device's, are skipped. Free memory does not count: the choice
+/// must not depend on it.
+const MOST_WORKSPACE: usize = 2 << 30;
 
+/// The number of engines that are timed with channels last, and on copies in PyTorch's order.
+const TRIED: [(Order, usize); 2] = [(Order::ChannelsLast, 8), (Order::Planes, 2)];
+
+/// A convolution as cuDNN computes it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    device: DeviceId,
-    pass: Pass,
-    conv: Conv,
-    dtype: DType,
-    order: Order,
-    tf32: bool,
+pub(crate) struct Key {
+    pub(crate) device: DeviceId,
+    pub(crate) pass: Pass,
+    pub(crate) conv: Conv,
+    pub(crate) dtype: DType,
+    pub(crate) tf32: bool,
+}
+
+impl Key {
+    /// Whether factors may not be rounded, and every run must give the same bits.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.dtype == DType::F32 && !self.tf32
+    }
+
+    /// The key of all batches that share a choice.
+    fn of_class(&self) -> Self {
+        let mut key = self.clone();
+        key.conv.batch = class(self.conv.batch);
+        key
+    }
+
+    /// The orders of tensors that are tried. Half types are fast with channels last only.
+    fn orders(&self) -> &'static [(Order, usize)] {
+        match self.dtype {
+            DType::F32 => &TRIED,
+            _ => &TRIED[..1],
+        }
+    }
+
+    fn precision(&self) -> &'static str {
+        if self.tf32 && self.dtype == DType::F32 {
+            "tf32"
+        } else {
+            self.dtype.as_str()
+        }
+    }
+
+    /// All that a choice depends on, except device and library.
+    fn name(&self) -> String {
+        let c = &self.conv;
+        let ([k_h, k_w], [top, left, bottom, right]) = (c.k, c.pad);
+        let pass = match self.pass {
+            Pass::Forward => "forward",
+            Pass::InputGradient => "input-gradient",
+            Pass::WeightGradient => "weight-gradient",
+        };
+        format!(
+            "{pass}-{}-{}x{}x{}x{}-{}-k{k_h}x{k_w}-s{}-p{top}.{left}.{bottom}.{right}",
+            self.precision(),
+            c.batch,
+            c.c_in,
+            c.h,
+            c.w,
+            c.c_out,
+            c.stride
+        )
+    }
 }
 
 /// Handles, plans and scratch memory of all devices.
@@ -42,6 +96,8 @@ struct State {
     handles: HashMap<DeviceId, cudnnHandle_t>,
     /// The plan of each shape; `None` where cuDNN has no engine.
     plans: HashMap<Key, Option<Plan>>,
+    /// The choices that were made by timing, for classes of batches.
+    choices: HashMap<Key, Choice>,
     /// Scratch memory, shared by all work: there is one stream.
     workspaces: HashMap<DeviceId, CudaSlice<u8>>,
 }
@@ -51,50 +107,51 @@ unsafe impl Send for State {}
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// The memory order of tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Order {
-    ChannelsLast,
-    /// The default of PyTorch.
-    Planes,
-}
-
-/// Computes one pass by cuDNN, and returns `false` if it has no engine. Addresses are those of `x`, `w` and `y` or their gradients,
-/// aligned to 16 bytes.
+/// Computes one pass by cuDNN, and returns `false` if it has no engine. Addresses are those of `x`, `w` and `y` or their gradients with
+/// channels last, aligned to 16 bytes.
 pub(crate) fn run(
     device: &CudaDevice,
     pass: Pass,
     conv: &Conv,
-    (dtype, order): (DType, Order),
-    [x, w, y]: [u64; 3],
+    dtype: DType,
+    at: [u64; 3],
 ) -> Result<bool> {
     device.cuda_stream().context().bind_to_thread().w()?;
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     let state = state.get_or_insert_with(|| State {
         handles: HashMap::new(),
         plans: HashMap::new(),
+        choices: HashMap::new(),
         workspaces: HashMap::new(),
     });
-    let handle = state.handle(device)?;
     let key = Key {
         device: device.id(),
         pass,
         conv: *conv,
         dtype,
-        order,
         tf32: is_tf32_allowed(),
     };
+    let work = Work {
+        device,
+        handle: state.handle(device)?,
+        key: &key,
+        at,
+    };
     if !state.plans.contains_key(&key) {
-        let plan = state.fastest(device, handle, &key, [x, w, y])?;
-        // Timing may have allocated more scratch memory than the chosen plan needs.
+        let plan = state.plan(&work)?;
+        if std::env::var_os("SDFT_CUDA_LOG").is_some() {
+            let time = plan.as_ref();
+            let time = time.and_then(|plan| work.time(plan, &mut state.workspaces));
+            log(&key, plan.as_ref(), time);
+        }
+        // Trials may have allocated more scratch memory than the chosen plan needs.
         state.workspaces.remove(&device.id());
         state.plans.insert(key.clone(), plan);
     }
     let Some(plan) = state.plans.get(&key).and_then(Option::as_ref) else {
         return Ok(false);
     };
-    let workspace = workspace(&mut state.workspaces, device, plan.workspace)?;
-    plan.execute(handle, [x, w, y], workspace)?;
+    work.compute(plan, &mut state.workspaces)?;
     Ok(true)
 }
 
@@ -114,57 +171,169 @@ impl State {
         Ok(handle)
     }
 
-    /// The fastest plan on this device; for f32 the first that runs, so that the choice is the same in every run. `None` if there is
-    /// none: an engine that fails is skipped. Only a lack of memory is an error, because the choice must not depend on how much is free.
-    fn fastest(
-        &mut self,
-        device: &CudaDevice,
-        handle: cudnnHandle_t,
-        key: &Key,
-        at: [u64; 3],
-    ) -> Result<Option<Plan>> {
-        let mut best: Option<(f32, Plan)> = None;
-        let mut tried = 0;
-        for config in configs(handle, key) {
-            let Ok(plan) = prepare(handle, &config) else {
-                continue;
-            };
-            let workspace = workspace(&mut self.workspaces, device, plan.workspace)?;
-            let Some(time) = time(device, handle, &plan, at, workspace) else {
-                continue;
-            };
-            if key.dtype == DType::F32 {
+    /// The plan of a shape; `None` if no engine runs. Exact f32 takes the first that runs, so that the choice is the same everywhere.
+    /// Other precisions take the fastest, which is measured once for a class of batches: by this process or by an earlier one.
+    fn plan(&mut self, work: &Work<'_>) -> Result<Option<Plan>> {
+        if work.key.is_exact() {
+            return self.first(work);
+        }
+        let class = work.key.of_class();
+        let file = file_of(work.device, &class);
+        let known = self.choices.get(&class).copied();
+        let known = known.or_else(|| Choice::read(file.as_ref()?));
+        let choice = match known {
+            Some(choice) => choice,
+            None => {
+                let Some(fastest) = self.fastest(work)? else {
+                    return Ok(None);
+                };
+                // If it cannot be written, it holds for this process.
+                file.and_then(|file| fastest.keep(&file).ok())
+                    .unwrap_or(fastest)
+            }
+        };
+        self.choices.insert(class, choice);
+        match self.chosen(work, choice)? {
+            Some(plan) => Ok(Some(plan)),
+            // The engine does not compute this batch.
+            None => self.first(work),
+        }
+    }
+
+    /// The plan of an engine that was chosen, if it runs. For another batch cuDNN may recommend fewer settings of it.
+    fn chosen(&mut self, work: &Work<'_>, choice: Choice) -> Result<Option<Plan>> {
+        let engines = engines(work.handle, work.key, choice.order);
+        let same = |engine: &&Engine| engine.choice == choice;
+        let alike = |engine: &&Engine| engine.choice.engine == choice.engine;
+        let engine = engines.iter().find(same);
+        match engine.or_else(|| engines.iter().find(alike)) {
+            Some(engine) => self.tried(work, engine),
+            None => Ok(None),
+        }
+    }
+
+    /// The first plan that runs. The reference engine is slower than copies in another order.
+    fn first(&mut self, work: &Work<'_>) -> Result<Option<Plan>> {
+        let orders = work.key.orders().iter();
+        let mut all: Vec<Engine> = orders
+            .flat_map(|&(order, _)| engines(work.handle, work.key, order))
+            .collect();
+        all.sort_by_key(Engine::is_reference);
+        for engine in &all {
+            if let Some(plan) = self.tried(work, engine)? {
                 return Ok(Some(plan));
             }
-            tried += 1;
-            if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                best = Some((time, plan));
-            }
-            if tried == TRIED {
-                break;
+        }
+        Ok(None)
+    }
+
+    /// The plan of an engine; `None` if it cannot be prepared or does not run. Only a lack of memory is an error, because the choice must
+    /// not depend on how much is free.
+    fn tried(&mut self, work: &Work<'_>, engine: &Engine) -> Result<Option<Plan>> {
+        let Ok(plan) = Plan::new(work.handle, engine, most_workspace(work.device)) else {
+            return Ok(None);
+        };
+        workspace(&mut self.workspaces, work.device, plan.workspace)?;
+        let runs = work.compute(&plan, &mut self.workspaces).is_ok();
+        Ok(runs.then_some(plan))
+    }
+
+    /// The fastest engine of this device, of those that can be tried in the memory that is free.
+    fn fastest(&mut self, work: &Work<'_>) -> Result<Option<Choice>> {
+        let mut best: Option<(f32, Choice)> = None;
+        for &(order, most) in work.key.orders() {
+            let mut tried = 0;
+            for engine in engines(work.handle, work.key, order) {
+                if tried == most || (engine.is_reference() && best.is_some()) {
+                    break;
+                }
+                let Ok(plan) = Plan::new(work.handle, &engine, most_workspace(work.device)) else {
+                    continue;
+                };
+                let Some(time) = work.time(&plan, &mut self.workspaces) else {
+                    continue;
+                };
+                tried += 1;
+                if best.is_none_or(|(least, _)| time < least) {
+                    best = Some((time, engine.choice));
+                }
             }
         }
-        Ok(best.map(|(_, plan)| plan))
+        Ok(best.map(|(_, choice)| choice))
     }
 }
 
-/// The milliseconds of three runs, after a first one that loads code; `None` if one fails.
-fn time(
-    device: &CudaDevice,
+/// A convolution and its tensors.
+struct Work<'a> {
+    device: &'a CudaDevice,
     handle: cudnnHandle_t,
-    plan: &Plan,
+    key: &'a Key,
     at: [u64; 3],
-    workspace: u64,
-) -> Option<f32> {
-    plan.execute(handle, at, workspace).ok()?;
-    let stream = device.cuda_stream();
-    let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-    let start = stream.record_event(timed).ok()?;
-    for _ in 0..3 {
-        plan.execute(handle, at, workspace).ok()?;
+}
+
+impl Work<'_> {
+    fn compute(
+        &self,
+        plan: &Plan,
+        workspaces: &mut HashMap<DeviceId, CudaSlice<u8>>,
+    ) -> Result<()> {
+        let scratch = workspace(workspaces, self.device, plan.workspace)?;
+        let execute = |at| plan.execute(self.handle, at, scratch);
+        match plan.choice.order {
+            Order::ChannelsLast => execute(self.at),
+            Order::Planes => {
+                let Key {
+                    pass, conv, dtype, ..
+                } = self.key;
+                on_planes(self.device, (*pass, conv, *dtype), self.at, execute)
+            }
+        }
     }
-    let end = stream.record_event(timed).ok()?;
-    start.elapsed_ms(&end).ok()
+
+    /// The milliseconds of three runs, after a first one that loads code; `None` if one fails.
+    fn time(&self, plan: &Plan, workspaces: &mut HashMap<DeviceId, CudaSlice<u8>>) -> Option<f32> {
+        self.compute(plan, workspaces).ok()?;
+        let stream = self.device.cuda_stream();
+        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        let start = stream.record_event(timed).ok()?;
+        for _ in 0..3 {
+            self.compute(plan, workspaces).ok()?;
+        }
+        let end = stream.record_event(timed).ok()?;
+        start.elapsed_ms(&end).ok()
+    }
+}
+
+/// The file of a choice; `None` if the user has no cache folder.
+fn file_of(device: &CudaDevice, class: &Key) -> Option<PathBuf> {
+    let name = device.cuda_stream().context().name().ok()?;
+    // SAFETY: a constant of the library.
+    let version = unsafe { sys::cudnnGetVersion() };
+    let folder = file_name(&format!("{name}-cudnn-{version}"));
+    let engines = kernel_cache::folder()?.join("engines");
+    Some(engines.join(folder).join(class.name()))
+}
+
+fn most_workspace(device: &CudaDevice) -> usize {
+    let memory = device.cuda_stream().context().total_mem();
+    memory.map_or(MOST_WORKSPACE, |bytes| MOST_WORKSPACE.min(bytes / 16))
+}
+
+/// Prints the engine of a shape and the time of one run.
+#[expect(clippy::print_stderr, reason = "asked for by a variable")]
+fn log(key: &Key, plan: Option<&Plan>, time: Option<f32>) {
+    let choice = match (plan, time) {
+        (Some(plan), Some(time)) => format!(
+            "engine {}.{} {:?}, {:.3} ms, {} KiB of scratch memory",
+            plan.choice.engine,
+            plan.choice.variant,
+            plan.choice.order,
+            time / 3.0,
+            plan.workspace / 1024
+        ),
+        _ => "no engine".to_owned(),
+    };
+    eprintln!("cudnn: {}: {choice}", key.name());
 }
 
 /// The address of scratch memory of at least this size.
@@ -189,305 +358,4 @@ fn workspace(
     Ok(all
         .get(&device.id())
         .map_or(0, |slice| slice.device_ptr(&stream).0))
-}
-
-/// A descriptor of the backend interface.
-struct Descriptor(cudnnBackendDescriptor_t);
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed once. A failure cannot be reported.
-        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
-    }
-}
-
-impl Descriptor {
-    fn new(kind: Kind) -> Result<Self> {
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: `raw` is written before it is read.
-        let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &raw mut raw) };
-        check("a descriptor", status)?;
-        Ok(Self(raw))
-    }
-
-    fn set<T>(&self, name: Attr, kind: Type, values: &[T]) -> Result<()> {
-        let count = i64::try_from(values.len()).unwrap_or(0);
-        // SAFETY: `count` values of the type of the attribute.
-        let status = unsafe {
-            sys::cudnnBackendSetAttribute(self.0, name, kind, count, values.as_ptr().cast())
-        };
-        check(&format!("{name:?}"), status)
-    }
-
-    fn link(&self, name: Attr, to: &[&Descriptor]) -> Result<()> {
-        let raw: Vec<_> = to.iter().map(|d| d.0).collect();
-        self.set(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw)
-    }
-
-    fn numbers(&self, name: Attr, values: &[i64]) -> Result<()> {
-        self.set(name, Type::CUDNN_TYPE_INT64, values)
-    }
-
-    fn done(self) -> Result<Self> {
-        // SAFETY: a descriptor of this module.
-        check("finalize", unsafe { sys::cudnnBackendFinalize(self.0) })?;
-        Ok(self)
-    }
-
-    /// Fills `values` and returns their number.
-    fn get<T>(&self, name: Attr, kind: Type, values: &mut [T]) -> Result<usize> {
-        let mut count = 0;
-        let room = i64::try_from(values.len()).unwrap_or(0);
-        let to = match values.is_empty() {
-            true => std::ptr::null_mut(),
-            false => values.as_mut_ptr().cast::<c_void>(),
-        };
-        // SAFETY: room for that many values of the type of the attribute.
-        let status =
-            unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, room, &raw mut count, to) };
-        check(&format!("{name:?}"), status)?;
-        Ok(usize::try_from(count).unwrap_or(0))
-    }
-}
-
-/// An engine, prepared for one shape.
-struct Plan {
-    plan: Descriptor,
-    workspace: usize,
-}
-
-impl Plan {
-    fn execute(&self, handle: cudnnHandle_t, at: [u64; 3], workspace: u64) -> Result<()> {
-        let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
-        pack.numbers(Attr::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &[1, 2, 3])?;
-        let pointer = Type::CUDNN_TYPE_VOID_PTR;
-        pack.set(Attr::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, pointer, &at)?;
-        pack.set(
-            Attr::CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
-            pointer,
-            &[workspace],
-        )?;
-        let pack = pack.done()?;
-        // SAFETY: the plan is finalised, and the addresses are those of tensors of its shapes.
-        check("execute", unsafe {
-            sys::cudnnBackendExecute(handle, self.plan.0, pack.0)
-        })
-    }
-}
-
-/// The engines in the order in which cuDNN recommends them: the deterministic ones, or, if there are none and exact f32 is not needed,
-/// the others.
-fn configs(handle: cudnnHandle_t, key: &Key) -> Vec<Descriptor> {
-    let Ok(graph) = graph(handle, key) else {
-        return Vec::new();
-    };
-    let (mut deterministic, mut other) = (Vec::new(), Vec::new());
-    for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
-        // A list may be empty or fail for some shapes; the other may not.
-        for config in advice(&graph, mode).unwrap_or_default() {
-            let Ok(notes) = notes(&config) else {
-                continue;
-            };
-            if !allowed(&notes, key) {
-                continue;
-            }
-            if notes.contains(&(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC as u32)) {
-                other.push(config);
-            } else {
-                deterministic.push(config);
-            }
-        }
-    }
-    if deterministic.is_empty() && (key.dtype != DType::F32 || key.tf32) {
-        return other;
-    }
-    deterministic
-}
-
-/// Whether an engine computes in the precision of the key.
-fn allowed(notes: &[u32], key: &Key) -> bool {
-    let has = |note: Note| notes.contains(&(note as u32));
-    if has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) {
-        return false;
-    }
-    let exact = !has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE)
-        && !has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
-        && !has(Note::CUDNN_NUMERICAL_NOTE_FFT)
-        && !has(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13);
-    key.dtype != DType::F32 || key.tf32 || exact
-}
-
-fn advice(graph: &Descriptor, mode: Mode) -> Result<Vec<Descriptor>> {
-    let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
-    heuristics.link(Attr::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph])?;
-    heuristics.set(
-        Attr::CUDNN_ATTR_ENGINEHEUR_MODE,
-        Type::CUDNN_TYPE_HEUR_MODE,
-        &[mode],
-    )?;
-    let heuristics = heuristics.done()?;
-    let results = Attr::CUDNN_ATTR_ENGINEHEUR_RESULTS;
-    let kind = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
-    let count = heuristics.get::<cudnnBackendDescriptor_t>(results, kind, &mut [])?;
-    let configs: Vec<Descriptor> = (0..count)
-        .map(|_| Descriptor::new(Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR))
-        .collect::<Result<_>>()?;
-    let mut raw: Vec<_> = configs.iter().map(|d| d.0).collect();
-    let filled = heuristics.get(results, kind, &mut raw)?;
-    Ok(configs.into_iter().take(filled).collect())
-}
-
-/// The numerical notes of an engine, as numbers: a newer cuDNN may have notes that this build does not know.
-fn notes(config: &Descriptor) -> Result<Vec<u32>> {
-    let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
-    let mut raw = [engine.0];
-    config.get(
-        Attr::CUDNN_ATTR_ENGINECFG_ENGINE,
-        Type::CUDNN_TYPE_BACKEND_DESCRIPTOR,
-        &mut raw,
-    )?;
-    let mut notes = [0u32; 16];
-    let count = engine.get(
-        Attr::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-        Type::CUDNN_TYPE_NUMERICAL_NOTE,
-        &mut notes,
-    )?;
-    Ok(notes[..count.min(notes.len())].to_vec())
-}
-
-fn prepare(handle: cudnnHandle_t, config: &Descriptor) -> Result<Plan> {
-    let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
-    plan.set(
-        Attr::CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
-        Type::CUDNN_TYPE_HANDLE,
-        &[handle],
-    )?;
-    plan.link(Attr::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &[config])?;
-    let plan = plan.done()?;
-    let mut workspace = [0i64];
-    plan.get(
-        Attr::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-        Type::CUDNN_TYPE_INT64,
-        &mut workspace,
-    )?;
-    let [workspace] = workspace;
-    if workspace > MOST_WORKSPACE {
-        return Err(Error::Msg(format!(
-            "an engine needs {workspace} bytes of scratch memory"
-        )));
-    }
-    Ok(Plan {
-        plan,
-        workspace: usize::try_from(workspace).unwrap_or(0),
-    })
-}
-
-/// A single convolution, or one of its gradients.
-fn graph(handle: cudnnHandle_t, key: &Key) -> Result<Descriptor> {
-    let c = &key.conv;
-    let size = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let tensor = |id: i64, dims: [usize; 4]| -> Result<Descriptor> {
-        let [n, channels, h, w] = dims.map(size);
-        let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
-        let kind = match key.dtype {
-            DType::BF16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
-            DType::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
-            _ => cudnnDataType_t::CUDNN_DATA_FLOAT,
-        };
-        let data_type = Type::CUDNN_TYPE_DATA_TYPE;
-        tensor.set(Attr::CUDNN_ATTR_TENSOR_DATA_TYPE, data_type, &[kind])?;
-        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_DIMENSIONS, &[n, channels, h, w])?;
-        let strides = match key.order {
-            Order::ChannelsLast => [h * w * channels, 1, w * channels, channels],
-            Order::Planes => [h * w * channels, h * w, w, 1],
-        };
-        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_STRIDES, &strides)?;
-        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id])?;
-        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[16])?;
-        tensor.done()
-    };
-    let x = tensor(1, [c.batch, c.c_in, c.h, c.w])?;
-    let w = tensor(2, [c.c_out, c.c_in, c.k[0], c.k[1]])?;
-    let y = tensor(3, [c.batch, c.c_out, c.out_h(), c.out_w()])?;
-
-    let conv = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
-    let data_type = Type::CUDNN_TYPE_DATA_TYPE;
-    let float = [cudnnDataType_t::CUDNN_DATA_FLOAT];
-    conv.set(Attr::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, data_type, &float)?;
-    conv.set(
-        Attr::CUDNN_ATTR_CONVOLUTION_CONV_MODE,
-        Type::CUDNN_TYPE_CONVOLUTION_MODE,
-        &[cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION],
-    )?;
-    let [top, left, bottom, right] = c.pad.map(size);
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
-    let stride = size(c.stride);
-    conv.numbers(
-        Attr::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES,
-        &[stride, stride],
-    )?;
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &[top, left])?;
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &[bottom, right])?;
-    let conv = conv.done()?;
-
-    let (kind, names) = match key.pass {
-        Pass::Forward => (
-            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-            [
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
-            ],
-        ),
-        Pass::InputGradient => (
-            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-            [
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
-            ],
-        ),
-        Pass::WeightGradient => (
-            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-            [
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
-            ],
-        ),
-    };
-    let operation = Descriptor::new(kind)?;
-    let [conv_name, x_name, w_name, y_name, alpha, beta] = names;
-    operation.link(conv_name, &[&conv])?;
-    operation.link(x_name, &[&x])?;
-    operation.link(w_name, &[&w])?;
-    operation.link(y_name, &[&y])?;
-    operation.set(alpha, Type::CUDNN_TYPE_FLOAT, &[1f32])?;
-    operation.set(beta, Type::CUDNN_TYPE_FLOAT, &[0f32])?;
-    let operation = operation.done()?;
-
-    let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
-    graph.set(
-        Attr::CUDNN_ATTR_OPERATIONGRAPH_HANDLE,
-        Type::CUDNN_TYPE_HANDLE,
-        &[handle],
-    )?;
-    graph.link(Attr::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
-    graph.done()
-}
-
-fn check(what: &str, status: sys::cudnnStatus_t) -> Result<()> {
-    status
-        .result()
-        .map_err(|error| Error::Msg(format!("cuDNN: {what}: {error}")))
 }

@@ -17,6 +17,7 @@ pub(crate) enum File {
     Attention,
     Conv,
     Elementwise,
+    FusedAttention,
     Layout,
     Noise,
     Norm,
@@ -30,10 +31,11 @@ const COMMON: &str = include_str!("kernels/common.cuh");
 
 impl File {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Attention,
         Self::Conv,
         Self::Elementwise,
+        Self::FusedAttention,
         Self::Layout,
         Self::Noise,
         Self::Norm,
@@ -48,6 +50,7 @@ impl File {
             Self::Attention => include_str!("kernels/attention.cu"),
             Self::Conv => include_str!("kernels/conv.cu"),
             Self::Elementwise => include_str!("kernels/elementwise.cu"),
+            Self::FusedAttention => include_str!("kernels/fused_attention.cu"),
             Self::Layout => include_str!("kernels/layout.cu"),
             Self::Noise => include_str!("kernels/noise.cu"),
             Self::Norm => include_str!("kernels/norm.cu"),

@@ -43,6 +43,8 @@ pub use crate::{
 
 #[cfg(any(feature = "cuda", test))]
 mod architecture;
+#[cfg(any(feature = "cuda", test))]
+mod choice;
 mod device;
 mod device_spec;
 #[cfg(any(feature = "cuda", test))]
@@ -58,9 +60,17 @@ mod conv;
 #[cfg(feature = "cuda")]
 mod cudnn;
 #[cfg(feature = "cuda")]
+mod descriptor;
+#[cfg(feature = "cuda")]
 mod elementwise;
 #[cfg(feature = "cuda")]
+mod engines;
+#[cfg(feature = "cuda")]
+mod fused_attention;
+#[cfg(feature = "cuda")]
 mod gemm;
+#[cfg(feature = "cuda")]
+mod graph;
 #[cfg(feature = "cuda")]
 mod launch;
 #[cfg(feature = "cuda")]
@@ -75,5 +85,7 @@ mod nvrtc;
 mod optim;
 #[cfg(feature = "cuda")]
 mod part;
+#[cfg(feature = "cuda")]
+mod planes;
 #[cfg(feature = "cuda")]
 mod token;

@@ -6,6 +6,8 @@ use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 use std::sync::Arc;
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
+/// A feature map, and the bias of its channels `[C]` if it has not been added yet.
+type Biased<'a> = (Input<'a>, Option<Input<'a>>);
 
 /// The groups and the activation of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,14 @@ impl Sizes {
     }
 }
 
+/// The address of a bias, or null.
+fn address(bias: Option<Input<'_>>) -> Result<Arg> {
+    let bias = bias
+        .map(|(bias, layout)| Part::contiguous("norm_act", bias, layout))
+        .transpose()?;
+    Ok(Arg::At(bias.map_or(0, |bias| bias.at)))
+}
+
 /// `act(a (x - mean) / sqrt(variance + eps) + b)` with `ab` `[2, B, C]`, and the statistics.
 ///
 /// # Errors
@@ -69,10 +79,11 @@ impl Sizes {
 pub fn norm_forward(
     norm: &Norm,
     eps: f64,
-    (x, layout): Input<'_>,
+    ((x, layout), bias): Biased<'_>,
     (ab, ab_layout): Input<'_>,
 ) -> Result<(CudaStorage, Shape, Statistics)> {
     let x = Part::map("norm_act", x, layout)?;
+    let bias = address(bias)?;
     let ab = Part::contiguous("norm_act", ab, ab_layout)?;
     let s = norm.sizes(layout, x.dtype);
     let device = x.device;
@@ -82,7 +93,7 @@ pub fn norm_forward(
     let [partial_at, statistics_at, y_at] = [&partial, &statistics, &y].map(|p| Part::of(p, 0));
     let (partial_at, statistics_at, y_at) = (partial_at?.at, statistics_at?.at, y_at?.at);
 
-    let mut args = vec![Arg::At(x.at), Arg::At(partial_at)];
+    let mut args = vec![Arg::At(x.at), bias, Arg::At(partial_at)];
     args.extend(s.args());
     args.push(s.chunks.into());
     launch_for(
@@ -92,7 +103,12 @@ pub fn norm_forward(
         &args,
     )?;
 
-    let mut args = vec![Arg::At(x.at), Arg::At(partial_at), Arg::At(statistics_at)];
+    let mut args = vec![
+        Arg::At(x.at),
+        bias,
+        Arg::At(partial_at),
+        Arg::At(statistics_at),
+    ];
     args.extend(s.args());
     args.extend([s.chunks.into(), Arg::Double(eps)]);
     launch_for(
@@ -104,6 +120,7 @@ pub fn norm_forward(
 
     let mut args = vec![
         Arg::At(x.at),
+        bias,
         Arg::At(ab.at),
         Arg::At(statistics_at),
         Arg::At(y_at),
@@ -127,11 +144,12 @@ pub fn norm_forward(
 pub fn norm_sums(
     norm: &Norm,
     statistics: &Statistics,
-    (x, layout): Input<'_>,
+    ((x, layout), bias): Biased<'_>,
     (ab, ab_layout): Input<'_>,
     (dy, dy_layout): Input<'_>,
 ) -> Result<(CudaStorage, Shape)> {
     let x = Part::map("norm_act gradient", x, layout)?;
+    let bias = address(bias)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
     let s = norm.sizes(layout, x.dtype);
@@ -144,6 +162,7 @@ pub fn norm_sums(
 
     let mut args = vec![
         Arg::At(x.at),
+        bias,
         Arg::At(dy.at),
         Arg::At(ab.at),
         Arg::At(statistics_at),
@@ -175,30 +194,37 @@ pub fn norm_sums(
     Ok((sums, n.into()))
 }
 
-/// The gradient of `x`, from [`norm_sums`].
+/// The gradient of `x`, from [`norm_sums`], plus `earlier`, which has the shape and the order of `x`.
 ///
 /// # Errors
 /// A device error.
 pub fn norm_gradient(
     norm: &Norm,
     statistics: &Statistics,
-    (x, layout): Input<'_>,
+    ((x, layout), bias): Biased<'_>,
     (ab, ab_layout): Input<'_>,
     (dy, dy_layout): Input<'_>,
     (sums, sums_layout): Input<'_>,
+    earlier: Option<Input<'_>>,
 ) -> Result<(CudaStorage, Shape)> {
     let x = Part::map("norm_act gradient", x, layout)?;
+    let bias = address(bias)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
     let sums = Part::contiguous("norm_act gradient", sums, sums_layout)?;
+    let earlier = earlier
+        .map(|(earlier, layout)| Part::map("norm_act gradient", earlier, layout))
+        .transpose()?;
     let s = norm.sizes(layout, x.dtype);
     let dx = empty(x.device, x.dtype, x.len)?;
     let mut args = vec![
         Arg::At(x.at),
+        bias,
         Arg::At(dy.at),
         Arg::At(ab.at),
         Arg::At(Part::of(&statistics.0, 0)?.at),
         Arg::At(sums.from(2 * s.b * s.c)),
+        Arg::At(earlier.map_or(0, |earlier| earlier.at)),
         Arg::At(Part::of(&dx, 0)?.at),
     ];
     args.extend(s.args());

@@ -49,6 +49,11 @@ impl Drop for Program {
 /// # Errors
 /// A source that does not compile, with the compiler's log.
 pub(crate) fn compile(source: &str, code: Code) -> Result<Vec<u8>> {
+    Ok(compile_with(source, code, &[])?.0)
+}
+
+/// [`compile`] with further options; also returns the compiler's log.
+fn compile_with(source: &str, code: Code, options: &[&str]) -> Result<(Vec<u8>, String)> {
     let name = code.name();
     let failed = |what: &dyn std::fmt::Display| {
         Error::Msg(format!(
@@ -57,25 +62,28 @@ pub(crate) fn compile(source: &str, code: Code) -> Result<Vec<u8>> {
     };
     let source = CString::new(source).map_err(|error| failed(&error))?;
     let program = Program(result::create_program(&source, None).map_err(|error| failed(&error))?);
-    let options = [format!("--gpu-architecture={name}")];
+    let mut all = vec![format!("--gpu-architecture={name}")];
+    all.extend(options.iter().map(|&option| option.to_owned()));
     // SAFETY: the program exists.
-    if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
-        // SAFETY: the program exists.
-        let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
-        let log: Vec<u8> = log.into_iter().map(|c| c.to_ne_bytes()[0]).collect();
-        let log = CStr::from_bytes_until_nul(&log)
-            .map_or_else(|_| String::new(), |log| log.to_string_lossy().into_owned());
+    let compiled = unsafe { result::compile_program(program.0, &all) };
+    // SAFETY: the program exists.
+    let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
+    let log: Vec<u8> = log.into_iter().map(|c| c.to_ne_bytes()[0]).collect();
+    let log = CStr::from_bytes_until_nul(&log)
+        .map_or_else(|_| String::new(), |log| log.to_string_lossy().into_owned());
+    if let Err(error) = compiled {
         return Err(failed(&format_args!("{error}\n{log}")));
     }
-    match code {
+    let bytes = match code {
         // SAFETY: the program was compiled to machine code.
-        Code::Cubin(_) => unsafe { cubin(&program) }.map_err(|error| failed(&error)),
+        Code::Cubin(_) => unsafe { cubin(&program) }.map_err(|error| failed(&error))?,
         Code::Ptx(_) => {
             // SAFETY: the program was compiled.
             let ptx = unsafe { result::get_ptx(program.0) }.map_err(|error| failed(&error))?;
-            Ok(ptx.into_iter().map(|c| c.to_ne_bytes()[0]).collect())
+            ptx.into_iter().map(|c| c.to_ne_bytes()[0]).collect()
         }
-    }
+    };
+    Ok((bytes, log))
 }
 
 /// The machine code of a compiled program.
@@ -97,15 +105,38 @@ mod tests {
     use super::*;
     use crate::launch::{File, source_of};
 
+    /// The kernels that keep registers in memory, by the compiler's report on each.
+    fn spilling(log: &str) -> Vec<String> {
+        let mut kernel = "";
+        let mut found = Vec::new();
+        for line in log.lines() {
+            if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+                kernel = rest.split('\'').next().unwrap_or_default();
+            }
+            if line.contains("bytes spill stores") && !line.contains(" 0 bytes spill stores") {
+                found.push(format!("{kernel}: {}", line.trim()));
+            }
+        }
+        found
+    }
+
     #[test]
-    fn every_kernel_compiles_to_machine_code() {
-        let newest = supported().into_iter().max().unwrap();
+    fn every_kernel_compiles_to_machine_code_that_spills_no_registers() {
+        let supported = supported();
+        let all = [75, 80, 90, 100, 120].into_iter();
+        let all: Vec<i32> = all.filter(|n| supported.contains(n)).collect();
+        assert!(all.len() > 2, "{supported:?}");
         std::thread::scope(|threads| {
             for file in File::ALL {
+                let all = &all;
                 threads.spawn(move || {
-                    for n in [80, 90, newest] {
-                        let code = compile(&source_of(file), Code::Cubin(n)).unwrap();
+                    for &n in all {
+                        let options = ["--ptxas-options=-v"];
+                        let code = Code::Cubin(n);
+                        let (code, log) = compile_with(&source_of(file), code, &options).unwrap();
                         assert!(code.starts_with(b"\x7fELF"), "{file:?} for {n}");
+                        assert!(log.contains("Compiling entry function"), "{log}");
+                        assert_eq!(spilling(&log), [""; 0], "{file:?} for {n}");
                     }
                 });
             }

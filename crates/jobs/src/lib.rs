@@ -61,8 +61,8 @@ pub use training::{
     AUTOENCODERS, AutoencoderJob, AutoencoderTrainOptions, CLASSIFIERS, ClassifierJob,
     ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions, EditStep, METHODS, ModelPlan,
     Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training, TuningJob, follow,
-    join_group, method_of_run, runs_at_once, train_classifier_preset, train_direction_in,
-    train_direction_preset, train_preset, train_table,
+    join_group, join_training, method_of_run, runs_at_once, train_classifier_preset,
+    train_direction_in, train_direction_preset, train_preset, train_table,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -5,7 +5,7 @@ use crate::params::{Init, Scope};
 use crate::qkv::Qkv;
 use crate::time_adapter::TimeAdapter;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{add, affine, attention, flatten_space, recompute, silu, unflatten_space};
+use sdft_autograd::{affine, attention, flatten_space, recompute, silu, unflatten_space};
 use sdft_kernels::{Activation, AttentionOrder};
 
 /// The initial weights of a convolution.
@@ -173,7 +173,7 @@ impl AttentionBlock {
             (Some(adapter), Some(emb)) => adapter.forward(&out, &silu(emb)?)?,
             (Some(_), None) => bail!("expected a time embedding for the adapter, found none"),
         };
-        let out = add(&flat, &self.proj_out.forward(&out)?)?;
+        let out = self.proj_out.forward_onto(&flat, &out)?;
         let sum = divided(out, self.output_scale)?;
         unflatten_space(&sum, h, w)
     }

@@ -3,7 +3,10 @@
 use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
 use candle_core::{DType, Result, Tensor};
-use sdft_autograd::{conv2d_padded, group_norm, linear, pointwise, relu, silu};
+use sdft_autograd::{
+    conv2d_onto, conv2d_padded, conv2d_unbiased, group_norm, group_norm_biased, linear, pointwise,
+    pointwise_onto, relu, silu,
+};
 use sdft_kernels::Activation;
 
 /// A convolution with square filters and a bias.
@@ -53,6 +56,23 @@ impl Conv2d {
         conv2d_padded(x, &self.weight, &self.bias, self.stride, self.pad)
     }
 
+    /// [`Self::forward`] without the bias, and the bias.
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d_padded`].
+    pub(crate) fn forward_unbiased(&self, x: &Tensor) -> Result<(Tensor, &Tensor)> {
+        let y = conv2d_unbiased(x, &self.weight, self.stride, self.pad)?;
+        Ok((y, &self.bias))
+    }
+
+    /// `sum` + [`Self::forward`].
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d_padded`].
+    pub(crate) fn forward_onto(&self, sum: &Tensor, x: &Tensor) -> Result<Tensor> {
+        conv2d_onto(sum, x, &self.weight, &self.bias, self.stride, self.pad)
+    }
+
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
@@ -100,6 +120,14 @@ impl Pointwise {
     /// Those of [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
+    }
+
+    /// `sum` + [`Self::forward`].
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d`].
+    pub(crate) fn forward_onto(&self, sum: &Tensor, x: &Tensor) -> Result<Tensor> {
+        pointwise_onto(sum, x, &self.weight, &self.bias)
     }
 }
 
@@ -192,16 +220,20 @@ impl Nonlinearity {
         }
     }
 
-    /// Applies it to `norm(x)`, or to `norm(x) (1 + scale) + shift` with the scale and shift of `emb` `[B, 2 C]`.
+    /// Applies it to `norm(x)`, or to `norm(x) (1 + scale) + shift` with the scale and shift of `emb` `[B, 2 C]`. `x` may lack its bias.
     pub(crate) fn of_norm(
         self,
         norm: &GroupNorm,
-        x: &Tensor,
+        (x, x_bias): (&Tensor, Option<&Tensor>),
         emb: Option<&Tensor>,
     ) -> Result<Tensor> {
+        let norm = |activation| match x_bias {
+            None => norm.modulated(x, emb, activation),
+            Some(x_bias) => norm.biased(x, x_bias, emb, activation),
+        };
         match self {
-            Self::Silu => norm.modulated(x, emb, Activation::Silu),
-            Self::Relu => relu(&norm.modulated(x, emb, Activation::None)?),
+            Self::Silu => norm(Activation::Silu),
+            Self::Relu => relu(&norm(Activation::None)?),
         }
     }
 }
@@ -262,5 +294,17 @@ impl GroupNorm {
     ) -> Result<Tensor> {
         let (weight, bias) = (&self.weight, &self.bias);
         group_norm(x, weight, bias, emb, self.groups, self.eps, activation)
+    }
+
+    /// [`Self::modulated`] of `x` + `x_bias` `[C]`.
+    fn biased(
+        &self,
+        x: &Tensor,
+        x_bias: &Tensor,
+        emb: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        let (x, weight, bias) = ((x, x_bias), &self.weight, &self.bias);
+        group_norm_biased(x, weight, bias, emb, self.groups, self.eps, activation)
     }
 }

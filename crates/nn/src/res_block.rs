@@ -6,7 +6,7 @@ use crate::dropout::{Dropout, OwnedKey};
 use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{add, add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
+use sdft_autograd::{add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
 use sdft_noise::DropoutKey;
 
 /// Change of resolution inside a residual block.
@@ -168,41 +168,53 @@ impl ResBlock {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         // Values are dropped as soon as they have been used: maps of large images take hundreds of megabytes.
-        let (h, x) = {
-            let h = self.nonlinearity.of_norm(&self.norm_in, x, None)?;
+        let ((h, h_bias), x) = {
+            let nonlinearity = self.nonlinearity;
+            let h = nonlinearity.of_norm(&self.norm_in, (x, None), None)?;
             match self.resample {
-                Resample::None => (self.conv_in.forward(&h)?, x.clone()),
-                resample => (
-                    self.conv_in.forward(&resample.apply(&h)?)?,
-                    resample.apply(x)?,
-                ),
+                Resample::None => (self.first(&h)?, x.clone()),
+                resample => (self.first(&resample.apply(&h)?)?, resample.apply(x)?),
             }
         };
-        let h = self.modulated(h, emb)?;
+        let h = self.modulated(h, h_bias, emb)?;
         let h = self.dropout.forward(&h, key)?;
-        let h = self.conv_out.forward(&h)?;
-        let sum = match &self.skip {
-            Some(skip) => add(&skip.forward(&x)?, &h)?,
-            None => add(&x, &h)?,
+        let x = match &self.skip {
+            Some(skip) => skip.forward(&x)?,
+            None => x,
         };
+        let sum = self.conv_out.forward_onto(&x, &h)?;
         divided(sum, self.output_scale)
     }
 
+    /// The first convolution. On a GPU the norm adds its bias, unless the embedding is added in between.
+    fn first(&self, h: &Tensor) -> Result<(Tensor, Option<&Tensor>)> {
+        if h.device().is_cuda() && (self.scale_shift || self.emb.is_none()) {
+            let (h, bias) = self.conv_in.forward_unbiased(h)?;
+            return Ok((h, Some(bias)));
+        }
+        Ok((self.conv_in.forward(h)?, None))
+    }
+
     /// The second norm, with the embedding added before it or as its scale and shift.
-    fn modulated(&self, h: Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
+    fn modulated(
+        &self,
+        h: Tensor,
+        h_bias: Option<&Tensor>,
+        emb: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let nonlinearity = self.nonlinearity;
         let Some(layer) = &self.emb else {
-            return nonlinearity.of_norm(&self.norm_out, &h, None);
+            return nonlinearity.of_norm(&self.norm_out, (&h, h_bias), None);
         };
         let Some(emb) = emb else {
             bail!("expected a time embedding for the residual block, found none");
         };
         let emb = layer.forward(&nonlinearity.apply(emb)?)?;
         if self.scale_shift {
-            return nonlinearity.of_norm(&self.norm_out, &h, Some(&emb));
+            return nonlinearity.of_norm(&self.norm_out, (&h, h_bias), Some(&emb));
         }
         let h = add_per_channel(&h, &emb)?;
-        nonlinearity.of_norm(&self.norm_out, &h, None)
+        nonlinearity.of_norm(&self.norm_out, (&h, None), None)
     }
 
     /// [`Self::forward`], which keeps only its inputs for the backward pass.

@@ -35,6 +35,9 @@ pub use crate::{
     world::{World, free_port, new_secret, share_of},
 };
 
+/// Whether this build sums tensors on GPUs by NCCL. Otherwise they go through the hosts and rank 0.
+pub const HAS_NCCL: bool = cfg!(feature = "nccl");
+
 mod bytes;
 mod connection;
 mod connections;

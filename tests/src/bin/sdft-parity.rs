@@ -74,17 +74,24 @@ fn main() -> ExitCode {
         Ok(device) => device,
         Err(error) => return wrong(&format!("--device {error}")),
     };
-    if operations {
-        return show(&compare_devices(&device));
-    }
-    compute_on(device, maps);
-    let root = dir.unwrap_or_else(parity_folder);
     let wanted = |kind: &str| {
         prefixes.is_empty()
             || prefixes
                 .iter()
                 .any(|prefix| kind.starts_with(prefix.as_str()))
     };
+    if operations {
+        let findings = compare_devices(&device, wanted);
+        if findings.is_empty() {
+            return wrong(&format!(
+                "no operation begins with {}",
+                prefixes.join(" or ")
+            ));
+        }
+        return show(&findings);
+    }
+    compute_on(device, maps);
+    let root = dir.unwrap_or_else(parity_folder);
     let verdicts = match walk(&root, wanted) {
         Ok(verdicts) => verdicts,
         Err(error) => return wrong(&format!("{error:#}")),

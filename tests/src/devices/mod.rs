@@ -45,24 +45,33 @@ fn bound(dtype: DType) -> f64 {
     }
 }
 
-/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of noise and of optimiser steps.
-pub fn compare_devices(device: &Device) -> Vec<Finding> {
+/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of noise and of optimiser steps: those whose
+/// names are `wanted`.
+pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for dtype in [DType::F32, DType::BF16, DType::F16] {
-        for operation in operations() {
+        for operation in operations().into_iter().filter(|one| wanted(&one.name)) {
             let name = format!("{} {}", operation.name, dtype.as_str());
             let done = operation.compare(dtype, device, &name, &mut findings);
             note(done, &name, &mut findings);
         }
-        let done = blocks(dtype, device, &mut findings);
-        note(done, "blocks", &mut findings);
-        let done = network(dtype, device, &mut findings);
-        note(done, "network", &mut findings);
+        if wanted("blocks") {
+            let done = blocks(dtype, device, &mut findings);
+            note(done, "blocks", &mut findings);
+        }
+        if wanted("network") {
+            let done = network(dtype, device, &mut findings);
+            note(done, "network", &mut findings);
+        }
     }
-    let done = noise(device, &mut findings);
-    note(done, "noise", &mut findings);
-    let done = optimisers(device, &mut findings);
-    note(done, "optimisers", &mut findings);
+    if wanted("noise") {
+        let done = noise(device, &mut findings);
+        note(done, "noise", &mut findings);
+    }
+    if wanted("optimisers") {
+        let done = optimisers(device, &mut findings);
+        note(done, "optimisers", &mut findings);
+    }
     findings
 }
 

@@ -5,9 +5,11 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, add_gated, add_scaled, attention, average_pool_2x, backward, concat, conv2d,
-    conv2d_padded, embedding, gelu, heads_apart, linear, norm_act, pool, relu,
-    resample_filter_down, resample_filter_up, silu, token_norm, unpatchify, upsample_nearest_2x,
+    add, add_gated, add_per_channel, add_scaled, attention, average_pool_2x, backward, concat,
+    conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, embedding, gelu, group_norm,
+    group_norm_biased, heads_apart, linear, norm_act, pointwise_onto, pool, relu,
+    resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
+    upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -61,6 +63,60 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
             Box::new(move |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad)),
         );
     }
+    // On a tape, where additions become part of the operation before or after them.
+    for (c_in, c_out, k) in [(16, 24, 3), (5, 7, 3), (24, 16, 1)] {
+        put(
+            format!("conv {k}x{k} {c_in}->{c_out} onto a map"),
+            &[&[2, c_in, 9, 7], &[2, c_out, 9, 7]],
+            &[&[c_out, c_in, k, k], &[c_out]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    conv2d_onto(&t[1], x, &t[2], &t[3], 1, [k / 2; 4])
+                })
+            }),
+        );
+    }
+    put(
+        "pointwise onto a map".to_owned(),
+        &[&[2, 24, 35], &[2, 16, 35]],
+        &[&[16, 24], &[16]],
+        Box::new(|t| taped(&t[0], |x| pointwise_onto(&t[1], x, &t[2], &t[3]))),
+    );
+    for (c, groups, places) in [(128, 32, 300), (20, 4, 7), (6, 3, 5)] {
+        put(
+            format!("norm {c} in {groups} added to its input"),
+            &[&[2, c, places, 1]],
+            &[&[c], &[c]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    let y = group_norm(x, &t[1], &t[2], None, groups, 1e-5, Activation::Silu)?;
+                    add(&y, x)
+                })
+            }),
+        );
+    }
+    put(
+        "conv without bias".to_owned(),
+        &[&[2, 16, 9, 7]],
+        &[&[24, 16, 3, 3]],
+        Box::new(|t| conv2d_unbiased(&t[0], &t[1], 1, [1; 4])),
+    );
+    for (c, groups, places) in [(128, 32, 300), (20, 4, 7), (6, 3, 5)] {
+        put(
+            format!("norm {c} in {groups} with the bias before it"),
+            &[&[2, c, places, 1]],
+            &[&[c], &[c], &[c], &[2, 2 * c]],
+            Box::new(move |t| {
+                let (x, x_bias, act, eps) = (&t[0], &t[1], Activation::Silu, 1e-5);
+                let emb = Some(&t[4]);
+                if x.device().is_cuda() {
+                    return group_norm_biased((x, x_bias), &t[2], &t[3], emb, groups, eps, act);
+                }
+                let x = add_per_channel(x, &x_bias.broadcast_as((2, c))?)?;
+                group_norm(&x, &t[2], &t[3], emb, groups, eps, act)
+            }),
+        );
+    }
     put(
         "linear".to_owned(),
         &[&[5, 24]],
@@ -88,6 +144,10 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         (AttentionOrder::Chunked, 64, 2, 64),
         (AttentionOrder::Legacy, 24, 1, 7),
         (AttentionOrder::Chunked, 24, 2, 16),
+        (AttentionOrder::Legacy, 120, 3, 70),
+        (AttentionOrder::Chunked, 128, 1, 66),
+        (AttentionOrder::Chunked, 192, 2, 65),
+        (AttentionOrder::Legacy, 128, 2, 130),
     ] {
         put(
             format!("attention {order:?} {channels} heads {heads} places {n}"),

@@ -1,6 +1,7 @@
 //! Whether programs are built for GPUs.
 
 mod environment;
+pub(crate) mod imitation;
 
 use std::env;
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ impl Build {
         self.feature.is_some()
     }
 
-    /// The command `cargo build` with these arguments, or `cargo rustc` if the linker needs options.
-    pub(crate) fn command(&self, cargo: impl Fn(&str) -> Command, arguments: &[&str]) -> Command {
+    /// The command `cargo build` for a program in release mode, or `cargo rustc` if the linker needs options.
+    pub(crate) fn command(&self, cargo: impl Fn(&str) -> Command, program: &[&str]) -> Command {
         // Only `rustc` passes options to the linker of a program without compiling everything else again.
         let verb = if self.folders.is_empty() {
             "build"
@@ -36,7 +37,7 @@ impl Build {
             "rustc"
         };
         let mut command = cargo(verb);
-        command.args(arguments);
+        command.args(QUIETLY).args(program);
         if let Some(feature) = self.feature {
             command.args(["--features", feature]);
         }
@@ -52,7 +53,54 @@ impl Build {
         }
         command
     }
+
+    /// The command that builds several programs, each a package and the name of its program. They find libraries in `LD_LIBRARY_PATH`.
+    pub(crate) fn command_for(
+        &self,
+        cargo: impl Fn(&str) -> Command,
+        programs: &[(&str, &str)],
+    ) -> Command {
+        let mut command = cargo("build");
+        command.args(QUIETLY);
+        for (package, program) in programs {
+            command.args(["--package", package, "--bin", program]);
+            if self.feature.is_some() {
+                command.arg(format!("--features={package}/cuda"));
+            }
+        }
+        if self.feature == Some("nccl") {
+            command.arg("--features=sdft-cli/nccl");
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
 }
+
+impl Build {
+    /// A command of cargo on these crates, each with a feature.
+    pub(crate) fn check(
+        &self,
+        cargo: impl Fn(&str) -> Command,
+        verb: &str,
+        crates: &[(&str, &str)],
+    ) -> Command {
+        let mut command = cargo(verb);
+        command.args(["--quiet", "--release"]);
+        for (name, feature) in crates {
+            command.args(["--package", name]);
+            command.arg(format!("--features={name}/{feature}"));
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// Options of every build: the output is for this program to read.
+const QUIETLY: [&str; 3] = [
+    "--quiet",
+    "--release",
+    "--message-format=json-render-diagnostics",
+];
 
 /// The build for these arguments: for GPUs if this machine has a GPU and a complete CUDA toolkit, or if `--device cuda` is given, but not
 /// with `--device cpu`. Several processes also need NCCL. If a toolkit is incomplete, prints what to install.
@@ -168,14 +216,29 @@ mod tests {
         };
         let command = build.command(cargo, &["--bin", "sdft"]);
         let text = words(&command).join(" ");
+        let quietly = QUIETLY.join(" ");
         assert_eq!(
             text,
-            "rustc --bin sdft --features nccl -- -C link-arg=-Wl,--disable-new-dtags \
-             -C link-arg=-Wl,-rpath,c/lib -C link-arg=-Wl,-rpath,d/lib"
+            format!(
+                "rustc {quietly} --bin sdft --features nccl -- -C link-arg=-Wl,--disable-new-dtags \
+                 -C link-arg=-Wl,-rpath,c/lib -C link-arg=-Wl,-rpath,d/lib"
+            )
         );
         assert!(command.get_envs().any(|(name, _)| name == "CUDA_HOME"));
+        let programs = [("sdft-cli", "sdft"), ("sdft-bench", "sdft-bench")];
+        let text = words(&build.command_for(cargo, &programs)).join(" ");
+        assert_eq!(
+            text,
+            format!(
+                "build {quietly} --package sdft-cli --bin sdft --features=sdft-cli/cuda --package sdft-bench --bin sdft-bench \
+                 --features=sdft-bench/cuda --features=sdft-cli/nccl"
+            )
+        );
         let command = Build::default().command(cargo, &["--bin", "sdft"]);
-        assert_eq!(words(&command), ["build", "--bin", "sdft"]);
+        assert_eq!(
+            words(&command).join(" "),
+            format!("build {quietly} --bin sdft")
+        );
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn view(
     if GradMode::current() == GradMode::Tape && tape::is_tracked(x)? {
         let y = y.detach();
         let id = x.id();
-        tape::record(&y, move |dy| Ok(vec![(id, backward(dy)?)]));
+        tape::record(&y, move |dy, gradients| gradients.add(id, backward(dy)?));
         return Ok(y);
     }
     Ok(y)
@@ -205,10 +205,10 @@ pub fn join_rows(parts: &[&Tensor]) -> Result<Tensor> {
             }
             let joined = joined.detach();
             if !tracked.is_empty() {
-                tape::record(&joined, move |dy| {
-                    let rows = tracked.into_iter();
-                    rows.map(|(id, first, n)| Ok((id, dy.narrow(0, first, n)?.copy()?)))
-                        .collect()
+                tape::record(&joined, move |dy, gradients| {
+                    tracked.into_iter().try_for_each(|(id, first, n)| {
+                        gradients.add(id, dy.narrow(0, first, n)?.copy()?)
+                    })
                 });
             }
             Ok(joined)

@@ -6,6 +6,7 @@
 mod attention;
 mod channels;
 mod conv2d;
+mod conv2d_gradients;
 mod dense;
 mod dropout;
 mod elementwise;
@@ -14,6 +15,8 @@ mod filter;
 mod heads;
 mod modulate;
 mod norm_act;
+#[cfg(feature = "cuda")]
+mod norm_act_gpu;
 mod op;
 mod pool;
 mod resample;
@@ -24,14 +27,16 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, conv2d_padded, linear, pointwise},
+    conv2d::{
+        conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, linear, pointwise, pointwise_onto,
+    },
     dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space, unpatchify},
     dropout::dropout,
     elementwise::{add, add_scaled, affine, gelu, relu, silu},
     embedding::embedding,
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
-    norm_act::{group_norm, norm_act},
+    norm_act::{group_norm, group_norm_biased, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},
     separable::separable,
@@ -76,7 +81,7 @@ pub(crate) fn check_dtypes(op: &'static str, x: &Tensor, parameters: &[&Tensor])
 }
 
 /// Fails unless all tensors have the same shape and type.
-fn check_same(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+pub(crate) fn check_same(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
     check_dtypes(op, a, &[])?;
     if a.shape() != b.shape() || a.dtype() != b.dtype() {
         bail!(

@@ -2,8 +2,10 @@
 
 use super::dense::dense;
 use super::modulate::modulate;
+#[cfg(feature = "cuda")]
+use super::norm_act_gpu::{Biased, Sums};
 use super::op::{Op, apply, compute};
-use super::{check_dtypes, elements, for_element};
+use super::{add_gradients, check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{
@@ -56,6 +58,44 @@ pub fn group_norm(
     norm_act_of(x, &ab, groups, eps, activation)
 }
 
+/// [`group_norm`] of `x` + `x_bias`, in the same passes, on a GPU.
+///
+/// # Shapes
+/// - `x_bias`: `[C]` · others as [`group_norm`]
+///
+/// # Errors
+/// As [`group_norm`], and the CPU, where convolutions add their bias without a pass of its own.
+pub fn group_norm_biased(
+    (x, x_bias): (&Tensor, &Tensor),
+    weight: &Tensor,
+    bias: &Tensor,
+    emb: Option<&Tensor>,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        check_dtypes("norm_act", x, &[x_bias])?;
+        if x_bias.dims() != [x.dim(1)?] {
+            bail!(
+                "norm_act: input {:?} and its bias {:?} do not fit",
+                x.shape(),
+                x_bias.shape()
+            );
+        }
+        let ab = modulate(weight, bias, emb, x.dim(0)?)?;
+        let op = NormAct::new(x, &ab, groups, eps, activation)?;
+        let inputs = [&dense(x)?, &ab.contiguous()?, &x_bias.contiguous()?];
+        return apply(Biased(op), inputs);
+    }
+    let _ = (x_bias, weight, bias, emb, groups, eps, activation);
+    bail!(
+        "norm_act with a bias before it: expected a tensor on a GPU, found {:?}",
+        x.shape()
+    )
+}
+
 /// As [`norm_act`], with `a` and `b` in one tensor `[2, B, C]`.
 fn norm_act_of(
     x: &Tensor,
@@ -64,48 +104,60 @@ fn norm_act_of(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    check_dtypes("norm_act", x, &[ab])?;
-    let dims = x.dims();
-    if dims.len() < 2
-        || dims[1..].contains(&0)
-        || groups == 0
-        || !dims[1].is_multiple_of(groups)
-        || ab.dims() != [2, dims[0], dims[1]]
-    {
-        bail!(
-            "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
-            x.shape(),
-            ab.shape(),
-        );
-    }
-    let shape = NormShape {
-        channels: dims[1],
-        plane: dims[2..].iter().product(),
-        groups,
-    };
-    let op = NormAct {
-        shape,
-        eps,
-        activation,
-        statistics: OnceLock::new(),
-    };
+    let op = NormAct::new(x, ab, groups, eps, activation)?;
     apply(op, [&dense(x)?, &ab.contiguous()?])
 }
 
-struct NormAct {
+pub(crate) struct NormAct {
     shape: NormShape,
-    eps: f64,
+    pub(crate) eps: f64,
     activation: Activation,
     /// Saved by the forward pass for the backward pass.
-    statistics: OnceLock<SavedStatistics>,
+    pub(crate) statistics: OnceLock<SavedStatistics>,
 }
 
 /// Means and reciprocal standard deviations, where they were computed.
 #[derive(Clone)]
-enum SavedStatistics {
+pub(crate) enum SavedStatistics {
     Host(Statistics),
     #[cfg(feature = "cuda")]
     Device(sdft_cuda::Statistics),
+}
+
+impl NormAct {
+    fn new(
+        x: &Tensor,
+        ab: &Tensor,
+        groups: usize,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<Self> {
+        check_dtypes("norm_act", x, &[ab])?;
+        let dims = x.dims();
+        if dims.len() < 2
+            || dims[1..].contains(&0)
+            || groups == 0
+            || !dims[1].is_multiple_of(groups)
+            || ab.dims() != [2, dims[0], dims[1]]
+        {
+            bail!(
+                "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
+                x.shape(),
+                ab.shape(),
+            );
+        }
+        let shape = NormShape {
+            channels: dims[1],
+            plane: dims[2..].iter().product(),
+            groups,
+        };
+        Ok(Self {
+            shape,
+            eps,
+            activation,
+            statistics: OnceLock::new(),
+        })
+    }
 }
 
 impl Op<2> for NormAct {
@@ -132,16 +184,27 @@ impl Op<2> for NormAct {
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, [x, ab]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, x, ab)?;
+        let (y, shape, statistics) =
+            sdft_cuda::norm_forward(&self.on_gpu(), self.eps, (x, None), ab)?;
         let _ = self.statistics.set(SavedStatistics::Device(statistics));
         Ok((y, shape))
     }
 
     fn gradients(
         &self,
+        inputs: [&Tensor; 2],
+        dy: &Tensor,
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        self.add_gradients(inputs, dy, wanted, [None, None])
+    }
+
+    fn add_gradients(
+        &self,
         [x, ab]: [&Tensor; 2],
         dy: &Tensor,
         wanted: [bool; 2],
+        [earlier, earlier_dab]: [Option<Tensor>; 2],
     ) -> Result<[Option<Tensor>; 2]> {
         let dy = &dense(dy)?;
         let (dx, dab) = match self.statistics.get() {
@@ -159,32 +222,32 @@ impl Op<2> for NormAct {
                 };
                 let storage = Storage::Cpu(dab);
                 let dab = Tensor::from_storage(storage, ab.shape(), BackpropOp::none(), false);
-                (dx, dab)
+                (sum(earlier, dx)?, dab)
             }
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
-                let sums = Sums {
-                    shape: self.on_gpu(),
-                    statistics: statistics.clone(),
-                };
-                let sums_of = compute(&sums, [x, ab, dy])?;
-                let n = ab.elem_count();
-                let dab = sums_of.narrow(0, 0, n)?.reshape(ab.shape())?;
-                let dx = if wanted[0] {
-                    compute(&Spread(sums), [x, ab, dy, &sums_of])?
-                } else {
-                    x.clone()
-                };
-                (dx, dab)
+                let sums = Sums::new(self, statistics);
+                let earlier = earlier.as_ref();
+                let (dx, dab) = sums.gradients([x, ab, dy], wanted[0], earlier)?;
+                (dx.unwrap_or_else(|| x.clone()), dab)
             }
         };
+        let dab = sum(earlier_dab, dab)?;
         Ok([wanted[0].then_some(dx), wanted[1].then_some(dab)])
+    }
+}
+
+/// The gradient of a value from this operation and from later ones.
+fn sum(earlier: Option<Tensor>, own: Tensor) -> Result<Tensor> {
+    match earlier {
+        Some(earlier) => add_gradients(&earlier, &own),
+        None => Ok(own),
     }
 }
 
 #[cfg(feature = "cuda")]
 impl NormAct {
-    fn on_gpu(&self) -> sdft_cuda::Norm {
+    pub(crate) fn on_gpu(&self) -> sdft_cuda::Norm {
         sdft_cuda::Norm {
             groups: self.shape.groups,
             silu: self.activation == Activation::Silu,
@@ -228,50 +291,5 @@ impl Op<3> for Gradient {
 
     fn reads_bf16(&self) -> bool {
         true
-    }
-}
-
-/// The gradient of `a` and `b`, and sums over each group, in one flat tensor on a GPU.
-#[cfg(feature = "cuda")]
-struct Sums {
-    shape: sdft_cuda::Norm,
-    statistics: sdft_cuda::Statistics,
-}
-
-#[cfg(feature = "cuda")]
-impl Op<3> for Sums {
-    fn name(&self) -> &'static str {
-        "norm_act sums"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        bail!("{} are computed on a GPU only", self.name())
-    }
-
-    fn cuda(&self, [x, ab, dy]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
-        sdft_cuda::norm_sums(&self.shape, &self.statistics, x, ab, dy)
-    }
-}
-
-/// The gradient of `x` from [`Sums`].
-#[cfg(feature = "cuda")]
-struct Spread(Sums);
-
-#[cfg(feature = "cuda")]
-impl Op<4> for Spread {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
-        bail!("{} from sums is computed on a GPU only", self.name())
-    }
-
-    fn cuda(
-        &self,
-        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
-    ) -> Result<(CudaStorage, Shape)> {
-        let Sums { shape, statistics } = &self.0;
-        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums)
     }
 }

@@ -33,6 +33,25 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
         bail!("{}: second derivatives are not implemented", self.name())
     }
 
+    /// [`Self::gradients`] added to those that the inputs have from later operations. An operation that adds in the same pass over a map
+    /// saves one.
+    fn add_gradients(
+        &self,
+        inputs: [&Tensor; N],
+        dy: &Tensor,
+        wanted: [bool; N],
+        earlier: [Option<Tensor>; N],
+    ) -> Result<[Option<Tensor>; N]> {
+        let mut sums = self.gradients(inputs, dy, wanted)?;
+        for (sum, earlier) in sums.iter_mut().zip(earlier) {
+            *sum = match (earlier, sum.take()) {
+                (Some(earlier), Some(own)) => Some(super::add_gradients(&earlier, &own)?),
+                (earlier, own) => earlier.or(own),
+            };
+        }
+        Ok(sums)
+    }
+
     /// Which inputs [`Self::gradients`] reads, for the gradients in `wanted`; of the others it gets shape and type only.
     fn saved(&self, wanted: [bool; N]) -> [bool; N] {
         let _ = wanted;
@@ -65,16 +84,24 @@ pub(crate) fn apply<const N: usize, O: Op<N>>(op: O, inputs: [&Tensor; N]) -> Re
 where
     GraphOp<O>: Apply<N>,
 {
+    if GradMode::current() == GradMode::Graph && inputs.iter().any(|x| x.track_op()) {
+        let is_feature_map = op.is_feature_map();
+        return channels_second(GraphOp(op).apply(inputs)?, is_feature_map);
+    }
+    apply_off_graph(op, inputs)
+}
+
+/// [`apply`] where inputs are no part of candle's graph, which has no operations of more than three inputs.
+pub(crate) fn apply_off_graph<const N: usize, O: Op<N>>(
+    op: O,
+    inputs: [&Tensor; N],
+) -> Result<Tensor> {
     match GradMode::current() {
         GradMode::NoGrad => {
             inputs.into_iter().for_each(tape::note_parameter);
             compute(&op, inputs)
         }
-        GradMode::Graph if inputs.iter().all(|x| !x.track_op()) => compute(&op, inputs),
-        GradMode::Graph => {
-            let is_feature_map = op.is_feature_map();
-            channels_second(GraphOp(op).apply(inputs)?, is_feature_map)
-        }
+        GradMode::Graph => compute(&op, inputs),
         GradMode::Tape => {
             let mut wanted = [false; N];
             for (wanted, x) in wanted.iter_mut().zip(inputs) {
@@ -89,14 +116,20 @@ where
                         *x = placeholder(x)?;
                     }
                 }
-                tape::record(&y, move |dy| {
-                    let gradients = op.gradients(saved.each_ref(), dy, wanted)?;
-                    let all = ids.into_iter().zip(gradients).zip(wanted);
-                    Ok(all
-                        .filter_map(|((id, gradient), wanted)| {
-                            Some((id, gradient.filter(|_| wanted)?))
-                        })
-                        .collect())
+                tape::record(&y, move |dy, gradients| {
+                    let mut earlier = [const { None }; N];
+                    for ((earlier, id), wanted) in earlier.iter_mut().zip(ids).zip(wanted) {
+                        if wanted {
+                            *earlier = gradients.take(id);
+                        }
+                    }
+                    let sums = op.add_gradients(saved.each_ref(), dy, wanted, earlier)?;
+                    for ((id, sum), wanted) in ids.into_iter().zip(sums).zip(wanted) {
+                        if let Some(sum) = sum.filter(|_| wanted) {
+                            gradients.add(id, sum)?;
+                        }
+                    }
+                    Ok(())
                 });
             }
             Ok(y)

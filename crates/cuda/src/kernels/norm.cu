@@ -1,5 +1,6 @@
 // Group normalisation of x [B, P, C], channels last, in G groups of C / G neighbouring channels: y = act(a * xhat + b), xhat = (x - mean) * rstd,
-// act 0 none, 1 silu. ab [2, B, C] holds a then b, stats [B, G, 2] mean and rstd. Sums over pixels are taken in two steps, by chunks of pixels and
+// act 0 none, 1 silu. ab [2, B, C] holds a then b, stats [B, G, 2] mean and rstd. A bias [C] that
+// x still lacks is part of what is the same for all pixels. Sums over pixels are taken in two steps, by chunks of pixels and
 // then over the chunks. A thread has V neighbouring channels and loops over pixels.
 
 // Runs body<16 bytes at a time> on whole units of channels; where only the addresses forbid it, the same threads load the same elements one at a time.
@@ -7,6 +8,8 @@
     if ((C) % Lanes<T>::n != 0) body<false, 1>(__VA_ARGS__); \
     else if (wide) body<true, Lanes<T>::n>(__VA_ARGS__); \
     else body<false, Lanes<T>::n>(__VA_ARGS__)
+
+DEVICE float bias_of(const float* bias, int c) { return bias ? bias[c] : 0.0f; }
 
 struct Range { long long first, last; };
 DEVICE Range chunk_of(int P, int chunks) {
@@ -31,7 +34,7 @@ template <int V> DEVICE void put_sums(float* sh, const Span& s, const float (&fi
     fold_rows(sh, s.rows, 2 * V * s.units);
 }
 
-template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float* partial, int P, int C, int G, int chunks, float* sh) {
+template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, const float* bias, float* partial, int P, int C, int G, int chunks, float* sh) {
     const Range pixels = chunk_of(P, chunks);
     const int size = C / G;
     x += (long long)blockIdx.y * P * C;
@@ -42,7 +45,10 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float*
         if (s.row < s.rows) {
             const int c = (u0 + s.unit) * V;
 #pragma unroll
-            for (int k = 0; k < V; k++) origin[k] = load(x[(c + k) / size * size]);
+            for (int k = 0; k < V; k++) {
+                const int at = (c + k) / size * size;
+                origin[k] = load(x[at]) + bias_of(bias, at) - bias_of(bias, c + k);
+            }
 #pragma unroll 4
             for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
                 load_run<WIDE>(x + p * C + c, v);
@@ -74,9 +80,9 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float*
 
 // partial [B, chunks, G, 2] = sums over a chunk of pixels of x - K and (x - K)^2, K the group's first value in the image; grid (chunks, B)
 #define NORM_PARTIAL(T, t) \
-    KERNEL norm_partial_##t(const T* x, float* partial, int B, int P, int C, int G, int chunks) { \
+    ROOMY_KERNEL norm_partial_##t(const T* x, const float* bias, float* partial, int B, int P, int C, int G, int chunks) { \
         __shared__ float sh[256 * 2 * Lanes<T>::n]; \
-        BY_UNITS(T, C, aligned(x), norm_partial, x, partial, P, C, G, chunks, sh); \
+        BY_UNITS(T, C, aligned(x), norm_partial, x, bias, partial, P, C, G, chunks, sh); \
     }
 FOR_EACH_TYPE(NORM_PARTIAL)
 
@@ -95,7 +101,7 @@ DEVICE void sum_chunks(const float* from, long long stride, int chunks, const Sp
     fold_rows(sh, s.rows, 2 * s.units);
 }
 
-template <class T> DEVICE void norm_finish(const T* x, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
+template <class T> DEVICE void norm_finish(const T* x, const float* bias, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
     const long long b = blockIdx.x;
     const double count = (double)P * (C / G);
     for (int g0 = 0; g0 < G; g0 += 256) {
@@ -104,7 +110,7 @@ template <class T> DEVICE void norm_finish(const T* x, const float* partial, flo
         if (s.row == 0) {
             const int g = g0 + s.unit;
             const double shift = sh[s.unit] / count, variance = sh[s.units + s.unit] / count - shift * shift;
-            stats[(b * G + g) * 2] = (float)(load(x[b * P * C + (long long)g * (C / G)]) + shift);
+            stats[(b * G + g) * 2] = (float)(load(x[b * P * C + (long long)g * (C / G)]) + bias_of(bias, g * (C / G)) + shift);
             stats[(b * G + g) * 2 + 1] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + eps));
         }
         __syncthreads();
@@ -113,13 +119,13 @@ template <class T> DEVICE void norm_finish(const T* x, const float* partial, flo
 
 // stats [B, G, 2] = mean and 1 / sqrt(variance + eps) from partial [B, chunks, G, 2]; grid (B)
 #define NORM_FINISH(T, t) \
-    ROOMY_KERNEL norm_finish_##t(const T* x, const float* partial, float* stats, int B, int P, int C, int G, int chunks, double eps) { \
+    ROOMY_KERNEL norm_finish_##t(const T* x, const float* bias, const float* partial, float* stats, int B, int P, int C, int G, int chunks, double eps) { \
         __shared__ double sh[512]; \
-        norm_finish(x, partial, stats, P, C, G, chunks, eps, sh); \
+        norm_finish(x, bias, partial, stats, P, C, G, chunks, eps, sh); \
     }
 FOR_EACH_TYPE(NORM_FINISH)
 
-template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) {
+template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) {
     const int b = blockIdx.y, size = C / G;
     const long long image = (long long)b * P * C;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
@@ -132,7 +138,7 @@ template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const fl
             const long long channel = (long long)b * C + c + k;
             const float* stat = stats + ((long long)b * G + (c + k) / size) * 2;
             scale[k] = ab[channel] * stat[1];
-            shift[k] = ab[(long long)B * C + channel] - scale[k] * stat[0];
+            shift[k] = ab[(long long)B * C + channel] - scale[k] * (stat[0] - bias_of(bias, c + k));
         }
         for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
             load_run<WIDE>(x + image + p * C + c, v);
@@ -149,13 +155,13 @@ template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const fl
 
 // y [B, P, C] = act(a * (x - mean) * rstd + b); grid (any number of pixel blocks, B)
 #define NORM_APPLY(T, t) \
-    KERNEL norm_apply_##t(const T* x, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) { \
-        BY_UNITS(T, C, aligned(x, y), norm_apply, x, ab, stats, y, B, P, C, G, act); \
+    KERNEL norm_apply_##t(const T* x, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, C, aligned(x, y), norm_apply, x, bias, ab, stats, y, B, P, C, G, act); \
     }
 FOR_EACH_TYPE(NORM_APPLY)
 
 template <bool WIDE, int V, class T>
-DEVICE void norm_grad_partial(const T* x, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act, float* sh) {
+DEVICE void norm_grad_partial(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act, float* sh) {
     const Range pixels = chunk_of(P, chunks);
     const int b = blockIdx.y, size = C / G;
     x += (long long)b * P * C;
@@ -172,7 +178,7 @@ DEVICE void norm_grad_partial(const T* x, const T* dy, const float* ab, const fl
                 a[k] = ab[(long long)b * C + c + k];
                 shift[k] = ab[((long long)B + b) * C + c + k];
                 rstd[k] = stat[1];
-                offset[k] = -stat[0] * stat[1];
+                offset[k] = (bias_of(bias, c + k) - stat[0]) * stat[1];
             }
 #pragma unroll 2
             for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
@@ -198,9 +204,9 @@ DEVICE void norm_grad_partial(const T* x, const T* dy, const float* ab, const fl
 
 // partial [B, chunks, C, 2] = sums over a chunk of pixels of du = dy * act'(u) and of du * xhat; grid (chunks, B)
 #define NORM_GRAD_PARTIAL(T, t) \
-    KERNEL norm_grad_partial_##t(const T* x, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act) { \
+    ROOMY_KERNEL norm_grad_partial_##t(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act) { \
         __shared__ float sh[256 * 2 * Lanes<T>::n]; \
-        BY_UNITS(T, C, aligned(x, dy), norm_grad_partial, x, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
+        BY_UNITS(T, C, aligned(x, dy), norm_grad_partial, x, bias, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
     }
 FOR_EACH_TYPE(NORM_GRAD_PARTIAL)
 
@@ -239,7 +245,7 @@ KERNEL norm_grad_finish(const float* partial, const float* ab, float* dab, float
 }
 
 template <bool WIDE, int V, class T>
-DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) {
+DEVICE void norm_grad_apply(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) {
     const int b = blockIdx.y, size = C / G;
     const long long image = (long long)b * P * C;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
@@ -253,7 +259,7 @@ DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const floa
         for (int k = 0; k < V; k++) {
             const long long channel = (long long)b * C + c + k, at = ((long long)b * G + (c + k) / size) * 2;
             const float rstd = stats[at + 1];
-            mean[k] = stats[at];
+            mean[k] = stats[at] - bias_of(bias, c + k);
             scale[k] = ab[channel] * rstd;
             shift[k] = ab[(long long)B * C + channel];
             slope[k] = -rstd * rstd * group[at + 1];
@@ -268,15 +274,21 @@ DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const floa
                 const float du = act ? g[k] * silu_slope(fmaf(v[k], scale[k], shift[k])) : g[k];
                 v[k] = fmaf(scale[k], du, fmaf(slope[k], v[k], rest[k]));
             }
+            if (earlier) {
+                load_run<WIDE>(earlier + image + p * C + c, g);
+#pragma unroll
+                for (int k = 0; k < V; k++) v[k] += g[k];
+            }
             store_run<WIDE>(dx + image + p * C + c, v);
         }
     }
 }
 
-// dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat); grid (any number of pixel blocks, B)
+// dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat), + earlier [B, P, C] if there is one;
+// grid (any number of pixel blocks, B)
 #define NORM_GRAD_APPLY(T, t) \
-    KERNEL norm_grad_apply_##t(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) { \
-        BY_UNITS(T, C, aligned(x, dy, dx), norm_grad_apply, x, dy, ab, stats, group, dx, B, P, C, G, act); \
+    KERNEL norm_grad_apply_##t(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, C, aligned(x, dy, dx, earlier), norm_grad_apply, x, bias, dy, ab, stats, group, earlier, dx, B, P, C, G, act); \
     }
 FOR_EACH_TYPE(NORM_GRAD_APPLY)
 

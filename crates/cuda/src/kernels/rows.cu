@@ -1,6 +1,6 @@
 // Matrices [M, C]: adding a vector to every row, and sums of columns.
 
-template <bool WIDE, int V, class T> DEVICE void bias_add(T* y, const float* bias, long long M, int C) {
+template <bool WIDE, int V, class T> DEVICE void bias_add(T* y, const float* bias, const T* sum, long long M, int C) {
     const int units = C / V;
     for (long long i = thread_index(); i < M * units; i += thread_count()) {
         const int c = (int)(i - quotient(i, units) * units) * V;
@@ -9,15 +9,20 @@ template <bool WIDE, int V, class T> DEVICE void bias_add(T* y, const float* bia
         load_run<WIDE>(bias + c, w);
 #pragma unroll
         for (int k = 0; k < V; k++) v[k] += w[k];
+        if (sum) {
+            load_run<WIDE>(sum + i * V, w);
+#pragma unroll
+            for (int k = 0; k < V; k++) v[k] += w[k];
+        }
         store_run<WIDE>(y + i * V, v);
     }
 }
 
-// y [M, C] += bias [C], in place
+// y [M, C] += bias [C], + sum [M, C] if there is one, in place
 #define BIAS_ADD(T, t) \
-    KERNEL bias_add_##t(T* y, const float* bias, long long M, int C) { \
-        if (C % Lanes<T>::n == 0 && aligned(y, bias)) bias_add<true, Lanes<T>::n>(y, bias, M, C); \
-        else bias_add<false, 1>(y, bias, M, C); \
+    ROOMY_KERNEL bias_add_##t(T* y, const float* bias, const T* sum, long long M, int C) { \
+        if (C % Lanes<T>::n == 0 && aligned(y, bias, sum)) bias_add<true, Lanes<T>::n>(y, bias, sum, M, C); \
+        else bias_add<false, 1>(y, bias, sum, M, C); \
     }
 FOR_EACH_TYPE(BIAS_ADD)
 
@@ -72,7 +77,7 @@ template <bool WIDE, int V, class T> DEVICE void column_sum_partial(const T* dy,
 
 // partial [chunks, C] = column sums of an even share of the rows of dy [M, C]; grid (chunks)
 #define COLUMN_SUM_PARTIAL(T, t) \
-    KERNEL column_sum_partial_##t(const T* dy, float* partial, long long M, int C, int chunks) { \
+    ROOMY_KERNEL column_sum_partial_##t(const T* dy, float* partial, long long M, int C, int chunks) { \
         __shared__ float sh[256 * Lanes<T>::n]; \
         if (C % Lanes<T>::n != 0) column_sum_partial<false, 1>(dy, partial, M, C, chunks, sh); \
         else if (aligned(dy)) column_sum_partial<true, Lanes<T>::n>(dy, partial, M, C, chunks, sh); \

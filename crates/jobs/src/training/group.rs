@@ -8,7 +8,7 @@ use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
 use crate::latents::with_latents;
 use candle_core::Device;
-use sdft_parallel::{ProcessGroup, World};
+use sdft_parallel::{HAS_NCCL, ProcessGroup, World};
 use sdft_train::Follower;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,33 @@ pub fn join_group(world: Option<&World>, device: &Device) -> Result<Arc<ProcessG
     };
     let group = ProcessGroup::join(world, device, JOIN_TIMEOUT)?;
     Ok(Arc::new(group))
+}
+
+/// [`join_group`] for training on the context's device, with a warning where gradients are summed slowly.
+///
+/// # Errors
+/// As [`join_group`].
+pub fn join_training(
+    world: Option<&World>,
+    context: &mut Context<'_>,
+) -> Result<Arc<ProcessGroup>> {
+    if let Some(world) = world
+        && world.rank == 0
+        && context.device.is_cuda()
+        && !HAS_NCCL
+    {
+        context.progress.note(&without_nccl(world.size));
+    }
+    join_group(world, &context.device)
+}
+
+/// What a run of this many processes on GPUs costs without NCCL.
+fn without_nccl(size: usize) -> String {
+    // Four bytes of each parameter to rank 0 and back, for every other process.
+    let gigabytes = 0.8 * size.saturating_sub(1) as f64;
+    format!(
+        "WARNING: this build has no NCCL. At every step the gradients of all GPUs go through the hosts to rank 0 and back, one process after the other: {gigabytes:.1} GB for 100 million parameters. Install NCCL (python3 -m pip install nvidia-nccl-cu13, or nvidia-nccl-cu12) and build again"
+    )
 }
 
 /// Computes a share of every batch of rank 0's run until it ends.

@@ -22,7 +22,7 @@ pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
 pub use direction::{DirectionJob, train_direction_in, train_direction_preset};
 pub use edit_options::{DirectionOptions, EditStep, method_of_run};
 pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
-pub use group::{follow, join_group};
+pub use group::{follow, join_group, join_training};
 pub use networks::{ModelPlan, TrainPlan};
 pub(crate) use networks::{
     adapter_sizes, image_sides, sides, sizes_of, trainable, trained_architecture, with_adapter,

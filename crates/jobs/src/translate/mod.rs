@@ -100,7 +100,8 @@ fn prepare(
         .as_ref()
         .map(|(_, source)| label("source_class", &options.source_class, source));
     let classifier = classifier(options, &model_name, &model, shape, context)?;
-    let precision = context.drawing_precision_or(Precision::F32);
+    let precision = context.drawing_precision_or(method.precision(context.device.is_cuda()));
+    note_rounding(precision, context);
     let runtime = context.runtime_in(precision);
     let of_guide = options.guide.as_ref();
     let guide = Guide::load(of_guide, &model, shape, &runtime, TimeUnit::Steps, context)?;
@@ -164,6 +165,22 @@ fn prepare(
     };
     let translator = Translator::new(&plan, models, context)?;
     Ok((Translation { plan, translator }, inputs))
+}
+
+/// Tells the caller if a GPU rounds without being asked to.
+fn note_rounding(precision: Precision, context: &mut Context<'_>) {
+    if context.precision.is_some() || !context.device.is_cuda() {
+        return;
+    }
+    let name = match precision {
+        Precision::Tf32 => "TF32",
+        Precision::Bf16 => "bf16",
+        Precision::F16 => "f16",
+        Precision::F32 | Precision::Auto => return,
+    };
+    context.notes([format!(
+        "this GPU computes in {name}, which is several times faster than f32; --precision f32 does not round"
+    )]);
 }
 
 /// DDIB's first model.

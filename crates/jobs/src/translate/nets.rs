@@ -15,7 +15,6 @@ use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::StepCallback;
 use sdft_schedule::Respacing;
-use sdft_train::Precision;
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib, egsde,
     ilvr, levels_of, sdedit, start_of, steps_inside,
@@ -77,8 +76,8 @@ impl Translator {
         models: TranslationModels<'_>,
         context: &Context<'_>,
     ) -> Result<Self> {
-        // Inversions and guidance are exact unless the caller asks for another precision.
-        let runtime = context.runtime_in(context.drawing_precision_or(Precision::F32));
+        let otherwise = plan.method.precision(context.device.is_cuda());
+        let runtime = context.runtime_in(context.drawing_precision_or(otherwise));
         let spec = plan
             .image
             .unwrap_or_else(|| models.model.architecture.image());

@@ -6,7 +6,7 @@ use crate::error::{Result, option};
 use crate::guide::GuideOptions;
 use crate::model::check_seed;
 use sdft_models::LoadOptions;
-use sdft_train::Size;
+use sdft_train::{Precision, Size};
 use std::path::PathBuf;
 
 /// A method of translating images.
@@ -20,6 +20,18 @@ pub enum TranslationMethod {
     Ddib,
     /// ILVR: from noise, following the low-passed input.
     Ilvr,
+}
+
+impl TranslationMethod {
+    /// The precision if the caller names none: f32 on the CPU. On a GPU, what models are trained in, except for DDIB, whose inversion
+    /// amplifies rounding: TF32.
+    pub(super) fn precision(self, on_gpu: bool) -> Precision {
+        match (on_gpu, self) {
+            (false, _) => Precision::F32,
+            (true, Self::Ddib) => Precision::Tf32,
+            (true, _) => Precision::Auto,
+        }
+    }
 }
 
 impl Choice for TranslationMethod {
@@ -278,6 +290,18 @@ mod tests {
         TranslateOptions {
             sweep: Some(sweep.to_owned()),
             ..options(method)
+        }
+    }
+
+    #[test]
+    fn only_inversions_on_a_gpu_are_more_exact_than_training() {
+        for method in [Sdedit, Egsde, Ilvr, TranslationMethod::Ddib] {
+            assert_eq!(method.precision(false), Precision::F32);
+            let on_gpu = match method {
+                TranslationMethod::Ddib => Precision::Tf32,
+                _ => Precision::Auto,
+            };
+            assert_eq!(method.precision(true), on_gpu);
         }
     }
 
