@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 use cases::{cases, gpu_cases};
 use clap::Parser;
 use comparison::Comparison;
-use peer::Peer;
+use peer::{Peer, RUNNERS};
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use std::io::{ErrorKind, Write as _};
@@ -43,6 +43,8 @@ const HELP: &str = include_str!("help.txt");
 struct Args {
     #[arg(long)]
     peer: bool,
+    #[arg(long, value_delimiter = ',')]
+    runners: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[arg(long)]
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
     let result = if args.worker {
         worker::run()
     } else if let Some(file) = &args.report {
-        gpu_report::write(file, &args.python, args.device)
+        gpu_report::write(file, &args.python, args.device, &args.only)
     } else {
         drive(&args)
     };
@@ -136,6 +138,15 @@ fn drive(args: &Args) -> Result<ExitCode> {
     } else {
         args.threads.iter().map(|&n| n.into()).collect()
     };
+    if let Some(unknown) = args
+        .runners
+        .iter()
+        .find(|name| !RUNNERS.contains(&name.as_str()))
+    {
+        let known = RUNNERS.join(", ");
+        eprintln!("error: --runners: expected {known}, found {unknown:?}");
+        return Ok(ExitCode::from(2));
+    }
     let peer = args.peer.then(|| Peer::find(&args.python)).transpose()?;
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let mut report = report::Report::new(&threads, peer.as_ref())?;
@@ -144,23 +155,33 @@ fn drive(args: &Args) -> Result<ExitCode> {
     print!("{}", report.head());
     let comparison = Comparison {
         peer: peer.as_ref(),
+        runners: &args.runners,
         pairs: args.pairs.into(),
         folder: folder.path(),
         place: args.device,
         precision,
         parts: args.parts && !on_gpu,
     };
+    let mut disagreements = 0;
     for case in &chosen {
         for &n in &threads {
             let measured = comparison
                 .measure(case, n)
                 .with_context(|| format!("{}, {n} threads", case.name()))?;
+            for disagreement in &measured.disagreements {
+                disagreements += 1;
+                println!("FAILED {}: {disagreement}", case.name());
+            }
             print!("{}", report.row(case, n, measured));
             report.write(&args.json)?;
         }
     }
     println!("wrote {}", args.json.display());
-    Ok(ExitCode::SUCCESS)
+    if disagreements == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{disagreements} results of both sides differ");
+    Ok(ExitCode::FAILURE)
 }
 
 #[cfg(test)]
