@@ -23,6 +23,8 @@ const MIN_ROUNDS: usize = 3;
 /// How the cases are measured.
 pub(crate) struct Comparison<'a> {
     pub(crate) peer: Option<&'a Peer>,
+    /// Only these of the other side; all if empty.
+    pub(crate) runners: &'a [String],
     pub(crate) pairs: usize,
     /// The folder for files of the processes.
     pub(crate) folder: &'a Path,
@@ -47,6 +49,8 @@ pub(crate) struct Runs {
 pub(crate) struct Measured {
     pub(crate) own: Runs,
     pub(crate) others: Vec<Runs>,
+    /// The others whose results differ from ours, and how.
+    pub(crate) disagreements: Vec<String>,
     /// Whether the processes alternated; otherwise they ran one after another.
     pub(crate) in_turn: bool,
 }
@@ -105,7 +109,10 @@ impl Comparison<'_> {
             if matches!(case.work, Work::Network { .. }) {
                 write_files(&case.work, &weights, &inputs)?;
             }
-            for Runner { name, precision } in peer.runners(case, self.place, self.precision) {
+            let wanted =
+                |name: &str| self.runners.is_empty() || self.runners.iter().any(|one| one == name);
+            let runners = peer.runners(case, self.place, self.precision);
+            for Runner { name, precision } in runners.into_iter().filter(|one| wanted(one.name)) {
                 entries.push(entry(name, peer.command(), job(case, name, precision)));
             }
         }
@@ -118,20 +125,21 @@ impl Comparison<'_> {
             self.one_by_one(entries, threads)?
         };
         let (own, own_value) = &all[0];
+        let mut disagreements = Vec::new();
         for (other, value) in &all[1..] {
             let tolerance = tolerance(self.precision).max(tolerance(other.precision));
             if case.naive().is_none() && !agree(own_value, value, tolerance) {
-                bail!(
+                disagreements.push(format!(
                     "the results of both sides differ: {own_value:?} ({}), {value:?} ({})",
-                    own.name,
-                    other.name
-                );
+                    own.name, other.name
+                ));
             }
         }
         let mut runs = all.into_iter().map(|(runs, _)| runs);
         Ok(Measured {
             own: runs.next().context("no process was measured")?,
             others: runs.collect(),
+            disagreements,
             in_turn: together,
         })
     }

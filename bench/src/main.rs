@@ -20,11 +20,11 @@ mod report;
 mod work;
 mod worker;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cases::{Case, cases, gpu_cases};
 use clap::Parser;
 use comparison::Comparison;
-use peer::Peer;
+use peer::{Peer, RUNNERS};
 use sdft_cuda::DeviceSpec;
 use sdft_runtime::{exit_code, print_line, usage};
 use sdft_train::Precision;
@@ -39,6 +39,8 @@ const HELP: &str = include_str!("help.txt");
 struct Args {
     #[arg(long)]
     peer: bool,
+    #[arg(long, value_delimiter = ',')]
+    runners: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[arg(long)]
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
     let result = if args.worker {
         worker::run()
     } else if let Some(file) = &args.report {
-        gpu_report::write(file, &args.python, args.device)
+        gpu_report::write(file, &args.python, args.device, &args.only)
     } else {
         drive(&args).map(|()| ExitCode::SUCCESS)
     };
@@ -122,6 +124,15 @@ fn drive(args: &Args) -> Result<()> {
     } else {
         args.threads.iter().map(|&n| n.into()).collect()
     };
+    if let Some(unknown) = args
+        .runners
+        .iter()
+        .find(|name| !RUNNERS.contains(&name.as_str()))
+    {
+        let known = RUNNERS.join(", ");
+        let text = format!("--runners: expected {known}, found {unknown:?}");
+        return Err(usage(text));
+    }
     let peer = args.peer.then(|| Peer::find(&args.python)).transpose()?;
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let mut report = report::Report::new(&threads, peer.as_ref())?;
@@ -130,22 +141,32 @@ fn drive(args: &Args) -> Result<()> {
     print_line(report.head())?;
     let comparison = Comparison {
         peer: peer.as_ref(),
+        runners: &args.runners,
         pairs: args.pairs.into(),
         folder: folder.path(),
         place: args.device,
         precision,
         parts: args.parts && !on_gpu,
     };
+    let mut disagreements = 0;
     for case in &chosen {
         for &n in &threads {
             let measured = comparison
                 .measure(case, n)
                 .with_context(|| format!("{}, {n} threads", case.name()))?;
+            for disagreement in &measured.disagreements {
+                disagreements += 1;
+                print_line(format_args!("FAILED {}: {disagreement}", case.name()))?;
+            }
             print_line(report.row(case, n, measured))?;
             report.write(&args.json)?;
         }
     }
-    print_line(format_args!("wrote {}", args.json.display()))
+    print_line(format_args!("wrote {}", args.json.display()))?;
+    if disagreements > 0 {
+        bail!("{disagreements} results of both sides differ");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -32,6 +32,15 @@ struct Installed {
     onnx: Option<String>,
 }
 
+/// The names of everything that runs the work of the other side.
+pub(crate) const RUNNERS: [&str; 5] = [
+    "eager",
+    "channels_last",
+    "compile",
+    "openvino",
+    "onnxruntime",
+];
+
 /// PyTorch on this machine, and the runtimes next to it.
 pub(crate) struct Peer {
     python: PathBuf,

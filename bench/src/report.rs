@@ -111,6 +111,7 @@ impl Report {
         let Measured {
             own,
             others,
+            disagreements,
             in_turn,
         } = measured;
         let cpu = |runs: &Runs| Spread::of(runs.runs.iter().map(|run| run.cpu));
@@ -138,6 +139,7 @@ impl Report {
             "peak_bytes": own.peak,
             "pairs": own.runs.len(),
             "in_turn": in_turn,
+            "disagreements": disagreements,
         });
         // Each ratio is that of the fastest by its clock.
         let best = |median: &dyn Fn(&Runs) -> f64| {

@@ -98,6 +98,8 @@ void enqueue(CUstream stream, std::function<void()> work) {
     if (stream->queue.size() > MOST_QUEUED || setting("IMITATION_EAGER", 0)) run(stream, stream->queued);
 }
 
+void finish(CUstream stream) { run(the(stream), the(stream)->queued); }
+
 // Calls need a current context, as on a GPU.
 #define ENTER                                             \
     auto guard = locked();                                \

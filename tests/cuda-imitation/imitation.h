@@ -43,6 +43,8 @@ int current_device();
 // Held by every call.
 std::unique_lock<std::recursive_mutex> locked();
 void enqueue(CUstream stream, std::function<void()> work);
+// Runs all that waits.
+void finish(CUstream stream);
 
 // modules.cpp: where this library is.
 std::string own_folder();

@@ -21,16 +21,15 @@ __attribute__((aligned(16))) char imitation_shared[1 << 17];
 
 namespace {
 
-enum Wait { NOTHING, BLOCK, WARP };
-enum { STACK = 256 << 10, LANES = 32, LARGEST = 32 };
+enum Wait { BLOCK, WARP };
+enum { STACK = 128 << 10, LANES = 32, LARGEST = 32 };
 
 struct Fiber {
     ucontext_t start;
     jmp_buf state;
     std::unique_ptr<char[]> stack;
-    bool used = false;
     unsigned thread = 0;
-    Wait wait = NOTHING;
+    Wait wait = BLOCK;
     unsigned mask = 0;
 };
 
@@ -41,11 +40,14 @@ struct Warp {
 
 struct Block {
     std::string kernel;
-    std::function<void()> body;
+    const Entry* entry = nullptr;
+    void** arguments = nullptr;
     unsigned threads = 0, started = 0, unfinished = 0, at_barrier = 0;
     bool reversed = false;
     std::vector<Warp> warps;
     std::vector<std::unique_ptr<Fiber>> fibers;
+    // Fibers without a thread, those that wait, and those that go on.
+    std::vector<Fiber*> idle, waiting, next;
     Fiber* running = nullptr;
     jmp_buf scheduler;
 };
@@ -65,7 +67,7 @@ void work() {
         block.started++;
         block.running->thread = thread;
         set_thread(thread);
-        block.body();
+        block.entry->call(block.arguments);
         block.unfinished--;
         block.warps[thread / LANES].alive &= ~(1u << thread % LANES);
     }
@@ -74,48 +76,67 @@ void work() {
 void begin() {
     for (;;) {
         work();
-        block.running->wait = NOTHING;
-        block.running->used = false;
+        block.idle.push_back(block.running);
         if (!_setjmp(block.running->state)) _longjmp(block.scheduler, 1);
     }
 }
 
-void resume(Fiber& fiber) {
-    block.running = &fiber;
+void resume(Fiber* fiber) {
+    block.running = fiber;
     if (_setjmp(block.scheduler)) return;
-    if (fiber.stack) {
-        if (fiber.used) set_thread(fiber.thread);
-        fiber.used = true;
-        _longjmp(fiber.state, 1);
-    }
-    fiber.stack.reset(new char[STACK]);
-    fiber.used = true;
-    getcontext(&fiber.start);
-    fiber.start.uc_stack.ss_sp = fiber.stack.get();
-    fiber.start.uc_stack.ss_size = STACK;
-    fiber.start.uc_link = nullptr;
-    makecontext(&fiber.start, begin, 0);
-    setcontext(&fiber.start);
+    if (fiber->stack) _longjmp(fiber->state, 1);
+    fiber->stack.reset(new char[STACK]);
+    getcontext(&fiber->start);
+    // Stacks begin at different places of a page, so that they do not compete for the same lines of the cache.
+    const size_t shift = block.fibers.size() * 192 % 4096;
+    fiber->start.uc_stack.ss_sp = fiber->stack.get();
+    fiber->start.uc_stack.ss_size = STACK - shift;
+    fiber->start.uc_link = nullptr;
+    makecontext(&fiber->start, begin, 0);
+    setcontext(&fiber->start);
 }
 
 void wait(Wait what, unsigned mask) {
     Fiber& own = *block.running;
     own.wait = what;
     own.mask = mask;
+    block.waiting.push_back(&own);
     if (!_setjmp(own.state)) _longjmp(block.scheduler, 1);
 }
 
-bool released(Fiber& fiber) {
+bool released(const Fiber& fiber) {
     if (fiber.wait == BLOCK) return block.at_barrier == block.unfinished;
     const Warp& warp = block.warps[fiber.thread / LANES];
     return (warp.arrived & fiber.mask) == (warp.alive & fiber.mask);
 }
 
-Fiber& unused() {
-    for (auto& fiber : block.fibers)
-        if (!fiber->used) return *fiber;
-    block.fibers.push_back(std::make_unique<Fiber>());
-    return *block.fibers.back();
+Fiber* idle() {
+    if (block.idle.empty()) {
+        block.fibers.push_back(std::make_unique<Fiber>());
+        return block.fibers.back().get();
+    }
+    Fiber* fiber = block.idle.back();
+    block.idle.pop_back();
+    return fiber;
+}
+
+// Moves all that may go on to `next`, before one of them runs.
+void release() {
+    block.next.clear();
+    auto stay = block.waiting.begin();
+    for (Fiber* fiber : block.waiting) {
+        if (released(*fiber)) block.next.push_back(fiber);
+        else *stay++ = fiber;
+    }
+    block.waiting.erase(stay, block.waiting.end());
+    if (block.next.empty()) fail("kernel " + block.kernel + ": threads of a block wait at a barrier that the others do not reach");
+    if (block.next[0]->wait == BLOCK) block.at_barrier = 0;
+    for (const Fiber* fiber : block.next) {
+        if (fiber->wait == BLOCK) continue;
+        Warp& warp = block.warps[fiber->thread / LANES];
+        if (warp.arrived & fiber->mask) warp.generation++;
+        warp.arrived &= ~fiber->mask;
+    }
 }
 
 void run_block() {
@@ -126,22 +147,13 @@ void run_block() {
         block.warps[i].alive = lanes == LANES ? ~0u : (1u << lanes) - 1;
         block.warps[i].arrived = 0;
     }
-    while (block.unfinished > 0) {
-        while (block.started < block.threads) resume(unused());
-        // All threads that may go on are chosen before one of them runs.
-        std::vector<Fiber*> next;
-        for (auto& fiber : block.fibers)
-            if (fiber->used && released(*fiber)) next.push_back(fiber.get());
-        if (next.empty() && block.unfinished > 0)
-            fail("kernel " + block.kernel + ": threads of a block wait at a barrier that the others do not reach");
-        if (!next.empty() && next[0]->wait == BLOCK) block.at_barrier = 0;
-        for (Fiber* fiber : next)
-            if (fiber->wait == WARP) {
-                Warp& warp = block.warps[fiber->thread / LANES];
-                if (warp.arrived & fiber->mask) warp.generation++;
-                warp.arrived &= ~fiber->mask;
-            }
-        for (Fiber* fiber : next) resume(*fiber);
+    while (block.started < block.threads) resume(idle());
+    while (!block.waiting.empty()) {
+        release();
+        for (size_t i = 0; i < block.next.size(); i++) {
+            set_thread(block.next[i]->thread);
+            resume(block.next[i]);
+        }
     }
 }
 
@@ -173,7 +185,8 @@ EXPORT void imitation_exchange(unsigned mask, const void* own, void* other, unsi
 
 void run_grid(const std::string& name, const Entry& entry, void** arguments, const unsigned (&grid)[3], const unsigned (&threads)[3], unsigned shared_bytes) {
     block.kernel = name;
-    block.body = [&] { entry.call(arguments); };
+    block.entry = &entry;
+    block.arguments = arguments;
     block.threads = threads[0] * threads[1] * threads[2];
     block.reversed = setting("IMITATION_REVERSED", 0) != 0;
     block.warps.resize((block.threads + LANES - 1) / LANES);

@@ -1,272 +1,256 @@
-//! A report of everything to check on a GPU, in one file.
+//! A report of everything to check on a GPU, in parts that each have a time limit and a file of their own.
 
 // The programs `sdft` and `sdft-parity` must be in the same folder. A part that fails is reported and does not stop the others.
 
-use anyhow::{Context, Result, bail};
+mod judge;
+mod part;
+mod resume;
+
+use anyhow::{Context, Result};
+use part::{Command, Ended, run};
 use sdft_cuda::DeviceSpec;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-/// Number of steps of the run that is killed and resumed.
-const STEPS: u64 = 1200;
-/// Number of output lines of a program that are kept in the report.
-const KEPT: usize = 40;
-
-struct Report {
-    file: PathBuf,
-    /// A requirement, and whether it is met.
-    verdicts: Vec<(String, String, bool)>,
-    body: String,
+/// A requirement, what was found, and whether it is met.
+struct Verdict {
+    demand: String,
+    found: String,
+    holds: bool,
 }
 
-/// Runs all parts on a GPU and writes `file` after each; fails if a requirement is not met.
-pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<ExitCode> {
-    let place = match place {
+/// The parts in their order: what needs little time and shows most comes first.
+const PARTS: [(&str, &str); 9] = [
+    ("doctor", "this machine"),
+    (
+        "operations",
+        "operations, blocks and optimiser steps compared with the CPU",
+    ),
+    ("speed", "speed and memory at batch 8"),
+    ("eager", "compared with PyTorch eager at batch 8"),
+    ("parity", "the parity cases in f32 and bf16"),
+    ("sanitizer", "operations under compute-sanitizer"),
+    ("batch32", "compared with PyTorch eager at batch 32"),
+    ("resume", "a run that is killed and resumed"),
+    ("compiled", "compared with torch.compile at batch 8"),
+];
+
+/// What the parts need to know.
+struct Place<'a> {
+    /// The folder of this program and of `sdft` and `sdft-parity`.
+    programs: PathBuf,
+    python: &'a Path,
+    /// `--device=cuda:N`.
+    device: String,
+    /// The folder of the parts' files.
+    folder: PathBuf,
+}
+
+impl Place<'_> {
+    fn program(&self, name: &str) -> Command {
+        Command::new(self.programs.join(name))
+    }
+
+    fn parity(&self) -> Command {
+        self.program("sdft-parity").arg(&self.device)
+    }
+
+    fn bench(&self, part: &str, cases: &str) -> Command {
+        let json = self.folder.join(format!("{part}.json"));
+        self.program("sdft-bench")
+            .arg(&self.device)
+            .arg(format!("--only={cases}"))
+            .arg(format!("--json={}", json.display()))
+            .arg("--pairs=5")
+    }
+
+    /// The same next to PyTorch.
+    fn against(&self, runner: &str, part: &str, cases: &str) -> Command {
+        self.bench(part, cases)
+            .arg("--peer")
+            .arg(format!("--runners={runner}"))
+            .arg(format!("--python={}", self.python.display()))
+    }
+}
+
+/// Runs the parts, or those whose names `only` has, and writes `file` after each, and the parts' output to the folder of the same name. Fails
+/// if a requirement is not met.
+pub(crate) fn write(
+    file: &Path,
+    python: &Path,
+    device: DeviceSpec,
+    only: &[String],
+) -> Result<ExitCode> {
+    let device = match device {
         DeviceSpec::Cpu | DeviceSpec::Auto => DeviceSpec::Cuda(0),
         cuda => cuda,
     };
+    if let Some(unknown) = only
+        .iter()
+        .find(|name| PARTS.iter().all(|(part, _)| part != name))
+    {
+        let names = PARTS.map(|(name, _)| name).join(", ");
+        anyhow::bail!("--only: expected parts of the report ({names}), found {unknown:?}");
+    }
     // Fail early if there is no GPU.
-    let _there = sdft_cuda::open(place)?;
+    let _there = sdft_cuda::open(device)?;
+    let folder = file.with_extension("");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let own_path = std::env::current_exe().context("finding this program")?;
-    let program = |name: &str| own_path.with_file_name(name);
-    let device = format!("--device={place}");
-    let mut report = Report {
-        file: file.to_owned(),
-        verdicts: Vec::new(),
-        body: String::new(),
+    let place = Place {
+        programs: own_path.parent().unwrap_or(Path::new(".")).to_owned(),
+        python,
+        device: format!("--device={device}"),
+        folder: std::path::absolute(folder)?,
     };
-
-    let mut doctor = Command::new(program("sdft"));
-    doctor.args(["doctor", &device]);
-    report.part("This machine", doctor, None)?;
-
-    let mut operations = Command::new(program("sdft-parity"));
-    operations.args(["--operations", &device]);
-    let what = "every operation, block and optimiser step equals the CPU's in f32, bf16 and f16";
-    report.part("Operations", operations, Some(what))?;
-
-    let mut parity = Command::new(program("sdft-parity"));
-    parity.arg(&device);
-    let what = "all parity cases in f32, within their own tolerances";
-    report.part("Parity in f32", parity, Some(what))?;
-
-    let mut parity = Command::new(program("sdft-parity"));
-    parity.args([&device, "--precision=bf16", "--kind=nn.,unet.,sdft.loss"]);
-    let what = "parity of networks and losses in bf16, within 6 % of the largest value";
-    report.part("Parity in bf16", parity, Some(what))?;
-
-    run_killed_and_resumed(&mut report, &program("sdft"), &device)?;
-    speed(&mut report, &own_path, python, place)?;
-
-    let held = report.verdicts.iter().all(|(_, _, holds)| *holds);
+    let (mut verdicts, mut body) = (Vec::new(), String::new());
+    for (number, (name, title)) in PARTS.into_iter().enumerate() {
+        if !only.is_empty() && only.iter().all(|wanted| wanted != name) {
+            continue;
+        }
+        println!("{title} ..");
+        let log = place.folder.join(format!("{}-{name}.txt", number + 1));
+        let (ended, found) = check(name, &place, &log)?;
+        for Verdict {
+            demand,
+            found,
+            holds,
+        } in &found
+        {
+            println!(
+                "  {} {demand}: {found}",
+                if *holds { "holds:" } else { "FAILS:" }
+            );
+        }
+        verdicts.extend(found);
+        write!(
+            body,
+            "\n## {title}\n\n{ended}\n\n```\n{}```\n",
+            part::excerpt(&log)?
+        )?;
+        let text = format!("# GPU report\n\n{}{body}", table(&verdicts)?);
+        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
+    }
     println!("wrote {}", file.display());
-    Ok(if held {
+    Ok(if verdicts.iter().all(|verdict| verdict.holds) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-impl Report {
-    /// Adds a program's output as a section; `demand` is the requirement that its success shows.
-    fn part(&mut self, title: &str, mut command: Command, demand: Option<&str>) -> Result<()> {
-        println!("{title} ..");
-        let started = Instant::now();
-        let output = command
-            .output()
-            .with_context(|| format!("starting {}", command.get_program().display()))?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let took = started.elapsed();
-        if let Some(demand) = demand {
-            let last = text.lines().last().unwrap_or_default().to_owned();
-            self.verdict(demand, &last, output.status.success());
-        }
-        self.section(title, took, &text)
-    }
-
-    fn verdict(&mut self, demand: &str, found: &str, holds: bool) {
-        println!(
-            "  {} {demand}: {found}",
-            if holds { "holds:" } else { "FAILS:" }
-        );
-        self.verdicts
-            .push((demand.to_owned(), found.to_owned(), holds));
-    }
-
-    /// Errors first, then the end of the remaining output.
-    fn section(&mut self, title: &str, took: Duration, text: &str) -> Result<()> {
-        let lines: Vec<&str> = text.lines().collect();
-        let failed = lines.iter().filter(|line| line.contains("FAILED"));
-        let tail = &lines[lines.len().saturating_sub(KEPT)..];
+fn table(verdicts: &[Verdict]) -> Result<String> {
+    let mut text = "| requirement | found | |\n|---|---|---|\n".to_owned();
+    for Verdict {
+        demand,
+        found,
+        holds,
+    } in verdicts
+    {
+        let verdict = if *holds { "holds" } else { "**fails**" };
         writeln!(
-            self.body,
-            "\n## {title}\n\n{:.1} s\n\n```",
-            took.as_secs_f64()
+            text,
+            "| {demand} | {} | {verdict} |",
+            found.replace('|', "/")
         )?;
-        for line in failed.take(KEPT).chain(tail) {
-            writeln!(self.body, "{line}")?;
-        }
-        writeln!(self.body, "```")?;
-        self.save()
     }
-
-    fn save(&self) -> Result<()> {
-        let mut text = "# GPU report\n\n| requirement | found | |\n|---|---|---|\n".to_owned();
-        for (demand, found, holds) in &self.verdicts {
-            let verdict = if *holds { "holds" } else { "**fails**" };
-            writeln!(
-                text,
-                "| {demand} | {} | {verdict} |",
-                found.replace('|', "/")
-            )?;
-        }
-        text.push_str(&self.body);
-        std::fs::write(&self.file, text).with_context(|| format!("writing {}", self.file.display()))
-    }
+    Ok(text)
 }
 
-/// Kills an SDFT run on the digits half way, resumes it, and checks its loss and pictures.
-fn run_killed_and_resumed(report: &mut Report, sdft: &Path, device: &str) -> Result<()> {
-    println!("A run that is killed and resumed ..");
-    let started = Instant::now();
-    let place = tempfile::tempdir().context("making a temporary folder")?;
-    let root = place.path().join("runs/report");
-    let steps = format!("--steps={STEPS}");
-    let begin = [
-        "train",
-        device,
-        &steps,
-        "--name=report",
-        "--set=output.checkpoint_every=100",
-        "--set=output.sample_every=400",
-        "--set=eval.every=0",
-    ];
-    let resume = ["train", device, "--resume=runs/report"];
-    let command = |args: &[&str]| {
-        let mut command = Command::new(sdft);
-        command.args(args).current_dir(place.path());
-        command
-    };
-    let mut first = command(&begin)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("starting sdft")?;
-    let half = root.join(format!("checkpoints/step-{:06}", STEPS / 2));
-    let killed = loop {
-        if half.exists() {
-            first.kill().context("killing sdft")?;
-            first.wait()?;
-            break true;
-        }
-        if first.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(300) {
-            let _ = first.kill();
-            break false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let ended = command(&resume).output().context("starting sdft")?;
-    let mut text = String::from_utf8_lossy(&ended.stderr).into_owned();
-    let found = match losses(&root) {
-        Ok((early, late)) => {
-            let pictures = std::fs::read_dir(root.join("samples")).map_or(0, Iterator::count);
-            let holds = killed && ended.status.success() && late < early && pictures >= 3;
-            let found = format!(
-                "{STEPS} steps, killed: {killed}; loss {early:.4} in the first tenth, {late:.4} in the last; {pictures} pictures"
-            );
-            (found, holds)
-        }
-        Err(error) => (format!("{error:#}"), false),
-    };
-    // Keep the last picture next to the report, for inspection.
-    let picture = root.join(format!("samples/step-{STEPS:06}.png"));
-    let kept = report.file.with_extension("png");
-    if std::fs::copy(&picture, &kept).is_ok() {
-        writeln!(text, "the last picture: {}", kept.display())?;
-    }
-    let demand =
-        "an SDFT run of at least 1,000 steps with falling loss and pictures, killed and resumed";
-    report.verdict(demand, &found.0, found.1);
-    report.section("A run that is killed and resumed", started.elapsed(), &text)
-}
-
-/// The mean loss of the first and of the last tenth of a run.
-fn losses(root: &Path) -> Result<(f64, f64)> {
-    let log = std::fs::read_to_string(root.join("log.jsonl")).context("reading the log")?;
-    let values: Vec<f64> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["loss"].as_f64())
-        .collect();
-    let tenth = values.len() / 10;
-    if tenth == 0 {
-        bail!("a log of {} lines", values.len());
-    }
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    Ok((
-        mean(&values[..tenth]),
-        mean(&values[values.len() - tenth..]),
-    ))
-}
-
-/// Compares speed and memory with PyTorch and with the requirements.
-fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) -> Result<()> {
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
-    let json = folder.path().join("bench.json");
-    let mut command = Command::new(bench);
-    command
-        .args(["--peer", "--pairs=5"])
-        .arg(format!("--device={place}"));
-    command.arg("--python").arg(python).arg("--json").arg(&json);
-    report.part("Speed and memory compared with PyTorch", command, None)?;
-    let text = std::fs::read_to_string(&json).unwrap_or_default();
-    let all: Value = serde_json::from_str(&text).unwrap_or_default();
-    let rows = all["cases"].as_array().cloned().unwrap_or_default();
-    for row in &rows {
-        let name = row["case"].as_str().unwrap_or_default();
-        let own = row["wall"]["median"].as_f64();
-        let others = row["all"].as_array().cloned().unwrap_or_default();
-        let other = |wanted: &str| {
-            let found = others.iter().find(|other| other["name"] == wanted)?;
-            found["wall"]["median"]
-                .as_f64()
-                .zip(own)
-                .map(|(a, b)| a / b)
+/// Runs one part within its time limit.
+fn check(name: &str, place: &Place<'_>, log: &Path) -> Result<(Ended, Vec<Verdict>)> {
+    let succeeds = |ended: Ended, demand: &str| -> Result<(Ended, Vec<Verdict>)> {
+        let verdict = Verdict {
+            demand: demand.to_owned(),
+            found: ended
+                .problem
+                .clone()
+                .map_or_else(|| part::last_line(log), Ok)?,
+            holds: ended.succeeded(),
         };
-        let mut judge = |demand: String, found: Option<f64>, holds: &dyn Fn(f64) -> bool| {
-            let text = found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
-            report.verdict(&demand, &text, found.is_some_and(holds));
-        };
-        if name.ends_with("sdft step") {
-            let ratio = other("naive").map(|ratio| 1.0 / ratio);
-            let demand = format!("{name}: at most 1.9 times a naive step");
-            judge(demand, ratio, &|ratio| ratio <= 1.9);
-        } else if name.ends_with(" step") && !name.contains("recomputed")
-            || name.ends_with("ddim10")
-        {
-            let demand = format!("{name}: at least 1.3 times PyTorch eager");
-            judge(demand, other("eager"), &|ratio| ratio >= 1.3);
-            let demand = format!("{name}: as fast as PyTorch compiled");
-            judge(demand, other("compile"), &|ratio| ratio >= 1.0);
-            let peers = others
-                .iter()
-                .filter_map(|other| other["peak_bytes"].as_f64());
-            let least = peers.reduce(f64::min);
-            let share = row["peak_bytes"].as_f64().zip(least).map(|(a, b)| a / b);
-            let demand = format!("{name}: at most PyTorch's memory");
-            judge(demand, share, &|share| share <= 1.0);
-        } else if name.ends_with("recomputed step") {
-            let gigabytes = row["peak_bytes"].as_f64().map(|bytes| bytes / 1e9);
-            let demand = format!("{name}: in 12 GB");
-            judge(demand, gigabytes, &|gigabytes| gigabytes <= 12.0);
+        Ok((ended, vec![verdict]))
+    };
+    let measured = |ended: Ended| -> Result<(Ended, Vec<Verdict>)> {
+        let text = std::fs::read_to_string(place.folder.join(format!("{name}.json")));
+        let rows: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+        let mut found = judge::speed(&rows["cases"]);
+        if !ended.succeeded() {
+            found.push(Verdict {
+                demand: format!(
+                    "{name}: all cases are measured, with the same results on both sides"
+                ),
+                found: part::last_line(log)?,
+                holds: false,
+            });
         }
+        Ok((ended, found))
+    };
+    match name {
+        "doctor" => Ok((
+            run(
+                [place.program("sdft").args(["doctor", &place.device])],
+                30,
+                log,
+            )?,
+            Vec::new(),
+        )),
+        "operations" => {
+            let operations = || place.parity().arg("--operations");
+            let mut ended = run([operations()], 90, log)?;
+            if !ended.succeeded() {
+                // Each launch waits for its end, so an error is that of the operation that reports it.
+                let blocking = log.with_file_name("2-operations-blocking.txt");
+                let again = operations().env("CUDA_LAUNCH_BLOCKING", "1");
+                ended.add(&run([again], 90, &blocking)?);
+            }
+            succeeds(
+                ended,
+                "every operation, block and optimiser step equals the CPU's in f32, bf16 and f16",
+            )
+        }
+        "speed" => {
+            // The choice of each convolution's engine, and its time.
+            let own = place
+                .bench(name, "batch 8 step,batch 8 sdft,batch 8 ddim10")
+                .env("SDFT_CUDA_LOG", "1");
+            measured(run([own], 90, log)?)
+        }
+        "eager" => measured(run(
+            [place.against("eager", name, "batch 8 step,batch 8 ddim10")],
+            60,
+            log,
+        )?),
+        "parity" => {
+            let parity = || place.parity();
+            let half = parity().args(["--precision=bf16", "--kind=nn.,unet.,sdft.loss"]);
+            succeeds(
+                run([parity(), half], 90, log)?,
+                "all parity cases in f32 within their tolerances, networks and losses in bf16 within 6 % of the largest value",
+            )
+        }
+        "sanitizer" => {
+            let kinds =
+                "--kind=norm,attention,token,pool,concat,upsample,average,filter,noise,optimisers";
+            let checked = Command::new("compute-sanitizer")
+                .arg("--error-exitcode=9")
+                .command(&place.parity().args(["--operations", kinds]));
+            succeeds(
+                run([checked], 60, log)?,
+                "compute-sanitizer finds no invalid access in the project's kernels",
+            )
+        }
+        "batch32" => measured(run(
+            [place.against("eager", name, "batch 32 step")],
+            60,
+            log,
+        )?),
+        "resume" => resume::check(place, log),
+        _ => measured(run(
+            [place.against("compile", name, "batch 8 step")],
+            150,
+            log,
+        )?),
     }
-    if rows.is_empty() {
-        let demand = "speed and memory compared with PyTorch";
-        report.verdict(demand, "not measured", false);
-    }
-    report.save()
 }

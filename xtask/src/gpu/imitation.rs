@@ -173,3 +173,28 @@ fn candles_kernels() -> Result<PathBuf> {
         .context("found no package candle-kernels")?
         .join("src"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_those_of_the_toolkit_and_of_packages_that_complete_it() {
+        let site = tempfile::tempdir().unwrap();
+        let nvidia = site.path();
+        for folder in ["cu13/include/cccl", "cudnn/include", "nccl/lib"] {
+            std::fs::create_dir_all(nvidia.join(folder)).unwrap();
+        }
+        let toolkit = Toolkit {
+            root: nvidia.join("cu13"),
+            libraries: vec![
+                ("cublas", nvidia.join("cu13/lib/libcublas.so.13")),
+                ("cudnn", nvidia.join("cudnn/lib/libcudnn.so.9")),
+                ("nccl", nvidia.join("nccl/lib/libnccl.so.2")),
+            ],
+            ..Toolkit::default()
+        };
+        let all = ["cu13/include", "cu13/include/cccl", "cudnn/include"];
+        assert_eq!(headers(&toolkit), all.map(|folder| nvidia.join(folder)));
+    }
+}

@@ -234,6 +234,13 @@ mod tests {
                  --features=sdft-bench/cuda --features=sdft-cli/nccl"
             )
         );
+        let crates = [("sdft-cuda", "cuda"), ("sdft-parallel", "nccl")];
+        let text = words(&build.check(cargo, "clippy", &crates)).join(" ");
+        assert_eq!(
+            text,
+            "clippy --quiet --release --package sdft-cuda --features=sdft-cuda/cuda --package sdft-parallel \
+             --features=sdft-parallel/nccl"
+        );
         let command = Build::default().command(cargo, &["--bin", "sdft"]);
         assert_eq!(
             words(&command).join(" "),
