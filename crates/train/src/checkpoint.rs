@@ -166,9 +166,18 @@ fn publish(parent: &Path, temporary: &Path, step: u64) -> Result<PathBuf> {
         remove(&target)?;
     }
     rename_synced(temporary, &target).at("cannot put the checkpoint in place", &target)?;
-    let latest = parent.join("latest");
-    write_atomic(&latest, format!("{}\n", name(step)).as_bytes()).at("cannot write", &latest)?;
+    point_at(parent, step)?;
     Ok(target)
+}
+
+/// Makes `latest` name the checkpoint of a step.
+fn point_at(parent: &Path, step: u64) -> Result<()> {
+    let latest = parent.join("latest");
+    let text = format!("{}\n", name(step));
+    if fs::read_to_string(&latest).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    write_atomic(&latest, text.as_bytes()).at("cannot write", &latest)
 }
 
 /// Renames a checkpoint before it removes it, so that a partly removed one never has a checkpoint's name.
@@ -217,16 +226,20 @@ pub(crate) fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
-/// The newest checkpoint that is not damaged, if there is one, and notes about the choice. Newer damaged ones are renamed.
+/// The newest checkpoint that is not damaged, if there is one, and notes about the choice. Newer damaged ones are renamed, and `latest`
+/// names it afterwards.
 ///
 /// # Errors
 /// All checkpoints are damaged (starting over would lose the run), or a file cannot be read.
 pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut broken: Vec<PathBuf> = Vec::new();
     let mut notes = Vec::new();
-    for (_, path) in list(&folder.checkpoints())? {
+    let parent = folder.checkpoints();
+    for (step, path) in list(&parent)? {
         match load(&path) {
             Ok((checkpoint, note)) => {
+                // The process may have been killed before it wrote this.
+                point_at(&parent, step)?;
                 for path in broken {
                     set_aside(&path)?;
                 }
@@ -378,6 +391,22 @@ mod tests {
         let checkpoint = load_newest(&folder).unwrap().0.unwrap();
         let x = checkpoint.optimizer["x"].to_vec1::<f32>().unwrap();
         assert_eq!(x, [f32::INFINITY]);
+    }
+
+    #[test]
+    fn a_run_killed_before_it_pointed_at_its_checkpoint_points_at_it_when_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, path) = saved(&dir.path().join("run"));
+        let latest = folder.checkpoints().join("latest");
+        for stale in [Some("step-000099\n"), None] {
+            match stale {
+                Some(text) => fs::write(&latest, text).unwrap(),
+                None => fs::remove_file(&latest).unwrap(),
+            }
+            load_newest(&folder).unwrap();
+            let name = fs::read_to_string(&latest).unwrap();
+            assert_eq!(folder.checkpoints().join(name.trim_end()), path);
+        }
     }
 
     #[cfg(unix)]
