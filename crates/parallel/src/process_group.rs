@@ -59,7 +59,7 @@ impl ProcessGroup {
     /// Connects to the other processes of `world`; waits for them up to `timeout`. `device` is where this process computes.
     ///
     /// # Errors
-    /// Fails with [`Error::Rendezvous`] if a process does not connect in time.
+    /// Fails with [`Error::Rendezvous`](crate::Error::Rendezvous) if a process does not connect in time.
     pub fn join(world: &World, device: &Device, timeout: Duration) -> Result<Self> {
         let connections = Connections::meet(world, timeout)?;
         #[cfg(feature = "nccl")]
@@ -224,7 +224,7 @@ impl ProcessGroup {
     /// On the other ranks: the next command of rank 0.
     ///
     /// # Errors
-    /// Fails with [`Error::Failed`] if rank 0 has failed, and also if rank 0 is disconnected or sends something else.
+    /// Fails with [`Error::Failed`](crate::Error::Failed) if rank 0 has failed, and also if rank 0 is disconnected or sends something else.
     pub fn next_command(&self) -> Result<Command> {
         match self.broadcast_sized(Vec::new(), 1..=1)?.as_slice() {
             [command] if *command == Command::Step as u8 => Ok(Command::Step),
