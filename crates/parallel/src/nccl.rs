@@ -2,13 +2,20 @@
 
 use crate::connections::Connections;
 use crate::error::Result;
+use crate::transfer::lock;
 use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Error, Storage, Tensor, bail};
+use std::sync::Mutex;
 
-/// The communicator of this process's GPU.
-pub(crate) struct Nccl(Comm);
+/// The communicator of this process's GPU. One thread at a time may use it.
+pub(crate) struct Nccl(Mutex<Communicator>);
+
+struct Communicator(Comm);
+
+// SAFETY: a communicator is not bound to the thread that made it.
+unsafe impl Send for Communicator {}
 
 impl std::fmt::Debug for Nccl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +51,7 @@ impl Nccl {
             .bind_to_thread()
             .map_err(|e| problem("the device", &e))?;
         let comm = Comm::from_rank(stream, rank, size, id).map_err(|e| problem("joining", &e))?;
-        Ok(Self(comm))
+        Ok(Self(Mutex::new(Communicator(comm))))
     }
 
     /// The sum of a flat f32 or f64 tensor over all GPUs.
@@ -60,7 +67,8 @@ impl Nccl {
             ($slice:expr, $t:ty) => {{
                 // SAFETY: NCCL writes every element.
                 let mut out = unsafe { device.alloc::<$t>(n)? };
-                self.0
+                lock(&self.0)
+                    .0
                     .all_reduce(&$slice.slice(start..end), &mut out, &ReduceOp::Sum)
                     .map_err(|e| problem("a sum", &e))?;
                 CudaStorage::wrap_cuda_slice(out, device.clone())
