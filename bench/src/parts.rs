@@ -4,8 +4,8 @@ use serde_json::Value;
 
 /// One line for each kind of operation, the most expensive first; empty if they were not measured.
 ///
-/// `floor` is the time that the operations of the direct sum take at the speed of matrix products, or that their inputs and results take
-/// through memory, whichever is longer. Fast convolutions can be below it. `peak` is infinite where that speed was not measured.
+/// `floor` is the time that the products of an operation take at the measured speed of matrix products, or its inputs and results through
+/// memory, whichever is longer. `peak` is infinite where that speed was not measured.
 pub(crate) fn table(measured: &Value, peak: f64, bandwidth: f64) -> String {
     let (Some(total), Some(parts)) = (measured["seconds"].as_f64(), measured["parts"].as_object())
     else {
@@ -37,7 +37,7 @@ pub(crate) fn table(measured: &Value, peak: f64, bandwidth: f64) -> String {
             1e3 * seconds,
             100.0 * seconds / total,
             bytes / seconds / 1e9,
-            1e3 * (flops / peak).max(bytes / bandwidth),
+            1e3 * (number(part, "flops_of_products") / peak).max(bytes / bandwidth),
         );
     }
     text + &format!(
@@ -60,7 +60,7 @@ mod tests {
             "seconds": 0.010,
             "parts": {
                 "add": { "calls": 3, "seconds": 0.002, "flops": 0.0, "bytes": 8e6 },
-                "conv2d": { "calls": 2, "seconds": 0.006, "flops": 6e8, "bytes": 1e6 },
+                "conv2d": { "calls": 2, "seconds": 0.006, "flops": 6e8, "flops_of_products": 2e8, "bytes": 1e6 },
             },
         });
         let text = table(&measured, 1e11, 8e9);
@@ -70,7 +70,7 @@ mod tests {
             .collect();
         assert_eq!(
             lines[2],
-            ["conv2d", "2", "6.00", "60.0%", "100", "0.2", "6.00"]
+            ["conv2d", "2", "6.00", "60.0%", "100", "0.2", "2.00"]
         );
         assert_eq!(lines[3], ["add", "3", "2.00", "20.0%", "-", "4.0", "1.00"]);
         assert_eq!(lines[4], ["the", "rest", "2.00", "20.0%"]);

@@ -77,11 +77,13 @@ pub(crate) fn run() -> Result<ExitCode> {
                         calls,
                         seconds,
                         flops,
+                        flops_of_products,
                         bytes,
                     } = part;
                     let n = f64::from(steps);
                     let part = json!({
-                        "calls": calls as f64 / n, "seconds": seconds / n, "flops": flops / n, "bytes": bytes / n,
+                        "calls": calls as f64 / n, "seconds": seconds / n, "flops": flops / n,
+                        "flops_of_products": flops_of_products / n, "bytes": bytes / n,
                     });
                     (name.to_owned(), part)
                 })

@@ -33,7 +33,7 @@ pub use crate::{
         pointwise_onto, pool, relu, resample_filter_down, resample_filter_up, separable, silu,
         to_dtype, to_nchw, token_norm, unflatten_space, unpatchify, upsample_nearest_2x,
     },
-    profile::{Part, profile},
+    profile::{Part, profile, profile_part},
     recompute::recompute,
     tape::{no_grad, taped},
 };

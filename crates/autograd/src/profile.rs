@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// All calls of one kind of operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Part {
     pub seconds: f64,
     /// Multiplications and additions, of the direct sum where an algorithm needs fewer; 0 where an operation is not a product.
     pub flops: f64,
+    /// Those that the algorithm in use leaves, without its transforms.
+    pub flops_of_products: f64,
     /// Bytes of inputs and results, each counted once.
     pub bytes: f64,
 }
@@ -35,6 +38,23 @@ pub fn profile<T>(f: impl FnOnce() -> T) -> (T, BTreeMap<&'static str, Part>) {
     (result, PARTS.take().unwrap_or_default())
 }
 
+/// Runs `f`, which is no operation of this crate, as a part of this name that moves `bytes` through memory.
+pub fn profile_part<T>(name: &'static str, bytes: f64, f: impl FnOnce() -> T) -> T {
+    if !is_profiling() {
+        return f();
+    }
+    let started = Instant::now();
+    let result = f();
+    let call = Part {
+        calls: 1,
+        seconds: started.elapsed().as_secs_f64(),
+        bytes,
+        ..Part::default()
+    };
+    record(name, call);
+    result
+}
+
 /// Whether this thread is inside [`profile`].
 pub(crate) fn is_profiling() -> bool {
     PARTS.with_borrow(Option::is_some)
@@ -48,6 +68,7 @@ pub(crate) fn record(name: &'static str, call: Part) {
             part.calls += call.calls;
             part.seconds += call.seconds;
             part.flops += call.flops;
+            part.flops_of_products += call.flops_of_products;
             part.bytes += call.bytes;
         }
     });

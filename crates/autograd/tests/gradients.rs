@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
     add, add_gated, add_scaled, affine, attention, average_pool_2x, backward, concat, conv2d,
-    conv2d_padded, gelu, heads_apart, join_rows, linear, norm_act, pool, relu,
+    conv2d_onto, conv2d_padded, gelu, heads_apart, join_rows, linear, norm_act, pool, relu,
     resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
     upsample_nearest_2x,
 };
@@ -122,6 +122,46 @@ fn joined_parameters_get_their_rows_of_the_gradient_on_a_tape() {
     let split = Tensor::cat(&split, 0).unwrap();
     let rows = |t: &Tensor| t.to_vec2::<f64>().unwrap();
     assert_eq!(rows(&split), rows(whole.get(&joined).unwrap()));
+}
+
+/// A residual block on a tape, whose convolution adds `x`, and whose norm adds the gradient that `x` has already.
+#[test]
+fn sums_inside_operations_are_those_of_operations_of_their_own() {
+    let values = |dtype| {
+        let shapes: [&[usize]; 5] = [&[2, 8, 6, 6], &[8, 8, 3, 3], &[8], &[2, 8], &[2, 8]];
+        let waves = shapes.into_iter().enumerate();
+        let waves = waves.map(|(i, shape)| wave(shape, 0.3 * i as f64).to_dtype(dtype).unwrap());
+        waves.collect::<Vec<_>>()
+    };
+    let norm = |x: &Tensor, t: &[Tensor]| norm_act(x, &t[3], &t[4], 4, 1e-5, Activation::Silu);
+    for dtype in [DType::F64, DType::F32] {
+        let t = values(dtype);
+        let x = Var::from_tensor(&t[0]).unwrap();
+        let w = Var::from_tensor(&t[1]).unwrap();
+        let apart = |x: &Tensor| add(x, &conv2d(&norm(x, &t)?, &w, &t[2], 1, [1; 2])?);
+        let inside = |x: &Tensor| conv2d_onto(x, &norm(x, &t)?, &w, &t[2], 1, [1; 4]);
+        let r = wave(t[0].dims(), 0.9).to_dtype(dtype).unwrap();
+        let numbers = |t: &Tensor| {
+            let t = t.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+            t.to_vec1::<f64>().unwrap()
+        };
+        let all = |y: Tensor| {
+            let gradients = backward(&y.mul(&r).unwrap().sum_all().unwrap()).unwrap();
+            [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()].map(numbers)
+        };
+        let want = all(apart(&x).unwrap());
+        assert_eq!(all(inside(&x).unwrap()), want, "{dtype:?}, graph");
+        assert_eq!(all(taped(&x, inside).unwrap()), want, "{dtype:?}, tape");
+    }
+    // Of bf16 maps the sum is rounded once.
+    let t = values(DType::F32);
+    let half = |t: &Tensor| t.to_dtype(DType::BF16).unwrap();
+    let wide = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+    let (x, w) = (half(&t[0]), wide(&half(&t[1])));
+    let onto = |x: &Tensor| taped(x, |x| conv2d_onto(x, x, &w, &t[2], 1, [1; 4])).unwrap();
+    let (narrow, want) = (onto(&x), half(&onto(&wide(&x))));
+    let numbers = |t: &Tensor| wide(t).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(numbers(&narrow), numbers(&want));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::choice::Choice;
 use crate::shared_mut::{SharedMut, filled};
-use crate::{AttentionShape, ConvShape, Real};
+use crate::{Added, AttentionShape, ConvShape, Real};
 use crate::{attention, conv};
 use half::bf16;
 use rayon::prelude::*;
@@ -25,12 +25,12 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
     fn real(self) -> Self::Real;
     /// The nearest element; of two equally near ones the even one.
     fn of(x: Self::Real) -> Self;
-    /// The convolution `w * x + bias`.
+    /// The convolution `w * x`, plus what is added.
     fn conv2d(
         shape: &ConvShape,
         x: &[Self],
         w: &[Self::Real],
-        bias: Option<&[Self::Real]>,
+        added: Added<'_, Self::Real, Self>,
     ) -> Vec<Self>;
     /// The gradient of the input of a convolution.
     fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[Self::Real]) -> Vec<Self>;
@@ -54,8 +54,8 @@ macro_rules! real_element {
             fn of(x: Self) -> Self {
                 x
             }
-            fn conv2d(shape: &ConvShape, x: &[Self], w: &[Self], bias: Option<&[Self]>) -> Vec<Self> {
-                conv::forward(Choice::get(), shape, x, w, bias)
+            fn conv2d(shape: &ConvShape, x: &[Self], w: &[Self], added: Added<'_, Self>) -> Vec<Self> {
+                conv::forward(Choice::get(), shape, x, w, added)
             }
             fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[Self]) -> Vec<Self> {
                 conv::input_gradient(Choice::get(), shape, dy, w)
@@ -95,8 +95,8 @@ impl Stored for bf16 {
         #[expect(clippy::cast_possible_truncation, reason = "the upper half is zero")]
         Self::from_bits(bits as u16)
     }
-    fn conv2d(shape: &ConvShape, x: &[Self], w: &[f32], bias: Option<&[f32]>) -> Vec<Self> {
-        conv::bf16::forward(Choice::get(), shape, x, w, bias)
+    fn conv2d(shape: &ConvShape, x: &[Self], w: &[f32], added: Added<'_, f32, Self>) -> Vec<Self> {
+        conv::bf16::forward(Choice::get(), shape, x, w, added)
     }
     fn conv2d_input_gradient(shape: &ConvShape, dy: &[Self], w: &[f32]) -> Vec<Self> {
         conv::bf16::input_gradient(Choice::get(), shape, dy, w)

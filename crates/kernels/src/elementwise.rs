@@ -20,6 +20,24 @@ pub fn add<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
     )
 }
 
+/// `y += x`.
+pub(crate) fn add_to<E: Element>(y: &mut [E], x: &[E]) {
+    assert_eq!(y.len(), x.len(), "sizes do not fit");
+    let simd = Choice::get().simd;
+    y.par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(CHUNK))
+        .for_each(|(y, x)| {
+            simd.vectorise(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y = E::of(x.real() + y.real());
+                    }
+                },
+            );
+        });
+}
+
 /// `factor (a + b)`.
 pub fn add_scaled<E: Element>(a: &[E], b: &[E], factor: f64) -> Vec<E> {
     let factor = E::Real::from_f64(factor);

@@ -63,9 +63,43 @@ pub(crate) unsafe fn scatter<V: Lanes>(
     rows: usize,
     n: usize,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { scatter_onto::<V>(from, step, None, to, stride, rows, n) };
+}
+
+/// [`scatter`] from lines that follow each other, plus the rows from `map` on.
+///
+/// # Safety
+/// `rows` rows of `n` floats, readable from `map` on and writable from `to` on.
+#[inline(always)]
+pub(crate) unsafe fn scatter_sum<V: Lanes>(
+    from: &[Line],
+    map: *const f32,
+    to: *mut f32,
+    stride: usize,
+    rows: usize,
+    n: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { scatter_onto::<V>(from, 1, Some(map), to, stride, rows, n) };
+}
+
+/// # Safety
+/// That of [`scatter`] and [`scatter_sum`].
+#[inline(always)]
+unsafe fn scatter_onto<V: Lanes>(
+    from: &[Line],
+    step: usize,
+    map: Option<*const f32>,
+    to: *mut f32,
+    stride: usize,
+    rows: usize,
+    n: usize,
+) {
     for i in 0..n.div_ceil(16) {
         let width = (n - 16 * i).min(16);
         let to = to.wrapping_add(16 * i);
+        let map = map.map(|map| map.wrapping_add(16 * i));
         let mut block = [V::zero(); 16];
         let lines = &from[16 * i * step..][..15 * step + 1];
         for (block, line) in block.iter_mut().zip(lines.iter().step_by(step)) {
@@ -73,16 +107,27 @@ pub(crate) unsafe fn scatter<V: Lanes>(
         }
         let block = V::transpose(block);
         if width == 16 && rows == 16 {
-            for (row, value) in block.iter().enumerate() {
+            for (row, &value) in block.iter().enumerate() {
                 // SAFETY: the caller's promise.
-                unsafe { value.store(to.add(row * stride)) };
+                unsafe {
+                    let value = match map {
+                        None => value,
+                        Some(map) => V::load(map.add(row * stride)).add(value),
+                    };
+                    value.store(to.add(row * stride));
+                }
             }
         } else {
-            for (row, value) in block.iter().enumerate() {
+            for (row, &value) in block.iter().enumerate() {
                 if row < rows {
                     let to = to.wrapping_add(row * stride);
                     // SAFETY: the caller's promise.
                     unsafe {
+                        let value = match map {
+                            None => value,
+                            Some(map) if width == 16 => V::load(map.add(row * stride)).add(value),
+                            Some(map) => V::load_first(map.add(row * stride), width).add(value),
+                        };
                         if width == 16 {
                             value.store(to)
                         } else {

@@ -11,10 +11,10 @@
 //!
 //! # Example: a 3x3 convolution of ones
 //! ```
-//! use sdft_kernels::{ConvShape, conv2d};
+//! use sdft_kernels::{Added, ConvShape, conv2d};
 //!
 //! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1; 4] };
-//! let y = conv2d(&shape, &[1.0f64; 9], &[1.0; 9], None);
+//! let y = conv2d(&shape, &[1.0f64; 9], &[1.0; 9], Added::NOTHING);
 //! assert_eq!(y, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
 //! ```
 //!
@@ -26,7 +26,8 @@ pub use crate::{
     attention::{AttentionOrder, AttentionShape, attention, attention_gradient},
     choice::{bf16_is_fast, check_kernel_environment, kernel_choice},
     conv::{
-        ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
+        Added, ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient,
+        conv2d_weight_gradient,
     },
     element::{Element, to_bf16, to_f32},
     elementwise::{

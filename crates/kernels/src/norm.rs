@@ -147,8 +147,7 @@ fn statistics<E: Element>(x: &[E], eps: f64) -> (f64, f64) {
 pub fn norm_act<E: Element>(
     shape: &NormShape,
     x: &[E],
-    a: &[E::Real],
-    b: &[E::Real],
+    [a, b]: [&[E::Real]; 2],
     eps: f64,
     activation: Activation,
 ) -> (Vec<E>, Statistics) {
@@ -215,21 +214,25 @@ unsafe fn forward_group<E: Element>(
     (mean, rstd)
 }
 
-/// The gradient of `x`, and those of `a` and `b` one after the other, from that of the result of [`norm_act`].
+/// The gradient of `x`, plus `earlier` if there is one, and those of `a` and `b` one after the other, from that of the result of
+/// [`norm_act`].
 pub fn norm_act_gradient<E: Element>(
     shape: &NormShape,
     x: &[E],
-    a: &[E::Real],
-    b: &[E::Real],
+    [a, b]: [&[E::Real]; 2],
     statistics: &Statistics,
     activation: Activation,
     dy: &[E],
+    earlier: Option<&[E]>,
 ) -> (Vec<E>, Vec<E::Real>) {
     let per_group = shape.channels / shape.groups;
     let len = per_group * shape.plane;
     let simd = Choice::get().simd;
     shape.check(x, a, b);
-    assert_eq!(x.len(), dy.len(), "norm: sizes do not fit");
+    assert!(
+        x.len() == dy.len() && earlier.is_none_or(|earlier| earlier.len() == x.len()),
+        "norm: sizes do not fit"
+    );
     if x.is_empty() {
         return (Vec::new(), vec![E::Real::default(); 2 * a.len()]);
     }
@@ -247,6 +250,7 @@ pub fn norm_act_gradient<E: Element>(
                         let group = Group {
                             x,
                             dy,
+                            earlier: earlier.map(|earlier| &earlier[job * len..][..len]),
                             a: &a[first..first + per_group],
                             b: &b[first..first + per_group],
                             mean: statistics[job].0,
@@ -272,6 +276,7 @@ pub fn norm_act_gradient<E: Element>(
 struct Group<'a, E: Element> {
     x: &'a [E],
     dy: &'a [E],
+    earlier: Option<&'a [E]>,
     a: &'a [E::Real],
     b: &'a [E::Real],
     mean: f64,
@@ -331,12 +336,22 @@ impl<E: Element> Group<'_, E> {
         {
             let scale = E::Real::from_f64(self.a[c].to_f64() * rstd);
             let dx = dx.wrapping_add(c * plane);
-            for (i, (&du, &x)) in du.iter().zip(x).enumerate() {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    dx.add(i)
-                        .write(E::of(du * scale + x.real() * slope + offset))
-                };
+            match self.earlier {
+                None => {
+                    for (i, (&du, &x)) in du.iter().zip(x).enumerate() {
+                        let own = du * scale + x.real() * slope + offset;
+                        // SAFETY: the caller's promise.
+                        unsafe { dx.add(i).write(E::of(own)) };
+                    }
+                }
+                Some(earlier) => {
+                    let earlier = &earlier[c * plane..][..plane];
+                    for (i, ((&du, &x), earlier)) in du.iter().zip(x).zip(earlier).enumerate() {
+                        let own = du * scale + x.real() * slope + offset;
+                        // SAFETY: the caller's promise.
+                        unsafe { dx.add(i).write(E::of(earlier.real() + own)) };
+                    }
+                }
             }
         }
     }

@@ -135,6 +135,14 @@ impl Engine {
         Ok(Some(Tensor::new(scale.scale(), device)?.to_dtype(dtype)?))
     }
 
+    /// Bytes that a step on the CPU reads and writes: gradients twice, for their norm and for the update; parameters, averages and moments
+    /// both ways.
+    pub fn step_bytes(&self) -> usize {
+        self.optimizer.elements()
+            * size_of::<f32>()
+            * (2 + 2 * (2 + self.optimizer.rule().memory().len()))
+    }
+
     /// One update with the gradients of a loss that was multiplied by [`loss_factor`](Self::loss_factor); `loss` is without it.
     ///
     /// # Shapes

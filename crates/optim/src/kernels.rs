@@ -177,18 +177,43 @@ pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
 }
 
 fn chunk_sum_of_squares(values: &[f32]) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has the feature.
+            return unsafe { squares_avx512(values) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            return unsafe { squares_avx2(values) };
+        }
+    }
+    squares_loop(values)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn squares_avx512(values: &[f32]) -> f64 {
+    squares_loop(values)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn squares_avx2(values: &[f32]) -> f64 {
+    squares_loop(values)
+}
+
+/// The square of an f32 is exact in f64, so the bits are the same with any instructions.
+#[inline(always)]
+fn squares_loop(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f64; LANES];
-    let rows = values.chunks_exact(LANES);
-    let rest: f64 = rows
-        .remainder()
-        .iter()
-        .map(|&v| f64::from(v) * f64::from(v))
-        .sum();
+    let (rows, rest) = values.as_chunks::<LANES>();
     for row in rows {
         for (lane, &v) in lanes.iter_mut().zip(row) {
             *lane += f64::from(v) * f64::from(v);
         }
     }
+    let rest: f64 = rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
     lanes.iter().sum::<f64>() + rest
 }
 
@@ -251,6 +276,15 @@ mod tests {
         let one = with_threads(1, job);
         for n_threads in [2, 3] {
             assert!(with_threads(n_threads, job) == one, "{n_threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_sum_of_squares_has_the_same_bits_with_any_instructions() {
+        for n in [0, 5, 8, 1000, CHUNK] {
+            let values = values(n, 6);
+            let (fast, plain) = (chunk_sum_of_squares(&values), squares_loop(&values));
+            assert_eq!(fast.to_bits(), plain.to_bits(), "{n}");
         }
     }
 

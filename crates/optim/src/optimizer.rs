@@ -43,6 +43,11 @@ impl Optimizer {
         &self.rule
     }
 
+    /// The number of elements of all parameters.
+    pub(crate) fn elements(&self) -> usize {
+        self.slots.iter().map(|slot| slot.var.elem_count()).sum()
+    }
+
     /// The largest number of updates any parameter has had.
     #[must_use]
     pub fn n_updates(&self) -> u32 {

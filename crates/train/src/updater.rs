@@ -5,7 +5,7 @@ use crate::error::{Result, TrainError};
 use crate::plan::{LrSchedule, OptimPlan, OptimizerKind, Precision};
 use crate::values::with_values;
 use candle_core::{DType, Tensor, Var};
-use sdft_autograd::backward;
+use sdft_autograd::{backward, profile_part};
 use sdft_optim::{
     AdamW, Decay, EmaRate, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
     collect_gradients,
@@ -147,7 +147,13 @@ impl Updater {
             lr: self.rate.at(step),
             max_norm: self.max_norm,
         };
-        Ok(self.engine.step(gradients, loss, size)?)
+        if !loss.device().is_cpu() {
+            return Ok(self.engine.step(gradients, loss, size)?);
+        }
+        let bytes = self.engine.step_bytes() as f64;
+        Ok(profile_part("update", bytes, || {
+            self.engine.step(gradients, loss, size)
+        })?)
     }
 
     /// Takes the gradients of `loss`, a scalar, and moves the weights by them.

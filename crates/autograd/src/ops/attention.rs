@@ -73,8 +73,8 @@ impl Op<1> for Attention {
         true
     }
 
-    fn flops(&self) -> f64 {
-        2.0 * product(&self.0)
+    fn flops(&self) -> [f64; 2] {
+        [2.0 * product(&self.0); 2]
     }
 
     #[cfg(feature = "cuda")]
@@ -115,9 +115,9 @@ impl Op<2> for Gradient {
         true
     }
 
-    fn flops(&self) -> f64 {
+    fn flops(&self) -> [f64; 2] {
         // The scores again, and the gradients of weights, values, queries and keys.
-        5.0 * product(&self.0)
+        [5.0 * product(&self.0); 2]
     }
 
     #[cfg(feature = "cuda")]

@@ -2,16 +2,13 @@
 
 use super::conv2d_gradients::{BiasGradient, InputGradient, WeightGradient};
 use super::dense::dense;
-#[cfg(feature = "cuda")]
-use super::op::apply_off_graph;
-use super::op::{Op, apply, both, compute};
+use super::op::{Op, apply, apply_off_graph, both, compute};
 use super::{add, check_dtypes, elements, for_element};
-#[cfg(feature = "cuda")]
 use crate::tape::GradMode;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType, backend::BackendStorage};
-use sdft_kernels::ConvShape;
+use sdft_kernels::{Added, ConvShape};
 #[cfg(feature = "cuda")]
 use std::sync::OnceLock;
 
@@ -64,7 +61,7 @@ pub fn conv2d_unbiased(x: &Tensor, w: &Tensor, stride: usize, pad: [usize; 4]) -
     apply(Unbiased(op), [&dense(x)?, &w.contiguous()?])
 }
 
-/// `sum` + [`conv2d_padded`]. On a GPU the bias and the sum are added in one pass.
+/// `sum` + [`conv2d_padded`], without a pass over the maps for the sum.
 ///
 /// # Shapes
 /// - `sum`: the shape of the result
@@ -128,7 +125,7 @@ pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
     convolution(pointwise_shape(x, w, bias)?, [x, w, bias])
 }
 
-/// `sum` + [`pointwise`]. On a GPU the bias and the sum are added in one pass.
+/// `sum` + [`pointwise`], in one operation.
 ///
 /// # Shapes
 /// - `sum`: the shape of the result
@@ -184,28 +181,26 @@ fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
 }
 
 fn convolution_onto(sum: &Tensor, shape: ConvShape, inputs: [&Tensor; 3]) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if sum.device().is_cuda() && GradMode::current() != GradMode::Graph {
-        let [x, w, bias] = inputs;
-        check_dtypes("conv2d", x, &[w, bias])?;
-        let op = Conv2d::new(shape);
-        if sum.shape() != &op.y(x.rank()) || sum.dtype() != x.dtype() {
-            bail!(
-                "conv2d: a sum {:?} {} does not fit",
-                sum.shape(),
-                sum.dtype().as_str()
-            );
-        }
-        let (x, w, bias) = (&dense(x)?, &w.contiguous()?, &bias.contiguous()?);
-        return apply_off_graph(Onto(op), [&dense(sum)?, x, w, bias]);
+    if GradMode::current() == GradMode::Graph {
+        return add(sum, &convolution(shape, inputs)?);
     }
-    add(sum, &convolution(shape, inputs)?)
+    let [x, w, bias] = inputs;
+    check_dtypes("conv2d", x, &[w, bias])?;
+    let op = Conv2d::new(shape);
+    if sum.shape() != &op.y(x.rank()) || sum.dtype() != x.dtype() {
+        bail!(
+            "conv2d: a sum {:?} {} does not fit",
+            sum.shape(),
+            sum.dtype().as_str()
+        );
+    }
+    let (x, w, bias) = (&dense(x)?, &w.contiguous()?, &bias.contiguous()?);
+    apply_off_graph(Onto(op), [&dense(sum)?, x, w, bias])
 }
 
 /// Multiplications and additions of a convolution or one of its two large gradients.
-pub(crate) fn flops(shape: &ConvShape) -> f64 {
-    let results = shape.batch * shape.c_out * shape.out_h() * shape.out_w();
-    2.0 * (results * shape.c_in * shape.k[0] * shape.k[1]) as f64
+pub(crate) fn flops(shape: &ConvShape) -> [f64; 2] {
+    [shape.flops(), shape.flops_of_products()]
 }
 
 /// Computes on `[B, C, H, W]`; inputs of two and three dimensions are convolutions with a height, or a height and width, of one.
@@ -229,11 +224,15 @@ impl Conv2d {
         &self,
         [x, w]: [(&CpuStorage, &Layout); 2],
         bias: Option<(&CpuStorage, &Layout)>,
+        sum: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
         for_element!("conv2d", x.0, E, R => {
-            let bias = bias.map(|bias| elements::<R>("conv2d", bias)).transpose()?;
+            let added = Added {
+                bias: bias.map(|bias| elements::<R>("conv2d", bias)).transpose()?,
+                map: sum.map(|sum| elements::<E>("conv2d", sum)).transpose()?,
+            };
             let (input, w) = (elements("conv2d", x)?, elements::<R>("conv2d", w)?);
-            let y = sdft_kernels::conv2d::<E>(&self.shape, input, w, bias);
+            let y = sdft_kernels::conv2d::<E>(&self.shape, input, w, added);
             Ok((E::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
         })
     }
@@ -308,14 +307,14 @@ impl Op<3> for Conv2d {
     }
 
     fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu([x, w], Some(bias))
+        self.on_cpu([x, w], Some(bias), None)
     }
 
     fn reads_bf16(&self) -> bool {
         true
     }
 
-    fn flops(&self) -> f64 {
+    fn flops(&self) -> [f64; 2] {
         flops(&self.shape)
     }
 
@@ -350,14 +349,14 @@ impl Op<2> for Unbiased {
     }
 
     fn cpu(&self, inputs: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
-        self.0.on_cpu(inputs, None)
+        self.0.on_cpu(inputs, None, None)
     }
 
     fn reads_bf16(&self) -> bool {
         true
     }
 
-    fn flops(&self) -> f64 {
+    fn flops(&self) -> [f64; 2] {
         flops(&self.0.shape)
     }
 
@@ -380,20 +379,27 @@ impl Op<2> for Unbiased {
     }
 }
 
-/// A convolution that is added to the first input, on a GPU.
-#[cfg(feature = "cuda")]
+/// A convolution that is added to the first input.
 struct Onto(Conv2d);
 
-#[cfg(feature = "cuda")]
 impl Op<4> for Onto {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
-        bail!("a convolution is added to another map on a GPU only")
+    fn cpu(&self, [sum, x, w, bias]: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
+        self.0.on_cpu([x, w], Some(bias), Some(sum))
     }
 
+    fn reads_bf16(&self) -> bool {
+        true
+    }
+
+    fn flops(&self) -> [f64; 2] {
+        flops(&self.0.shape)
+    }
+
+    #[cfg(feature = "cuda")]
     fn cuda(
         &self,
         [sum, x, w, bias]: [(&CudaStorage, &Layout); 4],

@@ -38,7 +38,7 @@ impl Op<2> for InputGradient {
         true
     }
 
-    fn flops(&self) -> f64 {
+    fn flops(&self) -> [f64; 2] {
         flops(&self.shape)
     }
 
@@ -72,7 +72,7 @@ impl Op<2> for WeightGradient {
         true
     }
 
-    fn flops(&self) -> f64 {
+    fn flops(&self) -> [f64; 2] {
         flops(&self.0)
     }
 

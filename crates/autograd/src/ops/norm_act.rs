@@ -171,7 +171,7 @@ impl Op<2> for NormAct {
             let ab = elements::<R>(self.name(), ab)?;
             let (a, b) = ab.split_at(ab.len() / 2);
             let x = elements(self.name(), x)?;
-            let (y, statistics) = sdft_kernels::norm_act::<E>(&self.shape, x, a, b, self.eps, self.activation);
+            let (y, statistics) = sdft_kernels::norm_act::<E>(&self.shape, x, [a, b], self.eps, self.activation);
             // The operation is made for one call, so this is empty.
             let _ = self.statistics.set(SavedStatistics::Host(statistics));
             Ok((E::to_cpu_storage_owned(y), shape))
@@ -216,13 +216,16 @@ impl Op<2> for NormAct {
                     statistics: statistics.clone(),
                     dab: OnceLock::new(),
                 };
-                let dx = compute(&gradient, [x, ab, dy])?;
+                let dx = match earlier {
+                    Some(earlier) => compute(&gradient, [x, ab, dy, &dense(&earlier)?])?,
+                    None => compute(&gradient, [x, ab, dy])?,
+                };
                 let Some(dab) = gradient.dab.into_inner() else {
                     bail!("norm_act: a gradient without that of its parameters");
                 };
                 let storage = Storage::Cpu(dab);
                 let dab = Tensor::from_storage(storage, ab.shape(), BackpropOp::none(), false);
-                (sum(earlier, dx)?, dab)
+                (dx, dab)
             }
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
@@ -232,16 +235,11 @@ impl Op<2> for NormAct {
                 (dx.unwrap_or_else(|| x.clone()), dab)
             }
         };
-        let dab = sum(earlier_dab, dab)?;
+        let dab = match earlier_dab {
+            Some(earlier) => add_gradients(&earlier, &dab)?,
+            None => dab,
+        };
         Ok([wanted[0].then_some(dx), wanted[1].then_some(dab)])
-    }
-}
-
-/// The gradient of a value from this operation and from later ones.
-fn sum(earlier: Option<Tensor>, own: Tensor) -> Result<Tensor> {
-    match earlier {
-        Some(earlier) => add_gradients(&earlier, &own),
-        None => Ok(own),
     }
 }
 
@@ -255,7 +253,7 @@ impl NormAct {
     }
 }
 
-/// The gradient of `x`.
+/// The gradient of `x`, and that plus an earlier one.
 struct Gradient {
     shape: NormShape,
     activation: Activation,
@@ -264,29 +262,59 @@ struct Gradient {
     dab: OnceLock<CpuStorage>,
 }
 
-impl Op<3> for Gradient {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
+impl Gradient {
+    const NAME: &str = "norm_act gradient";
 
-    fn cpu(&self, [x, ab, dy]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+    fn on_cpu(
+        &self,
+        [x, ab, dy]: [(&CpuStorage, &Layout); 3],
+        earlier: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
         let shape = x.1.shape().clone();
-        for_element!(self.name(), x.0, E, R => {
-            let ab = elements::<R>(self.name(), ab)?;
+        for_element!(Self::NAME, x.0, E, R => {
+            let ab = elements::<R>(Self::NAME, ab)?;
             let (a, b) = ab.split_at(ab.len() / 2);
+            let earlier = earlier.map(|earlier| elements(Self::NAME, earlier)).transpose()?;
             let (dx, dab) = sdft_kernels::norm_act_gradient::<E>(
                 &self.shape,
-                elements(self.name(), x)?,
-                a,
-                b,
+                elements(Self::NAME, x)?,
+                [a, b],
                 &self.statistics,
                 self.activation,
-                elements(self.name(), dy)?,
+                elements(Self::NAME, dy)?,
+                earlier,
             );
             // The operation is made for one call, so this is empty.
             let _ = self.dab.set(R::to_cpu_storage_owned(dab));
             Ok((E::to_cpu_storage_owned(dx), shape))
         })
+    }
+}
+
+impl Op<3> for Gradient {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn cpu(&self, inputs: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu(inputs, None)
+    }
+
+    fn reads_bf16(&self) -> bool {
+        true
+    }
+}
+
+impl Op<4> for Gradient {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn cpu(
+        &self,
+        [x, ab, dy, earlier]: [(&CpuStorage, &Layout); 4],
+    ) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu([x, ab, dy], Some(earlier))
     }
 
     fn reads_bf16(&self) -> bool {

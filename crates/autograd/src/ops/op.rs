@@ -58,9 +58,9 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
         [true; N]
     }
 
-    /// Multiplications and additions of one call, if it is a product.
-    fn flops(&self) -> f64 {
-        0.0
+    /// Multiplications and additions of one call, if it is a product: those of the direct sum, and those that the algorithm leaves.
+    fn flops(&self) -> [f64; 2] {
+        [0.0; 2]
     }
 
     /// Whether [`Self::cpu`] takes feature maps of bf16, and rounds its result itself.
@@ -216,10 +216,12 @@ fn on_cpu<const N: usize, O: Op<N>>(
         .sum();
     let started = Instant::now();
     let (y, shape) = narrowed(op, inputs)?;
+    let [flops, flops_of_products] = op.flops();
     let call = Part {
         calls: 1,
         seconds: started.elapsed().as_secs_f64(),
-        flops: op.flops(),
+        flops,
+        flops_of_products,
         bytes: read + size(&y, shape.elem_count()),
     };
     profile::record(op.name(), call);

@@ -1,9 +1,9 @@
 //! Convolutions of bf16 maps: by tiles where the processor multiplies bf16 fast, otherwise in f32 on the rounded factors.
 
-use super::ConvShape;
 use super::small::SmallMaps;
 use super::tiled::{Phased, Tiled};
 use super::winograd::Winograd;
+use super::{Added, ConvShape};
 use crate::choice::Choice;
 use crate::element::{round_to_bf16, to_bf16, to_f32};
 use half::bf16;
@@ -13,18 +13,20 @@ pub(crate) fn forward(
     shape: &ConvShape,
     x: &[bf16],
     w: &[f32],
-    bias: Option<&[f32]>,
+    added: Added<'_, f32, bf16>,
 ) -> Vec<bf16> {
     match tiled(choice, shape) {
-        Some(InTiles::Dense(conv)) => conv.forward(choice.simd, x, w, bias),
-        Some(InTiles::Strided(conv)) => conv.forward(choice.simd, x, w, bias),
-        None => to_bf16(&super::forward(
-            choice,
-            shape,
-            &to_f32(x),
-            &round_to_bf16(w),
-            bias,
-        )),
+        Some(InTiles::Dense(conv)) => conv.forward(choice.simd, x, w, added),
+        Some(InTiles::Strided(conv)) => conv.forward(choice.simd, x, w, added),
+        None => {
+            let map = added.map.map(to_f32);
+            let added = Added {
+                bias: added.bias,
+                map: map.as_deref(),
+            };
+            let (x, w) = (to_f32(x), round_to_bf16(w));
+            to_bf16(&super::forward(choice, shape, &x, &w, added))
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod tiled;
 mod winograd;
 
 use crate::choice::Choice;
+use crate::elementwise::add_to;
 use crate::real::Scalar;
 use crate::{Element, Real};
 use pointwise::{Pointwise, PointwiseWeights};
@@ -81,21 +82,60 @@ impl ConvShape {
         self.k[0] * self.k[1]
     }
 
+    /// Multiplications and additions of the direct sum, of the result or of one of the two large gradients.
+    pub fn flops(&self) -> f64 {
+        let results = self.batch * self.c_out * self.out_h() * self.out_w();
+        2.0 * (results * self.c_in * self.taps()) as f64
+    }
+
+    /// Those of the products that remain of f32 maps, by the algorithm in use; without its transforms.
+    pub fn flops_of_products(&self) -> f64 {
+        Winograd::of(self, Choice::get()).map_or(self.flops(), |winograd| winograd.flops(self))
+    }
+
     /// Width of the output.
     pub fn out_w(&self) -> usize {
         (self.w + self.pad[1] + self.pad[3] - self.k[1]) / self.stride + 1
     }
 }
 
-/// The convolution `w * x + bias`. Next to bf16 maps, the weights are rounded to bf16 and sums are f32.
+/// What is added to the products of a convolution.
+#[derive(Clone, Copy)]
+pub struct Added<'a, T, E = T> {
+    /// A number for each output channel.
+    pub bias: Option<&'a [T]>,
+    /// A map shaped like the result.
+    pub map: Option<&'a [E]>,
+}
+
+impl<T, E> Added<'_, T, E> {
+    /// Nothing is added.
+    pub const NOTHING: Self = Self {
+        bias: None,
+        map: None,
+    };
+}
+
+impl<'a, T, E> Added<'a, T, E> {
+    /// A bias alone.
+    pub fn bias(bias: &'a [T]) -> Self {
+        Self {
+            bias: Some(bias),
+            map: None,
+        }
+    }
+}
+
+/// The convolution `w * x`, plus what is added. Next to bf16 maps, the weights are rounded to bf16, sums are f32, and each element of the
+/// result is rounded once.
 pub fn conv2d<E: Element>(
     shape: &ConvShape,
     x: &[E],
     w: &[E::Real],
-    bias: Option<&[E::Real]>,
+    added: Added<'_, E::Real, E>,
 ) -> Vec<E> {
-    shape.check(Some(x.len()), Some(w.len()), None);
-    E::conv2d(shape, x, w, bias)
+    shape.check(Some(x.len()), Some(w.len()), added.map.map(<[E]>::len));
+    E::conv2d(shape, x, w, added)
 }
 
 pub(crate) fn forward<T: Real>(
@@ -103,12 +143,18 @@ pub(crate) fn forward<T: Real>(
     shape: &ConvShape,
     x: &[T],
     w: &[T],
-    bias: Option<&[T]>,
+    Added { bias, map }: Added<'_, T>,
 ) -> Vec<T> {
+    let plus_map = |mut y: Vec<T>| {
+        if let Some(map) = map {
+            add_to(&mut y, map);
+        }
+        y
+    };
     if let (Some(x), Some(w)) = (T::as_f32(x), T::as_f32(w)) {
         let bias = bias.and_then(T::as_f32);
         if let Some(small) = SmallMaps::of(shape, choice.simd) {
-            return T::from_f32(small.forward(x, w, bias));
+            return plus_map(T::from_f32(small.forward(x, w, bias)));
         }
         if let Some(winograd) = Winograd::of(shape, choice) {
             let filters = Filters {
@@ -117,16 +163,17 @@ pub(crate) fn forward<T: Real>(
                 c_in: shape.c_in,
                 rotated: false,
             };
-            return T::from_f32(winograd.convolve(shape, x, filters, bias));
+            let map = map.and_then(T::as_f32);
+            return T::from_f32(winograd.convolve(shape, x, filters, Added { bias, map }));
         }
         if let Some(pointwise) = Pointwise::forward(shape) {
-            return T::from_f32(pointwise.run(choice.simd, x, w, bias));
+            return plus_map(T::from_f32(pointwise.run(choice.simd, x, w, bias)));
         }
         if let Some(strided) = Strided::of(shape, choice.simd) {
-            return T::from_f32(strided.forward(x, w, bias));
+            return plus_map(T::from_f32(strided.forward(x, w, bias)));
         }
     }
-    direct::forward(shape, x, w, bias)
+    plus_map(direct::forward(shape, x, w, bias))
 }
 
 /// The gradient of `x`, from `dy` shaped like the output.
@@ -152,7 +199,7 @@ pub(crate) fn input_gradient<T: Real>(
                 c_in: shape.c_in,
                 rotated: true,
             };
-            return T::from_f32(winograd.convolve(shape, dy, filters, None));
+            return T::from_f32(winograd.convolve(shape, dy, filters, Added::NOTHING));
         }
         if let Some(pointwise) = Pointwise::backward(shape) {
             return T::from_f32(pointwise.run(choice.simd, dy, w, None));

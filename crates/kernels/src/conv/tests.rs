@@ -156,7 +156,7 @@ fn forward_equals_the_definition_for_all_kinds_of_shapes() {
     for s in shapes() {
         let (x, w, bias) = (wave(n_x(&s), 0.1), wave(n_w(&s), 0.7), wave(s.c_out, 0.3));
         let (got, want) = (
-            conv2d(&s, &x, &w, Some(&bias)),
+            conv2d(&s, &x, &w, Added::bias(&bias)),
             definition(&s, &x, &w, &bias),
         );
         assert_eq!(got.len(), want.len());
@@ -175,8 +175,8 @@ fn gradients_are_the_adjoints_of_the_forward_pass() {
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let dx = conv2d_input_gradient(&s, &dy, &w);
         let dw = conv2d_weight_gradient(&s, &x, &dy);
-        let by_x = dot(&dy, &conv2d(&s, &other_x, &w, None));
-        let by_w = dot(&dy, &conv2d(&s, &x, &other_w, None));
+        let by_x = dot(&dy, &conv2d(&s, &other_x, &w, Added::NOTHING));
+        let by_w = dot(&dy, &conv2d(&s, &x, &other_w, Added::NOTHING));
         assert!((dot(&dx, &other_x) - by_x).abs() < 1e-10, "{s:?}");
         assert!((dot(&dw, &other_w) - by_w).abs() < 1e-10, "{s:?}");
     }
@@ -224,7 +224,7 @@ fn compare(s: &ConvShape, choices: &[Choice]) {
     ];
     for &choice in choices {
         let got = [
-            forward(choice, s, &x, &w, Some(&bias)),
+            forward(choice, s, &x, &w, Added::bias(&bias)),
             input_gradient(choice, s, &dy, &w),
             weight_gradient(choice, s, &x, &dy),
         ];
@@ -399,7 +399,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                     .build()
                     .unwrap();
                 pool.install(|| {
-                    let mut all = forward(choice, &s, &x, &w, None);
+                    let mut all = forward(choice, &s, &x, &w, Added::NOTHING);
                     all.extend(input_gradient(choice, &s, &dy, &w));
                     all.extend(weight_gradient(choice, &s, &x, &dy));
                     all.extend(conv2d_bias_gradient(&dy, s.batch, s.c_out));
@@ -434,14 +434,64 @@ fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
                 normal(n_y(&many), 3),
             );
             let (x1, dy1) = (&x[..n_x(&one)], &dy[..n_y(&one)]);
-            let alone = forward(choice, &one, x1, &w, None);
-            let among = forward(choice, &many, &x, &w, None);
+            let alone = forward(choice, &one, x1, &w, Added::NOTHING);
+            let among = forward(choice, &many, &x, &w, Added::NOTHING);
             assert!(alone == among[..alone.len()], "{one:?} {choice:?}");
             let alone = input_gradient(choice, &one, dy1, &w);
             let among = input_gradient(choice, &many, &dy, &w);
             assert!(alone == among[..alone.len()], "{one:?} {choice:?}");
         }
     }
+}
+
+#[test]
+fn a_map_is_added_as_a_sum_of_its_own_would_be() {
+    let small = conv3(3, 64, (2, 2), 4);
+    let pixels = ConvShape {
+        k: [1; 2],
+        pad: [0; 4],
+        ..conv3(2, 24, (8, 8), 16)
+    };
+    let tiles = [
+        conv3(1, 16, (8, 8), 16),
+        conv3(2, 33, (13, 17), 40),
+        conv3(3, 48, (12, 12), 40),
+        conv3(2, 64, (40, 36), 64),
+    ];
+    for s in tiles.into_iter().chain([small, pixels]).chain(strided()) {
+        let (x, w) = (normal(n_x(&s), 1), normal(n_w(&s), 2));
+        let (bias, map) = (normal(s.c_out, 3), normal(n_y(&s), 4));
+        for choice in choices() {
+            let bias = Added::bias(&bias);
+            let apart = forward(choice, &s, &x, &w, bias);
+            let apart: Vec<f32> = map.iter().zip(&apart).map(|(x, y)| x + y).collect();
+            let map = Some(&map[..]);
+            let together = forward(choice, &s, &x, &w, Added { map, ..bias });
+            assert!(apart == together, "{s:?} {choice:?}");
+        }
+    }
+}
+
+#[test]
+fn fast_convolutions_count_the_products_of_their_tiles() {
+    let s = conv3(2, 16, (8, 12), 32);
+    assert_eq!(s.flops(), 2.0 * (2 * 8 * 12 * 9 * 16 * 32) as f64);
+    let winograd = |algorithm| {
+        let simd = Simd::choose(None);
+        let choice = Choice {
+            simd,
+            algorithm,
+            bf16: None,
+        };
+        Winograd::of(&s, choice).map(|winograd| winograd.flops(&s))
+    };
+    assert_eq!(winograd(Algorithm::F4), Some(s.flops() / 4.0));
+    assert_eq!(winograd(Algorithm::F2), Some(s.flops() / 2.25));
+    assert_eq!(winograd(Algorithm::Direct), None);
+    // The tiles at the border are whole.
+    let s = conv3(1, 16, (9, 9), 16);
+    let f4 = Winograd::of(&s, choices()[choices().len() - 1]).unwrap();
+    assert_eq!(f4.flops(&s), 2.0 * (9 * 36 * 16 * 16) as f64);
 }
 
 #[test]
@@ -454,7 +504,7 @@ fn an_empty_batch_has_an_empty_result_and_no_gradient() {
         };
         let w = normal(n_w(&s), 2);
         for choice in choices() {
-            assert!(forward(choice, &s, &[], &w, None).is_empty());
+            assert!(forward(choice, &s, &[], &w, Added::NOTHING).is_empty());
             assert!(input_gradient(choice, &s, &[], &w).is_empty());
             assert!(
                 weight_gradient::<f32>(choice, &s, &[], &[])
@@ -485,9 +535,9 @@ fn an_image_is_the_same_in_every_batch() {
         for choice in choices() {
             let y: Vec<f32> = x
                 .chunks_exact(n_x(&one))
-                .flat_map(|x| forward(choice, &one, x, &w, None))
+                .flat_map(|x| forward(choice, &one, x, &w, Added::NOTHING))
                 .collect();
-            let together = forward(choice, &all, &x, &w, None);
+            let together = forward(choice, &all, &x, &w, Added::NOTHING);
             assert_eq!(y, together, "{all:?}, {choice:?}");
             let dx: Vec<f32> = dy
                 .chunks_exact(n_y(&one))

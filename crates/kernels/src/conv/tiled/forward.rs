@@ -2,6 +2,7 @@
 
 use super::pack::{Filters, STEP};
 use super::{Band, ConvShape, PIXELS, Tiled, short_rows};
+use crate::conv::Added;
 use crate::element::Stored;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Simd;
@@ -19,7 +20,7 @@ impl Tiled {
         simd: Simd,
         x: &[bf16],
         w: &[f32],
-        bias: Option<&[f32]>,
+        added: Added<'_, f32, bf16>,
     ) -> Vec<bf16> {
         let filters = Filters {
             w,
@@ -28,7 +29,7 @@ impl Tiled {
             taps: self.shape.taps(),
             rotated: false,
         };
-        self.convolve(simd, x, filters, bias)
+        self.convolve(simd, x, filters, added)
     }
 
     /// The gradient of the input, from `dy` shaped like the result.
@@ -53,7 +54,7 @@ impl Tiled {
             shape: short_rows(&back),
             ..*self
         };
-        back.convolve(simd, dy, filters, None)
+        back.convolve(simd, dy, filters, Added::NOTHING)
     }
 
     fn convolve(
@@ -61,7 +62,7 @@ impl Tiled {
         simd: Simd,
         x: &[bf16],
         filters: Filters<'_>,
-        bias: Option<&[f32]>,
+        added: Added<'_, f32, bf16>,
     ) -> Vec<bf16> {
         let s = &self.shape;
         let (blocks, steps) = (s.c_out.div_ceil(BLOCK), filters.steps());
@@ -101,7 +102,7 @@ impl Tiled {
                             blocks: blocks * part / parts..blocks * (part + 1) / parts,
                             filters: packed,
                             steps,
-                            bias,
+                            added,
                         };
                         job.run(x, y.as_mut_ptr());
                     });
@@ -119,7 +120,7 @@ struct Job<'a> {
     blocks: std::ops::Range<usize>,
     filters: &'a [Line],
     steps: usize,
-    bias: Option<&'a [f32]>,
+    added: Added<'a, f32, bf16>,
 }
 
 impl Job<'_> {
@@ -194,7 +195,7 @@ impl Job<'_> {
         }
     }
 
-    /// Adds the bias, rounds, and leaves out what started in the padding.
+    /// Adds what is to be added, rounds, and leaves out what started in the padding.
     ///
     /// # Safety
     /// `y` has room for the whole result.
@@ -203,12 +204,23 @@ impl Job<'_> {
         let s = &self.conv.shape;
         let (height, width) = (s.out_h(), s.out_w());
         for (channel, sums) in (first..s.c_out).zip(sums.chunks_exact(pixels)) {
-            let bias = self.bias.map_or(0.0, |bias| bias[channel]);
+            let bias = self.added.bias.map_or(0.0, |bias| bias[channel]);
             for (image, row, at) in self.band.result_rows(self.conv.row()) {
-                let y = y.wrapping_add(((image * s.c_out + channel) * height + row) * width);
-                for (i, &sum) in sums[at..at + width].iter().enumerate() {
-                    // SAFETY: the caller's promise.
-                    unsafe { y.add(i).write(bf16::of(sum + bias)) };
+                let start = ((image * s.c_out + channel) * height + row) * width;
+                let (y, sums) = (y.wrapping_add(start), &sums[at..at + width]);
+                match self.added.map {
+                    None => {
+                        for (i, &sum) in sums.iter().enumerate() {
+                            // SAFETY: the caller's promise.
+                            unsafe { y.add(i).write(bf16::of(sum + bias)) };
+                        }
+                    }
+                    Some(map) => {
+                        for (i, (&sum, x)) in sums.iter().zip(&map[start..]).enumerate() {
+                            // SAFETY: the caller's promise.
+                            unsafe { y.add(i).write(bf16::of(x.real() + (sum + bias))) };
+                        }
+                    }
                 }
             }
         }

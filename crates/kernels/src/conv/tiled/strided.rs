@@ -5,7 +5,7 @@
 // Filters whose size the stride does not divide get taps of zero weight.
 
 use super::Tiled;
-use crate::conv::ConvShape;
+use crate::conv::{Added, ConvShape};
 use crate::simd::Simd;
 use crate::tiles::Unit;
 use half::bf16;
@@ -49,10 +49,10 @@ impl Phased {
         simd: Simd,
         x: &[bf16],
         w: &[f32],
-        bias: Option<&[f32]>,
+        added: Added<'_, f32, bf16>,
     ) -> Vec<bf16> {
         self.tiles
-            .forward(simd, &self.phases_of(x), &self.filters_of(w), bias)
+            .forward(simd, &self.phases_of(x), &self.filters_of(w), added)
     }
 
     pub(crate) fn input_gradient(&self, simd: Simd, dy: &[bf16], w: &[f32]) -> Vec<bf16> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::choice::{Algorithm, Choice};
+use crate::conv::Added;
 use crate::conv::bf16::{self as narrow, tiled};
 use crate::conv::direct;
 use crate::element::Stored;
@@ -73,8 +74,19 @@ fn compare(unit: Unit, shape: ConvShape) {
     const ROUNDING: f64 = 1.0 / 256.0;
 
     let want = direct::forward(&shape, &wide(&x), &wide(&w), Some(&wide(&bias)));
-    let got = narrow::forward(choice, &shape, &x, &narrow_w, Some(&narrow_bias));
+    let bias = Added::bias(&narrow_bias);
+    let got = narrow::forward(choice, &shape, &x, &narrow_w, bias);
     check(wide(&got).into_iter(), &want, ROUNDING, &what("forward"));
+
+    // A map that is added first would be rounded twice.
+    let map = halves(want.len(), 2.3);
+    let want: Vec<f64> = want.iter().zip(wide(&map)).map(|(y, x)| y + x).collect();
+    let with_map = Added {
+        map: Some(&map),
+        ..bias
+    };
+    let got = narrow::forward(choice, &shape, &x, &narrow_w, with_map);
+    check(wide(&got).into_iter(), &want, ROUNDING, &what("with a map"));
 
     let want = direct::input_gradient(&shape, &wide(&dy), &wide(&w));
     let got = narrow::input_gradient(choice, &shape, &dy, &narrow_w);
@@ -162,7 +174,7 @@ fn the_number_of_threads_and_the_batch_change_no_bit() {
             let simd = Simd::choose(None);
             pool.install(|| {
                 (
-                    conv.forward(simd, &x, &w, None),
+                    conv.forward(simd, &x, &w, Added::NOTHING),
                     conv.input_gradient(simd, &dy, &w),
                     conv.weight_gradient(simd, &x, &dy),
                 )
@@ -172,7 +184,12 @@ fn the_number_of_threads_and_the_batch_change_no_bit() {
         assert!(one == run(5), "{unit:?}");
         let single = ConvShape { batch: 1, ..shape };
         let conv = Tiled::of(unit, &single).unwrap();
-        let alone = conv.forward(Simd::choose(None), &x[48 * 100..2 * 48 * 100], &w, None);
+        let alone = conv.forward(
+            Simd::choose(None),
+            &x[48 * 100..2 * 48 * 100],
+            &w,
+            Added::NOTHING,
+        );
         assert!(alone == one.0[80 * 100..2 * 80 * 100], "{unit:?}");
     }
 }
@@ -219,7 +236,7 @@ fn an_empty_batch_has_an_empty_result_and_no_gradient() {
             };
             assert!(tiled(choice, &shape).is_some());
             let w = vec![1.0; 16 * 16 * 9];
-            assert!(narrow::forward(choice, &shape, &[], &w, None).is_empty());
+            assert!(narrow::forward(choice, &shape, &[], &w, Added::NOTHING).is_empty());
             assert!(narrow::input_gradient(choice, &shape, &[], &w).is_empty());
             let dw = narrow::weight_gradient(choice, &shape, &[], &[]);
             assert!(dw == vec![0.0; w.len()], "{unit:?}");

@@ -5,6 +5,7 @@ use super::points::Points;
 use super::tiles::{Grid, Panes};
 use super::transform::{Sink, Source};
 use crate::cache::second_cache;
+use crate::conv::Added;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
@@ -29,13 +30,13 @@ struct Convolution<'a, P, const M: usize, const T: usize> {
     points: PhantomData<fn() -> P>,
 }
 
-/// `y = w * x + bias` for `x` of the filters' inputs and the grid's images.
+/// `w * x` plus what is added, for `x` of the filters' inputs and the grid's images.
 pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
     simd: Simd,
     grid: Grid,
     x: &[f32],
     filters: Filters<'_>,
-    bias: Option<&[f32]>,
+    added: Added<'_, f32>,
 ) -> Vec<f32> {
     let (c_in, c_out) = (filters.inputs(), filters.outputs());
     let products = PANEL.min(c_out);
@@ -71,7 +72,7 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
                     channels: c_out,
                     grid,
                     panes: Panes::new(tiles, products),
-                    bias,
+                    added,
                 },
                 points: PhantomData,
             };

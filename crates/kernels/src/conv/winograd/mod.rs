@@ -9,7 +9,7 @@ mod transform;
 
 pub(super) use filters::Filters;
 
-use super::ConvShape;
+use super::{Added, ConvShape};
 use crate::choice::{Algorithm, Choice};
 use crate::simd::Simd;
 use points::{F2, F4};
@@ -51,19 +51,26 @@ impl Winograd {
         }
     }
 
-    /// `x` convolved with the filters; batch and size are those of the shape.
+    /// Multiplications and additions of the products: of all inputs and outputs, for each transformed pixel of each tile.
+    pub(super) fn flops(self, shape: &ConvShape) -> f64 {
+        let grid = self.grid(shape);
+        let transformed = grid.tiles() * (grid.m + 2) * (grid.m + 2);
+        2.0 * (transformed * shape.c_in * shape.c_out) as f64
+    }
+
+    /// `x` convolved with the filters, plus what is added; batch and size are those of the shape.
     pub(super) fn convolve(
         self,
         shape: &ConvShape,
         x: &[f32],
         filters: Filters<'_>,
-        bias: Option<&[f32]>,
+        added: Added<'_, f32>,
     ) -> Vec<f32> {
         let grid = self.grid(shape);
         if self.large {
-            forward::convolve::<F4, 4, 6>(self.simd, grid, x, filters, bias)
+            forward::convolve::<F4, 4, 6>(self.simd, grid, x, filters, added)
         } else {
-            forward::convolve::<F2, 2, 4>(self.simd, grid, x, filters, bias)
+            forward::convolve::<F2, 2, 4>(self.simd, grid, x, filters, added)
         }
     }
 

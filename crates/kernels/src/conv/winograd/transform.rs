@@ -4,7 +4,8 @@ use super::filters::PANEL;
 use super::points::Points;
 use super::tiles::{Grid, Panes, Strip};
 use crate::SharedMut;
-use crate::lanes::{gather, scatter};
+use crate::conv::Added;
+use crate::lanes::{gather, scatter, scatter_sum};
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
 use std::marker::PhantomData;
@@ -159,7 +160,7 @@ pub(super) struct Sink<'a> {
     pub(super) channels: usize,
     pub(super) grid: Grid,
     pub(super) panes: Panes,
-    pub(super) bias: Option<&'a [f32]>,
+    pub(super) added: Added<'a, f32>,
 }
 
 impl Sink<'_> {
@@ -169,7 +170,7 @@ impl Sink<'_> {
         first..(first + PANEL / 16).min(self.channels.div_ceil(16))
     }
 
-    /// `A^T p A + bias` of every tile in `block`, for sixteen channels of each line. `from` holds the
+    /// `A^T p A` of every tile in `block`, plus what is added,, for sixteen channels of each line. `from` holds the
     /// products, the first line of a row being `lines.start`.
     #[inline(always)]
     pub(super) fn outputs<V: Lanes, P: Points<M, T>, const M: usize, const T: usize>(
@@ -185,27 +186,28 @@ impl Sink<'_> {
             for line in lines.clone() {
                 let channels = (self.channels - 16 * line).min(16);
                 let mut bias = [0.0; 16];
-                if let Some(all) = self.bias {
+                if let Some(all) = self.added.bias {
                     bias[..channels].copy_from_slice(&all[16 * line..][..channels]);
                 }
                 let bias = get::<V>(&Line(bias));
                 self.strip::<V, P, M, T>(&strip, bias, &from[line - lines.start..], pixels);
                 let (plane, n) = (h * w, (bottom - top) * w);
                 let start = (strip.image * self.channels + 16 * line) * plane + top * w;
+                let end = start + (channels - 1) * plane + n;
                 assert!(
-                    start + (channels - 1) * plane + n <= self.y.len(),
+                    end <= self.y.len() && self.added.map.is_none_or(|map| end <= map.len()),
                     "image outside the batch"
                 );
+                let y = self.y.as_mut_ptr().wrapping_add(start);
                 // SAFETY: in bounds by the assertion; jobs write different tiles or channels.
                 unsafe {
-                    scatter::<V>(
-                        pixels,
-                        1,
-                        self.y.as_mut_ptr().add(start),
-                        plane,
-                        channels,
-                        n,
-                    )
+                    match self.added.map {
+                        None => scatter::<V>(pixels, 1, y, plane, channels, n),
+                        Some(map) => {
+                            let map = map.as_ptr().add(start);
+                            scatter_sum::<V>(pixels, map, y, plane, channels, n);
+                        }
+                    }
                 };
             }
         }
