@@ -30,6 +30,13 @@ static JOINED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
     follow_own_launcher(world);
     let group = job("train", |context| join_training(world, context))?;
+    group.watch(|error| {
+        let _ = writeln!(
+            std::io::stderr(),
+            "error: {error}. This process waited for its gradients; --resume continues the run from the last checkpoint"
+        );
+        std::process::exit(1);
+    })?;
     JOINED.store(true, Ordering::Relaxed);
     Ok(group)
 }

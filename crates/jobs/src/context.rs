@@ -63,10 +63,11 @@ impl<'a> Context<'a> {
         resolve_precision(self.precision.unwrap_or(otherwise), &self.device)
     }
 
-    /// As [`Self::precision_or`] for images that are drawn for the caller: [`Precision::Auto`] is bf16 on processors with a matrix unit.
-    /// What is trained on or measured does not depend on the processor.
+    /// As [`Self::precision_or`] for images that are drawn for the caller, where [`Precision::Auto`] is `otherwise`, and if that is it, too,
+    /// bf16 on processors with a matrix unit. What is trained on or measured does not depend on the processor.
     pub fn drawing_precision_or(&self, otherwise: Precision) -> Precision {
-        match self.precision.unwrap_or(otherwise) {
+        let given = self.precision.filter(|given| *given != Precision::Auto);
+        match given.unwrap_or(otherwise) {
             Precision::Auto if !self.device.is_cuda() && bf16_is_fast() => Precision::Bf16,
             precision => resolve_precision(precision, &self.device),
         }

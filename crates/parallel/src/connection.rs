@@ -29,6 +29,10 @@ pub(crate) struct Connection {
     pub(crate) reader: TcpStream,
     pub(crate) writer: Arc<Mutex<TcpStream>>,
     timeout: Duration,
+    /// For how long polls have found nothing that the other process sent.
+    silence: Duration,
+    /// The reason why the other process failed, if it has said so.
+    failed: Option<String>,
 }
 
 /// What begins after a byte of its kind.
@@ -60,6 +64,8 @@ impl Connection {
             writer: Arc::new(Mutex::new(stream.try_clone()?)),
             reader: stream,
             timeout,
+            silence: Duration::ZERO,
+            failed: None,
         })
     }
 
@@ -83,6 +89,13 @@ impl Connection {
         }
     }
 
+    fn failure(&self, why: &str) -> Error {
+        Error::Failed {
+            rank: self.rank,
+            why: why.to_owned(),
+        }
+    }
+
     pub(crate) fn mismatch(&self, expected: &str, found: String) -> Error {
         Error::Mismatch {
             rank: self.rank,
@@ -93,6 +106,9 @@ impl Connection {
 
     /// The next frame other than a heartbeat.
     pub(crate) fn next(&mut self) -> Result<Frame> {
+        if let Some(why) = &self.failed {
+            return Err(self.failure(why));
+        }
         loop {
             let mut kind = [0];
             self.read(&mut kind)?;
@@ -107,8 +123,9 @@ impl Connection {
                 BODY => return Ok(Frame::Body),
                 FAILED => {
                     let why = self.reason()?;
-                    let rank = self.rank;
-                    return Err(Error::Failed { rank, why });
+                    let error = self.failure(&why);
+                    self.failed = Some(why);
+                    return Err(error);
                 }
                 ENDED => return Err(Error::Ended),
                 other => return Err(self.mismatch("a message", format!("a frame of kind {other}"))),
@@ -133,11 +150,31 @@ impl Connection {
         Ok(text.chars().filter(|c| !c.is_control()).collect())
     }
 
-    /// Fails if the other process has ended, failed or disconnected; does not wait.
+    /// [`Self::check`], which is called `every` so often, and fails if the other process has sent nothing for its timeout. Only time between
+    /// two calls counts, so a process that was itself suspended counts little.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn poll(&mut self, every: Duration) -> Result<()> {
+        self.silence = match self.check()? {
+            true => Duration::ZERO,
+            false => self.silence + every,
+        };
+        if self.silence < self.timeout {
+            return Ok(());
+        }
+        Err(self.disconnected(ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether the other process has sent something. Fails if it has ended, failed or disconnected; does not wait.
     ///
     /// # Errors
     /// As [`Self::next`]. The bytes of a message stay.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<bool> {
+        if let Some(why) = &self.failed {
+            return Err(self.failure(why));
+        }
+        let mut has_sent = false;
         loop {
             let mut kind = [0];
             // Heartbeats are written without waiting meanwhile, which changes nothing for a single byte.
@@ -150,13 +187,16 @@ impl Connection {
                 .map_err(|source| self.disconnected(source))?;
             match (peeked, kind) {
                 (Ok(0), _) => return Err(self.disconnected(ErrorKind::UnexpectedEof.into())),
-                (Ok(_), [HEARTBEAT]) => self.read(&mut kind)?,
-                (Ok(_), [FAILED]) => return self.next().map(drop),
+                (Ok(_), [HEARTBEAT]) => {
+                    self.read(&mut kind)?;
+                    has_sent = true;
+                }
+                (Ok(_), [FAILED]) => return self.next().map(|_| true),
                 // It stays, for the next call.
                 (Ok(_), [ENDED]) => return Err(Error::Ended),
-                (Ok(_), _) => return Ok(()),
+                (Ok(_), _) => return Ok(true),
                 (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
-                (Err(error), _) if made_no_progress(&error) => return Ok(()),
+                (Err(error), _) if made_no_progress(&error) => return Ok(has_sent),
                 (Err(error), _) => return Err(self.disconnected(error)),
             }
         }

@@ -145,7 +145,14 @@ impl Connections {
 
     /// Fails if a connected process has ended, failed or disconnected; does not wait.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.connections.iter_mut().try_for_each(Connection::check)
+        let mut all = self.connections.iter_mut();
+        all.try_for_each(|connection| connection.check().map(drop))
+    }
+
+    /// [`Self::check`], which is called `every` so often, and fails if a process has sent nothing for its timeout.
+    pub(crate) fn poll(&mut self, every: Duration) -> Result<()> {
+        let mut all = self.connections.iter_mut();
+        all.try_for_each(|connection| connection.poll(every))
     }
 }
 

@@ -4,7 +4,8 @@
 //! that writes files. Gradients are summed over all ranks: tensors on GPUs by NCCL if the build includes it, everything else through rank 0.
 //! Other work is shared by [`ProcessGroup::share`] and [`ProcessGroup::serve`]. A process must know [`World::secret`] to join, and both ends
 //! of a connection prove it first. The receiver of a message knows its size, or a bound, beforehand. A process that sends nothing for
-//! [`World::timeout`], not even heartbeats, has timed out and counts as disconnected.
+//! [`World::timeout`], not even heartbeats, has timed out and counts as disconnected. [`ProcessGroup::watch`] ends processes that wait inside
+//! NCCL for one that is gone.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -50,5 +51,6 @@ mod process_group;
 mod proof;
 mod rendezvous;
 mod transfer;
+mod watch;
 mod work;
 mod world;

@@ -3,14 +3,28 @@
 use crate::connections::Connections;
 use crate::error::Result;
 use crate::transfer::lock;
+use candle_core::cuda_backend::cudarc::driver::CudaEvent;
 use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaStorage, Error, Storage, Tensor, bail};
+use candle_core::{CudaStorage, Error, Storage, Tensor, backend::BackendStorage, bail};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// The communicator of this process's GPU. One thread at a time may use it.
-pub(crate) struct Nccl(Mutex<Communicator>);
+pub(crate) struct Nccl {
+    communicator: Mutex<Communicator>,
+    last: Mutex<LastSum>,
+}
+
+/// How far the last sum has come.
+enum LastSum {
+    Complete,
+    /// A call that queues it has not returned.
+    Called,
+    /// It is complete at this event.
+    Queued(CudaEvent),
+}
 
 struct Communicator(Comm);
 
@@ -51,40 +65,74 @@ impl Nccl {
             .bind_to_thread()
             .map_err(|e| problem("the device", &e))?;
         let comm = Comm::from_rank(stream, rank, size, id).map_err(|e| problem("joining", &e))?;
-        Ok(Self(Mutex::new(Communicator(comm))))
+        Ok(Self {
+            communicator: Mutex::new(Communicator(comm)),
+            last: Mutex::new(LastSum::Complete),
+        })
+    }
+
+    /// Whether the last sum is not complete. Any thread may ask.
+    pub(crate) fn is_summing(&self) -> bool {
+        match &*lock(&self.last) {
+            LastSum::Complete => false,
+            LastSum::Called => true,
+            // An error comes to light where the sum is used.
+            LastSum::Queued(event) => matches!(event.try_is_complete(), Ok(false)),
+        }
     }
 
     /// The sum of a flat f32 or f64 tensor over all GPUs.
     pub(crate) fn sum(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let device = x.device().as_cuda_device()?.clone();
-        let n = x.elem_count();
         let (storage, layout) = x.storage_and_layout();
         let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
         else {
             bail!("NCCL: expected a contiguous tensor on a GPU");
         };
-        macro_rules! all_reduce {
-            ($slice:expr, $t:ty) => {{
-                // SAFETY: NCCL writes every element.
-                let mut out = unsafe { device.alloc::<$t>(n)? };
-                lock(&self.0)
-                    .0
-                    .all_reduce(&$slice.slice(start..end), &mut out, &ReduceOp::Sum)
-                    .map_err(|e| problem("a sum", &e))?;
-                CudaStorage::wrap_cuda_slice(out, device.clone())
-            }};
-        }
-        let sum = match &storage.slice {
-            CudaStorageSlice::F32(slice) => all_reduce!(slice, f32),
-            CudaStorageSlice::F64(slice) => all_reduce!(slice, f64),
-            _ => bail!("NCCL: expected f32 or f64, found {}", x.dtype().as_str()),
+        *lock(&self.last) = LastSum::Called;
+        let sum = self.queue(storage, start..end, &device);
+        let stream = device.cuda_stream();
+        *lock(&self.last) = match &sum {
+            Ok(_) => LastSum::Queued(
+                stream
+                    .record_event(None)
+                    .map_err(|e| problem("an event", &e))?,
+            ),
+            Err(_) => LastSum::Complete,
         };
         Ok(Tensor::from_storage(
-            Storage::Cuda(sum),
+            Storage::Cuda(sum?),
             x.shape(),
             BackpropOp::none(),
             false,
         ))
+    }
+
+    fn queue(
+        &self,
+        storage: &CudaStorage,
+        range: Range<usize>,
+        device: &CudaDevice,
+    ) -> candle_core::Result<CudaStorage> {
+        macro_rules! all_reduce {
+            ($slice:expr, $t:ty) => {{
+                // SAFETY: NCCL writes every element.
+                let mut out = unsafe { device.alloc::<$t>(range.len())? };
+                lock(&self.communicator)
+                    .0
+                    .all_reduce(&$slice.slice(range), &mut out, &ReduceOp::Sum)
+                    .map_err(|e| problem("a sum", &e))?;
+                CudaStorage::wrap_cuda_slice(out, device.clone())
+            }};
+        }
+        Ok(match &storage.slice {
+            CudaStorageSlice::F32(slice) => all_reduce!(slice, f32),
+            CudaStorageSlice::F64(slice) => all_reduce!(slice, f64),
+            _ => bail!(
+                "NCCL: expected f32 or f64, found {}",
+                storage.dtype().as_str()
+            ),
+        })
     }
 }
 

@@ -244,6 +244,32 @@ impl ProcessGroup {
         }
     }
 
+    /// Whether tensors on GPUs are summed by NCCL.
+    pub(crate) fn has_nccl(&self) -> bool {
+        #[cfg(feature = "nccl")]
+        return self.nccl.is_some();
+        #[cfg(not(feature = "nccl"))]
+        false
+    }
+
+    /// Whether a sum of GPUs is not complete.
+    pub(crate) fn is_summing(&self) -> bool {
+        #[cfg(feature = "nccl")]
+        return self.nccl.as_ref().is_some_and(Nccl::is_summing);
+        #[cfg(not(feature = "nccl"))]
+        false
+    }
+
+    /// Fails if another process has failed, is disconnected or has timed out, in calls that are `every` so far apart. A process that
+    /// exchanges messages notices by itself.
+    pub(crate) fn poll(&self, every: Duration) -> Result<()> {
+        let connections = self.connections.as_ref().map(Mutex::try_lock);
+        match connections {
+            Some(Ok(mut connections)) => connections.poll(every),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn with_connections<T>(
         &self,
         f: impl FnOnce(&mut Connections) -> Result<T>,
@@ -285,11 +311,20 @@ pub(crate) mod tests {
     use super::*;
     use crate::world::free_port;
     use candle_core::DType;
+    use std::sync::Arc;
 
     /// Runs the same function on every rank, in threads.
     pub(crate) fn in_world<T: Send + 'static>(
         size: usize,
         f: impl Fn(&ProcessGroup) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        arcs_in_world(size, move |group| f(&group))
+    }
+
+    /// [`in_world`] for functions that drop the group or share it.
+    pub(crate) fn arcs_in_world<T: Send + 'static>(
+        size: usize,
+        f: impl Fn(Arc<ProcessGroup>) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
         let port = free_port().unwrap();
         let ranks = (0..size).map(|rank| {
@@ -297,7 +332,9 @@ pub(crate) mod tests {
             std::thread::spawn(move || {
                 let world = World::local(rank, size, port);
                 let timeout = Duration::from_secs(20);
-                f(&ProcessGroup::join(&world, &Device::Cpu, timeout).unwrap())
+                f(Arc::new(
+                    ProcessGroup::join(&world, &Device::Cpu, timeout).unwrap(),
+                ))
             })
         });
         let ranks: Vec<_> = ranks.collect();

@@ -23,13 +23,13 @@ pub enum TranslationMethod {
 }
 
 impl TranslationMethod {
-    /// The precision if the caller names none: f32 on the CPU. On a GPU, what models are trained in, except for DDIB, whose inversion
-    /// amplifies rounding: TF32.
+    /// The precision if the caller names none: the fast one of the device, except for DDIB, whose inversion amplifies rounding: f32, on a
+    /// GPU TF32.
     pub(super) fn precision(self, on_gpu: bool) -> Precision {
-        match (on_gpu, self) {
-            (false, _) => Precision::F32,
-            (true, Self::Ddib) => Precision::Tf32,
-            (true, _) => Precision::Auto,
+        match (self, on_gpu) {
+            (Self::Ddib, false) => Precision::F32,
+            (Self::Ddib, true) => Precision::Tf32,
+            _ => Precision::Auto,
         }
     }
 }
@@ -294,15 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn only_inversions_on_a_gpu_are_more_exact_than_training() {
-        for method in [Sdedit, Egsde, Ilvr, TranslationMethod::Ddib] {
-            assert_eq!(method.precision(false), Precision::F32);
-            let on_gpu = match method {
-                TranslationMethod::Ddib => Precision::Tf32,
-                _ => Precision::Auto,
-            };
-            assert_eq!(method.precision(true), on_gpu);
+    fn only_inversions_have_a_precision_of_their_own() {
+        for on_gpu in [false, true] {
+            for method in [Sdedit, Egsde, Ilvr] {
+                assert_eq!(method.precision(on_gpu), Precision::Auto);
+            }
         }
+        assert_eq!(TranslationMethod::Ddib.precision(false), Precision::F32);
+        assert_eq!(TranslationMethod::Ddib.precision(true), Precision::Tf32);
     }
 
     #[test]
