@@ -89,8 +89,17 @@ impl Source<'_> {
         to: &SharedMut<'_, Line>,
     ) {
         let Grid { h, w, m, .. } = self.grid;
-        let halo = S::HALO;
-        let width = self.grid.columns() * m + 2 * halo;
+        let Panes {
+            row: tile_lines,
+            plane,
+            ..
+        } = self.panes;
+        let (halo, columns) = (S::HALO, self.grid.columns());
+        let width = columns * m + 2 * halo;
+        assert!(
+            m + 2 * halo == N && zeros.len() >= w && half.len() >= T * width,
+            "windows and scratch memory of another size"
+        );
         zeros.fill(Line([0.0; 16]));
         // The columns outside the image are never written below.
         for row in half[..T * width].chunks_exact_mut(width) {
@@ -110,40 +119,44 @@ impl Source<'_> {
                 );
                 // SAFETY: the last row ends inside the batch by the assertion.
                 unsafe { gather::<V>(self.x.as_ptr().add(start), h * w, channels, n, pixels, 1) };
+                // The loops below use pointers: testing every index took longer than the arithmetic.
                 for row in strip.rows.clone() {
-                    let mut sources = [&*zeros; N];
+                    let mut sources = [zeros.as_ptr(); N];
                     for (i, source) in sources.iter_mut().enumerate() {
                         let y = row * m + i;
                         if y >= halo && y < h + halo {
-                            *source = &pixels[(y - halo - top) * w..][..w];
+                            *source = pixels[(y - halo - top) * w..][..w].as_ptr();
                         }
                     }
+                    let start = half.as_mut_ptr().wrapping_add(halo);
                     for x in 0..w {
                         let mut column = [V::zero(); N];
                         for (value, source) in column.iter_mut().zip(&sources) {
-                            *value = get(&source[x]);
+                            // SAFETY: each source has `w` lines.
+                            *value = unsafe { get(&*source.add(x)) };
                         }
                         for (i, &value) in S::apply(column).iter().enumerate() {
-                            put(&mut half[i * width + x + halo], value);
+                            // SAFETY: `T` rows of `width` lines, by the first assertion.
+                            unsafe { put(&mut *start.add(i * width + x), value) };
                         }
                     }
-                    let first = strip.first_tile + (row - strip.rows.start) * self.grid.columns();
+                    let first = strip.first_tile + (row - strip.rows.start) * columns;
+                    let last = (T * T - 1) * plane + (first + columns - 1) * tile_lines + line;
+                    assert!(last < to.len(), "more tiles than planned");
                     for i in 0..T {
-                        let half = &half[i * width..][..width];
-                        for tile in 0..self.grid.columns() {
+                        let half = half.as_ptr().wrapping_add(i * width);
+                        let at = i * T * plane + first * tile_lines + line;
+                        let to = to.as_mut_ptr().wrapping_add(at);
+                        for tile in 0..columns {
                             let mut window = [V::zero(); N];
-                            for (value, line) in window.iter_mut().zip(&half[tile * m..]) {
-                                *value = get(line);
+                            for (j, value) in window.iter_mut().enumerate() {
+                                // SAFETY: the last window ends with its row, by the first assertion.
+                                *value = unsafe { get(&*half.add(tile * m + j)) };
                             }
-                            let at = (first + tile) * self.panes.row + line;
+                            let to = to.wrapping_add(tile * tile_lines);
                             for (j, &value) in S::apply(window).iter().enumerate() {
-                                // SAFETY: jobs transform different tiles or different channels.
-                                put(
-                                    &mut unsafe {
-                                        to.slice((i * T + j) * self.panes.plane + at, 1)
-                                    }[0],
-                                    value,
-                                );
+                                // SAFETY: in bounds by the assertion above; jobs transform different tiles or channels.
+                                unsafe { put(&mut *to.add(j * plane), value) };
                             }
                         }
                     }
@@ -222,16 +235,27 @@ impl Sink<'_> {
         pixels: &mut [Line],
     ) {
         let Grid { h, w, .. } = self.grid;
-        let top = strip.rows.start * M;
+        let Panes {
+            row: tile_lines,
+            plane,
+            ..
+        } = self.panes;
+        let (top, columns) = (strip.rows.start * M, self.grid.columns());
+        let last = strip.first_tile + strip.rows.len() * columns - 1;
+        assert!(
+            (T * T - 1) * plane + last * tile_lines < from.len(),
+            "more tiles than planned"
+        );
         for row in strip.rows.clone() {
-            for column in 0..self.grid.columns() {
-                let tile =
-                    strip.first_tile + (row - strip.rows.start) * self.grid.columns() + column;
+            for column in 0..columns {
+                let tile = strip.first_tile + (row - strip.rows.start) * columns + column;
+                let from = from.as_ptr().wrapping_add(tile * tile_lines);
                 let mut half = [[V::zero(); T]; M];
                 for j in 0..T {
                     let mut products = [V::zero(); T];
                     for (i, value) in products.iter_mut().enumerate() {
-                        *value = get(&from[(i * T + j) * self.panes.plane + tile * self.panes.row]);
+                        // SAFETY: in bounds by the assertion.
+                        *value = unsafe { get(&*from.add((i * T + j) * plane)) };
                     }
                     for (half, &value) in half.iter_mut().zip(&P::output(products)) {
                         half[j] = value;
@@ -242,8 +266,15 @@ impl Sink<'_> {
                     let out = P::output(*half);
                     if i < rows {
                         let to = &mut pixels[(row * M + i - top) * w + column * M..][..columns];
-                        for (line, &value) in to.iter_mut().zip(&out) {
-                            put(line, value.add(bias));
+                        // A loop of constant length is unrolled.
+                        if let Some(to) = to.first_chunk_mut::<M>() {
+                            for (line, &value) in to.iter_mut().zip(&out) {
+                                put(line, value.add(bias));
+                            }
+                        } else {
+                            for (line, &value) in to.iter_mut().zip(&out) {
+                                put(line, value.add(bias));
+                            }
                         }
                     }
                 }
