@@ -1,6 +1,7 @@
 //! The checks of continuous integration, cheapest first.
 
 use std::{
+    io::ErrorKind,
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -28,6 +29,22 @@ fn precise_command(algorithm: &str) -> Command {
         .args(["parity", "golden", "identities", "gradients"].map(|name| format!("--test={name}")))
         .env("SDFT_CONV", algorithm);
     command
+}
+
+/// Builds the guide if mdBook is installed. Its links and commands are checked by [`tidy`].
+fn book() -> Result<ExitCode> {
+    let mut mdbook = Command::new("mdbook");
+    mdbook
+        .args(["build", "docs/book", "--dest-dir"])
+        .arg(root().join("target/book"))
+        .current_dir(root());
+    match mdbook.status() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("skipped: the guide; install mdBook (cargo install mdbook)");
+            Ok(ExitCode::SUCCESS)
+        }
+        status => Ok(exit_code(status.context("starting mdbook")?)),
+    }
 }
 
 /// What a stage runs.
@@ -66,6 +83,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         ("direct", Stage::Program(precise_command("direct"))),
         ("f2", Stage::Program(precise_command("f2"))),
         ("doc", Stage::Program(doc)),
+        ("book", Stage::Job(book)),
         ("python", Stage::Program(python)),
         // Last, because its features compile most crates again.
         ("cuda", Stage::Job(gpu::imitation::integrate)),

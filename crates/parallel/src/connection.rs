@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     timeout: Duration,
     /// For how long polls have found nothing that the other process sent.
     silence: Duration,
-    /// The reason why the other process failed, if it has said so.
+    /// The reason why the other process failed, if it reported one.
     failed: Option<String>,
 }
 

@@ -6,15 +6,15 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// The time between two looks at the other processes.
+/// The time between two checks of the other processes.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks in a row at which the sum is not complete and a process is gone. A sum that has all its parts still ends meanwhile.
-const LOOKS: u32 = 5;
+/// Checks in a row that find the sum incomplete and a process gone. A sum that has all its parts still ends meanwhile.
+const CHECKS: u32 = 5;
 
 impl ProcessGroup {
     /// Starts a thread that calls `give_up` with the reason if this process waits inside a sum of GPUs while another one has failed, is
-    /// disconnected or has timed out. NCCL would wait forever, so `give_up` must end the process. The other processes are told first.
+    /// disconnected or has timed out. NCCL would wait forever, so `give_up` must end the process. The other processes get the reason first.
     ///
     /// Sums through the hosts fail by themselves, so a group without NCCL is not watched.
     ///
@@ -41,7 +41,7 @@ fn watch(
     is_summing: impl Fn(&ProcessGroup) -> bool,
     give_up: impl FnOnce(&Error),
 ) {
-    let mut looks = 0;
+    let mut checks = 0;
     loop {
         thread::sleep(every);
         let Some(group) = group.upgrade() else {
@@ -49,13 +49,13 @@ fn watch(
         };
         match group.poll(every) {
             Err(error) if is_summing(&group) => {
-                looks += 1;
-                if looks >= LOOKS {
+                checks += 1;
+                if checks >= CHECKS {
                     group.fail(&error.to_string());
                     return give_up(&error);
                 }
             }
-            _ => looks = 0,
+            _ => checks = 0,
         }
     }
 }
