@@ -39,7 +39,10 @@ const FORWARDED: [(&str, &str); 16] = [
     ("completions", "print the completions of a shell"),
     ("man", "write the pages for `man`"),
     ("inspect", "describe a checkpoint"),
-    ("convert", "write a checkpoint as safetensors"),
+    (
+        "convert",
+        "write a checkpoint as safetensors, or as a folder of diffusers or peft",
+    ),
     (
         "data",
         "check a folder of images; prepare tables, archives and folders; select by a text",
@@ -66,7 +69,7 @@ const OWN: [(&str, &str); 11] = [
     ),
     (
         "ci",
-        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc, python, cuda",
+        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc, book, python, cuda",
     ),
     (
         "tidy",

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// A TOML file of methods, or one that the program carries: digits, emoji, metfaces, aahq.
+    /// A TOML file of methods, or a built-in comparison: digits, digits-dit, emoji, metfaces, aahq.
     #[arg(value_name = "NAME|FILE", required_unless_present = "list")]
     pub(crate) comparison: Option<String>,
     /// List the comparisons that the program carries.

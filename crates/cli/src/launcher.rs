@@ -10,14 +10,15 @@ use candle_core::Device;
 use sdft_eval::EvalError;
 use sdft_jobs::{Context, Error, join_group, join_training};
 use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
+use sdft_train::TrainError;
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long rank 0 may take to notice that another process has exited.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long rank 0 may take to notice that another process has exited: longer than [`ProcessGroup::watch`] needs.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Set for processes whose standard input is a pipe from the launcher. A byte means that the user wants to stop, the end of the pipe that
 /// the launcher has ended.
@@ -33,7 +34,7 @@ pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
     group.watch(|error| {
         let _ = writeln!(
             std::io::stderr(),
-            "error: {error}. This process waited for its gradients; --resume continues the run from the last checkpoint"
+            "error: {error}. This process waited for a sum of gradients, and ends; --resume RUN continues from the last checkpoint"
         );
         std::process::exit(1);
     })?;
@@ -76,7 +77,10 @@ pub(crate) fn share_images(
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Rank 0 prints its error in the same terminal, and the launcher how it ended.
         Err(error) if is_launched() && is_of_leader(&error) => Ok(ExitCode::FAILURE),
-        Err(error) => Err(error),
+        Err(error) => {
+            group.fail(&causes(&error));
+            Err(error)
+        }
     }
 }
 
@@ -85,7 +89,11 @@ fn is_of_leader(error: &anyhow::Error) -> bool {
     use sdft_parallel::Error::{Disconnected, Failed};
     let parallel = match error.downcast_ref() {
         Some(Error::Parallel(error) | Error::Eval(EvalError::Parallel(error))) => error,
-        _ => return false,
+        Some(error) => match error.train_error() {
+            Some(TrainError::Parallel(error)) => error,
+            _ => return false,
+        },
+        None => return false,
     };
     matches!(
         parallel,
@@ -224,6 +232,13 @@ impl Processes {
 pub(crate) fn follow(group: Arc<ProcessGroup>) -> Result<ExitCode> {
     // Rank 0 decides what Ctrl-C means.
     ctrlc::set_handler(|| {}).context("Ctrl-C cannot be ignored")?;
-    job("train", |context| sdft_jobs::follow(group, context))?;
-    Ok(ExitCode::SUCCESS)
+    match job("train", |context| sdft_jobs::follow(group.clone(), context)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // As in `share_images`.
+        Err(error) if is_launched() && is_of_leader(&error) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            group.fail(&causes(&error));
+            Err(error)
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `train`: arguments -> options -> run.
 
 use crate::args::TrainArgs;
+use crate::console::causes;
 use crate::device::{check_gpus, world};
 use crate::job::job;
 use crate::launcher;
@@ -34,15 +35,18 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.run.dry_run {
         return describe(&job("train", prepare)?);
     }
-    // The other processes wait for the plan, or notice that this one has exited.
+    // The other processes wait for the plan, or for the reason why there is none.
     let group = launcher::join(world.as_ref())?;
     if !group.is_leader() {
         return launcher::follow(group);
     }
-    let run = job("train", prepare)?.with_group(group);
+    let told = |error: &anyhow::Error| group.fail(&causes(error));
+    let run = job("train", prepare)
+        .inspect_err(told)?
+        .with_group(group.clone());
     let (name, root) = (run.plan().name.clone(), run.root().to_owned());
     conclude(
-        job(&name, |context| run.run(context)),
+        job(&name, |context| run.run(context)).inspect_err(told),
         &root,
         "train",
         "samples",

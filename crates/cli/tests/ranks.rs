@@ -4,7 +4,7 @@
 mod common;
 
 use common::ranks::{end_of, free_port, is_alive, processes_of, rank, signal, wait_for};
-use common::{Run, Workspace, workspace};
+use common::{Run, Workspace, place_with_inputs, workspace};
 use sdft_noise::{Draw, Purpose};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -125,6 +125,26 @@ fn a_process_with_another_secret_cannot_join_a_run() {
     for run in [leader, other].map(end_of) {
         assert_eq!(run.code, Some(0), "{run:?}");
     }
+}
+
+#[test]
+fn a_rank_that_fails_before_a_run_names_its_reason_to_the_others() {
+    let (place, other_place) = (place_with_inputs(), workspace());
+    let args = [
+        arguments("--name=reason", "--steps=100000"),
+        vec!["--config=digits-naive", "--data=in"],
+    ]
+    .concat();
+    // The other machine lacks the images.
+    let port = free_port();
+    let leader = rank(&place, &args, port, [0, 2]).spawn().unwrap();
+    let other = rank(&other_place, &args, port, [1, 2]).spawn().unwrap();
+    end_of(other).fails(2, &["in", "not found"]);
+    end_of(leader).fails(1, &["rank 1 failed: ", "not found"]);
+    // With a launcher, an error of rank 0 is printed once.
+    let run = other_place.run(&[args, vec!["--gpus=2"]].concat());
+    assert_eq!(run.err.matches("not found").count(), 1, "{run:?}");
+    assert!(!run.err.contains("disconnected"), "{run:?}");
 }
 
 /// Two processes in the middle of a run of hours.

@@ -1,6 +1,7 @@
 //! Which of cuDNN's engines computes a convolution, kept in files so that later processes choose the same.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Result;
 use std::path::Path;
 
@@ -74,18 +75,21 @@ impl Choice {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+        // Processes of several containers or machines may have the same number.
+        let nonce = RandomState::new().build_hasher().finish();
+        let temporary = folder.join(format!(".{name}.{}.{nonce:016x}", std::process::id()));
         fs::write(&temporary, self.text())?;
         // A link is made only if there is no such file, so the first of several processes wins.
         if fs::hard_link(&temporary, path).is_err() {
             if let Some(first) = Self::read(path) {
-                fs::remove_file(&temporary)?;
+                // A file that stays is harmless.
+                let _ = fs::remove_file(&temporary);
                 return Ok(first);
             }
             fs::rename(&temporary, path)?;
             return Ok(self);
         }
-        fs::remove_file(&temporary)?;
+        let _ = fs::remove_file(&temporary);
         Ok(self)
     }
 }

@@ -3,7 +3,7 @@
 use crate::choice::{Choice, Order, class, file_name};
 use crate::conv::Conv;
 use crate::descriptor::check;
-use crate::device::is_tf32_allowed;
+use crate::device::{is_out_of_memory, is_tf32_allowed};
 use crate::engines::{Engine, Plan, engines};
 use crate::kernel_cache;
 use crate::planes::on_planes;
@@ -124,12 +124,14 @@ pub(crate) fn run(
         choices: HashMap::new(),
         workspaces: HashMap::new(),
     });
+    let (major, _) = device.cuda_stream().context().compute_capability().w()?;
     let key = Key {
         device: device.id(),
         pass,
         conv: *conv,
         dtype,
-        tf32: is_tf32_allowed(),
+        // Older GPUs have no TF32.
+        tf32: is_tf32_allowed() && major >= 8,
     };
     let work = Work {
         device,
@@ -141,7 +143,7 @@ pub(crate) fn run(
         let plan = state.plan(&work)?;
         if std::env::var_os("SDFT_CUDA_LOG").is_some() {
             let time = plan.as_ref();
-            let time = time.and_then(|plan| work.time(plan, &mut state.workspaces));
+            let time = time.and_then(|plan| work.time(plan, &mut state.workspaces).ok());
             log(&key, plan.as_ref(), time);
         }
         // Trials may have allocated more scratch memory than the chosen plan needs.
@@ -184,11 +186,12 @@ impl State {
         let choice = match known {
             Some(choice) => choice,
             None => {
-                let Some(fastest) = self.fastest(work)? else {
+                let Some((fastest, all)) = self.fastest(work)? else {
                     return Ok(None);
                 };
-                // If it cannot be written, it holds for this process.
-                file.and_then(|file| fastest.keep(&file).ok())
+                // A choice that lacks memory, or cannot be written, holds for this process.
+                file.filter(|_| all)
+                    .and_then(|file| fastest.keep(&file).ok())
                     .unwrap_or(fastest)
             }
         };
@@ -238,9 +241,10 @@ impl State {
         Ok(runs.then_some(plan))
     }
 
-    /// The fastest engine of this device, of those that can be tried in the memory that is free.
-    fn fastest(&mut self, work: &Work<'_>) -> Result<Option<Choice>> {
+    /// The fastest engine of this device, of those that can be tried in the memory that is free, and whether that was enough for all.
+    fn fastest(&mut self, work: &Work<'_>) -> Result<Option<(Choice, bool)>> {
         let mut best: Option<(f32, Choice)> = None;
+        let mut lack = None;
         for &(order, most) in work.key.orders() {
             let mut tried = 0;
             for engine in engines(work.handle, work.key, order) {
@@ -250,8 +254,14 @@ impl State {
                 let Ok(plan) = Plan::new(work.handle, &engine, most_workspace(work.device)) else {
                     continue;
                 };
-                let Some(time) = work.time(&plan, &mut self.workspaces) else {
-                    continue;
+                let time = match work.time(&plan, &mut self.workspaces) {
+                    Ok(time) => time,
+                    Err(error) => {
+                        if is_out_of_memory(&error.to_string()) {
+                            lack = Some(error);
+                        }
+                        continue;
+                    }
                 };
                 tried += 1;
                 if best.is_none_or(|(least, _)| time < least) {
@@ -259,7 +269,11 @@ impl State {
                 }
             }
         }
-        Ok(best.map(|(_, choice)| choice))
+        match (best, lack) {
+            // Without this, a slow kernel would compute the shape from now on.
+            (None, Some(error)) => Err(error),
+            (best, lack) => Ok(best.map(|(_, choice)| (choice, lack.is_none()))),
+        }
     }
 }
 
@@ -290,17 +304,17 @@ impl Work<'_> {
         }
     }
 
-    /// The milliseconds of three runs, after a first one that loads code; `None` if one fails.
-    fn time(&self, plan: &Plan, workspaces: &mut HashMap<DeviceId, CudaSlice<u8>>) -> Option<f32> {
-        self.compute(plan, workspaces).ok()?;
+    /// The milliseconds of three runs, after a first one that loads code.
+    fn time(&self, plan: &Plan, workspaces: &mut HashMap<DeviceId, CudaSlice<u8>>) -> Result<f32> {
+        self.compute(plan, workspaces)?;
         let stream = self.device.cuda_stream();
         let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-        let start = stream.record_event(timed).ok()?;
+        let start = stream.record_event(timed).w()?;
         for _ in 0..3 {
-            self.compute(plan, workspaces).ok()?;
+            self.compute(plan, workspaces)?;
         }
-        let end = stream.record_event(timed).ok()?;
-        start.elapsed_ms(&end).ok()
+        let end = stream.record_event(timed).w()?;
+        start.elapsed_ms(&end).w()
     }
 }
 

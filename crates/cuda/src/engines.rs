@@ -77,11 +77,13 @@ pub(crate) fn engines(handle: cudnnHandle_t, key: &Key, order: Order) -> Vec<Eng
 /// Whether an engine computes in the precision of the key.
 fn allowed(notes: &[u32], key: &Key) -> bool {
     let has = |note: Note| notes.contains(&(note as u32));
-    if has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) {
+    // Inputs that are converted may become half precision, whose range is smaller than that of TF32.
+    if has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
+        || has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
+    {
         return false;
     }
     let exact = !has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE)
-        && !has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
         && !has(Note::CUDNN_NUMERICAL_NOTE_FFT)
         && !has(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13);
     !key.is_exact() || exact

@@ -88,11 +88,14 @@ pub(crate) fn long(n: usize) -> Arg {
 /// Threads of a block.
 pub(crate) const BLOCK: usize = 256;
 
-/// A grid of `x` by `y` blocks of 256 threads.
+/// The most blocks in a grid's second dimension.
+pub(crate) const MOST_ROWS: usize = 65535;
+
+/// A grid of `x` by `y` blocks of 256 threads, of at most [`MOST_ROWS`] rows.
 pub(crate) fn blocks(x: usize, y: usize) -> LaunchConfig {
     let side = |n: usize, most: u32| u32::try_from(n.max(1)).unwrap_or(most).min(most);
     LaunchConfig {
-        grid_dim: (side(x, i32::MAX as u32), side(y, 65535), 1),
+        grid_dim: (side(x, i32::MAX as u32), side(y, MOST_ROWS as u32), 1),
         block_dim: (256, 1, 1),
         shared_mem_bytes: 0,
     }

@@ -1,6 +1,6 @@
 //! Group normalisation with scale, shift and SiLU, and its gradient.
 
-use crate::launch::{Arg, File, blocks, lanes, launch, launch_for, spread};
+use crate::launch::{Arg, File, MOST_ROWS, blocks, lanes, launch, launch_for, spread};
 use crate::part::{Part, dims, empty, memory_shape};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 use std::sync::Arc;
@@ -31,18 +31,22 @@ struct Sizes {
 }
 
 impl Norm {
-    fn sizes(&self, layout: &Layout, dtype: DType) -> Sizes {
+    fn sizes(&self, layout: &Layout, dtype: DType) -> Result<Sizes> {
         let (b, c, positions) = dims(layout);
+        // Each image has blocks of its own in the grid's second dimension.
+        if b > MOST_ROWS {
+            candle_core::bail!("norm_act: expected at most {MOST_ROWS} images, found {b}");
+        }
         // A few rows of threads per block; a few thousand blocks fill any GPU.
         let rows = (256 / (c / lanes(dtype)).clamp(1, 256)).max(1);
         let most = (2048 / b.max(1)).clamp(1, 256);
-        Sizes {
+        Ok(Sizes {
             b,
             c,
             positions,
             groups: self.groups,
             chunks: positions.div_ceil(rows * 8).clamp(1, most),
-        }
+        })
     }
 }
 
@@ -85,7 +89,7 @@ pub fn norm_forward(
     let x = Part::map("norm_act", x, layout)?;
     let bias = address(bias)?;
     let ab = Part::contiguous("norm_act", ab, ab_layout)?;
-    let s = norm.sizes(layout, x.dtype);
+    let s = norm.sizes(layout, x.dtype)?;
     let device = x.device;
     let partial = empty(device, DType::F32, s.b * s.chunks * s.groups * 2)?;
     let statistics = empty(device, DType::F32, s.b * s.groups * 2)?;
@@ -152,7 +156,7 @@ pub fn norm_sums(
     let bias = address(bias)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
-    let s = norm.sizes(layout, x.dtype);
+    let s = norm.sizes(layout, x.dtype)?;
     let device = x.device;
     let partial = empty(device, DType::F32, s.b * s.chunks * s.c * 2)?;
     let n = 2 * s.b * s.c + 2 * s.b * s.groups;
@@ -215,7 +219,7 @@ pub fn norm_gradient(
     let earlier = earlier
         .map(|(earlier, layout)| Part::map("norm_act gradient", earlier, layout))
         .transpose()?;
-    let s = norm.sizes(layout, x.dtype);
+    let s = norm.sizes(layout, x.dtype)?;
     let dx = empty(x.device, x.dtype, x.len)?;
     let mut args = vec![
         Arg::At(x.at),

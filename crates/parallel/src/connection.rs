@@ -29,7 +29,7 @@ pub(crate) struct Connection {
     pub(crate) reader: TcpStream,
     pub(crate) writer: Arc<Mutex<TcpStream>>,
     timeout: Duration,
-    /// For how long polls have found nothing that the other process sent.
+    /// For how long polls have found nothing, since the last byte that was read.
     silence: Duration,
     /// The reason why the other process failed, if it reported one.
     failed: Option<String>,
@@ -150,8 +150,8 @@ impl Connection {
         Ok(text.chars().filter(|c| !c.is_control()).collect())
     }
 
-    /// [`Self::check`], which is called `every` so often, and fails if the other process has sent nothing for its timeout. Only time between
-    /// two calls counts, so a process that was itself suspended counts little.
+    /// Does [`Self::check`], and fails if the other process has sent nothing for its timeout. It must be called once per `every`. Only that
+    /// time counts, so a process that was itself suspended counts little.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -205,7 +205,17 @@ impl Connection {
     pub(crate) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let reader = &mut self.reader;
         transfer_all(bytes.len(), |done| reader.read(&mut bytes[done..]))
-            .map_err(|source| self.disconnected(source))
+            .map_err(|source| self.disconnected(source))?;
+        self.silence = Duration::ZERO;
+        Ok(())
+    }
+
+    /// [`Self::write`], which fails with the reason of the other process if it sent one before its end.
+    pub(crate) fn write_or_reason(&mut self, parts: &[&[u8]]) -> Result<()> {
+        self.write(parts).map_err(|error| match self.check() {
+            Err(reason @ (Error::Failed { .. } | Error::Ended)) => reason,
+            _ => error,
+        })
     }
 
     /// Writes all parts of a frame, with no heartbeat between them.

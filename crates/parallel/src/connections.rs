@@ -13,7 +13,10 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// How long the other ranks may take to close their connections at the end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time between two heartbeats, unless the timeout is short. It does not depend on the timeout, because processes may have different ones.
+const HEARTBEATS: Duration = Duration::from_secs(1);
 
 /// On rank 0 one connection to each other rank, in rank order; on another rank one to rank 0.
 #[derive(Debug)]
@@ -41,9 +44,11 @@ impl Connections {
             .map(|connection| connection.writer.clone())
             .collect();
         let beat =
-            start_heartbeats(writers, world.timeout / 4).map_err(|source| Error::Rendezvous {
-                what: "cannot start the heartbeat thread".to_owned(),
-                source,
+            start_heartbeats(writers, HEARTBEATS.min(world.timeout / 4)).map_err(|source| {
+                Error::Rendezvous {
+                    what: "cannot start the heartbeat thread".to_owned(),
+                    source,
+                }
             })?;
         Ok(Self {
             connections,
@@ -62,11 +67,11 @@ impl Connections {
         frame.extend((bytes.len() as u64).to_le_bytes());
         if bytes.len() <= SHORT {
             frame.extend(bytes);
-            return connection.write(&[&frame]);
+            return connection.write_or_reason(&[&frame]);
         }
-        connection.write(&[&frame])?;
+        connection.write_or_reason(&[&frame])?;
         match connection.next()? {
-            Frame::Ready => connection.write(&[&[BODY], bytes]),
+            Frame::Ready => connection.write_or_reason(&[&[BODY], bytes]),
             other => Err(connection.mismatch("a ready frame", other.describe())),
         }
     }
@@ -94,7 +99,7 @@ impl Connections {
             return Err(connection.mismatch(&wanted, bytes_of(length)));
         };
         if length > SHORT {
-            connection.write(&[&[READY]])?;
+            connection.write_or_reason(&[&[READY]])?;
             match connection.next()? {
                 Frame::Body => {}
                 other => {
@@ -107,12 +112,17 @@ impl Connections {
         Ok(bytes)
     }
 
-    /// Waits until the other ranks have read the last message and closed their connections. Closing first could lose that message.
-    pub(crate) fn wait_closed(&mut self) {
-        let until = Instant::now() + CLOSE_TIMEOUT;
+    /// Waits up to `timeout`, usually [`CLOSE_TIMEOUT`], until the other ranks have read the last message and closed their connections. Closing
+    /// first could lose that message.
+    pub(crate) fn wait_closed(&mut self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         for connection in &mut self.connections {
             let mut rest = [0; 64];
-            while Instant::now() < until {
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || connection.reader.set_read_timeout(Some(left)).is_err() {
+                    break;
+                }
                 match connection.reader.read(&mut rest) {
                     Ok(n) if n > 0 => {}
                     Err(error) if made_no_progress(&error) => {}
@@ -149,7 +159,7 @@ impl Connections {
         all.try_for_each(|connection| connection.check().map(drop))
     }
 
-    /// [`Self::check`], which is called `every` so often, and fails if a process has sent nothing for its timeout.
+    /// Does [`Self::check`], and fails if a process has sent nothing for its timeout. It must be called once per `every`.
     pub(crate) fn poll(&mut self, every: Duration) -> Result<()> {
         let mut all = self.connections.iter_mut();
         all.try_for_each(|connection| connection.poll(every))
@@ -208,6 +218,69 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_reads_itself_counts_when_it_polls() {
+        use std::sync::mpsc::channel;
+        let (request, requests) = channel();
+        let (mut connections, peer) = with_peer(move |mut stream| {
+            for () in requests {
+                stream.write_all(&[MESSAGE]).unwrap();
+                stream.write_all(&1u64.to_le_bytes()).unwrap();
+                stream.write_all(&[7]).unwrap();
+            }
+        });
+        let most = Duration::from_millis(400);
+        for _ in 0..3 {
+            request.send(()).unwrap();
+            assert_eq!(connections.receive(0, 1..=1).unwrap(), [7]);
+            connections.poll(most).unwrap();
+        }
+        let error = connections.poll(most).unwrap_err().to_string();
+        assert!(
+            error.contains("rank 1 is disconnected: timed out"),
+            "{error}"
+        );
+        drop(request);
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn a_reason_is_read_where_the_next_operation_is_a_write() {
+        let (mut connections, peer) = with_peer(|mut stream| {
+            stream.write_all(&[FAILED, 2, 0]).unwrap();
+            stream.write_all(b"no").unwrap();
+        });
+        peer.join().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        // The first write may reach a socket that the other process has closed.
+        let errors = (0..3).filter_map(|_| {
+            thread::sleep(Duration::from_millis(20));
+            connections.send(0, &[1]).err()
+        });
+        let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+        assert!(!errors.is_empty());
+        assert!(
+            errors.iter().all(|e| e == "rank 1 failed: no"),
+            "{errors:?}"
+        );
+    }
+
+    #[test]
+    fn waiting_for_others_to_close_ends_in_time() {
+        let (mut connections, peer) = with_peer(|stream| {
+            thread::sleep(Duration::from_secs(1));
+            drop(stream);
+        });
+        for connection in &connections.connections {
+            let long = Some(Duration::from_secs(60));
+            connection.reader.set_read_timeout(long).unwrap();
+        }
+        let started = Instant::now();
+        connections.wait_closed(Duration::from_millis(200));
+        assert!(started.elapsed() < Duration::from_millis(900));
+        peer.join().unwrap();
+    }
+
+    #[test]
     fn heartbeats_stay_out_of_long_messages_that_wait_for_their_receiver() {
         let port = free_port().unwrap();
         // Heartbeats come every 100 ms.
@@ -231,7 +304,7 @@ mod tests {
                 assert!(back == body(round + 9, length), "{length} bytes back");
             }
             connections.send(0, &[42]).unwrap();
-            connections.wait_closed();
+            connections.wait_closed(CLOSE_TIMEOUT);
         });
         let mut connections = meet(0);
         for (round, length) in (0..).zip(lengths) {
@@ -335,7 +408,7 @@ mod tests {
         });
         connections.send(0, &[42]).unwrap();
         let started = Instant::now();
-        connections.wait_closed();
+        connections.wait_closed(CLOSE_TIMEOUT);
         drop(connections);
         peer.join().unwrap();
         assert!(started.elapsed() < Duration::from_secs(5));

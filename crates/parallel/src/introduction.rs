@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::proof::{Challenge, is_same, new_nonce};
 use crate::rendezvous::{CHALLENGE, GREETING, REFUSED, WELCOME};
+use crate::transfer::made_no_progress;
 use crate::world::World;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -32,7 +33,7 @@ pub(crate) fn connect_to_leader(world: &World, timeout: Duration) -> Result<TcpS
             // Rank 0 may not be listening yet.
             Err(_) if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
             Err(source) => {
-                let what = format!("could not connect within {} s to", timeout.as_secs());
+                let what = format!("could not join within {} s at", timeout.as_secs());
                 return Err(failed(&what, source));
             }
         }
@@ -68,7 +69,15 @@ fn introduce(
     };
     stream.write_all(&challenge.proof_of_rank(world))?;
     // Rank 0 answers when all ranks are connected.
-    stream.read_exact(&mut answer)?;
+    stream
+        .read_exact(&mut answer)
+        .map_err(|error| match made_no_progress(&error) {
+            true => io::Error::new(
+                ErrorKind::TimedOut,
+                "connected, but rank 0 still waits for other processes",
+            ),
+            false => error,
+        })?;
     if answer == [REFUSED] {
         return Ok(None);
     }

@@ -10,12 +10,18 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Error, Storage, Tensor, backend::BackendStorage, bail};
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 /// The communicator of this process's GPU. One thread at a time may use it.
 pub(crate) struct Nccl {
     communicator: Mutex<Communicator>,
     last: Mutex<LastSum>,
 }
+
+/// The time between two checks of the other processes while they join.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How far the last sum has come.
 enum LastSum {
@@ -59,14 +65,30 @@ impl Nccl {
             }
             Id::uninit(internal)
         };
+        // NCCL waits without an end for a process that is gone.
+        let (result, joined) = channel();
         let stream = device.cuda_stream();
-        stream
-            .context()
-            .bind_to_thread()
-            .map_err(|e| problem("the device", &e))?;
-        let comm = Comm::from_rank(stream, rank, size, id).map_err(|e| problem("joining", &e))?;
+        let join = move || {
+            let bound = stream.context().bind_to_thread();
+            let comm = bound.map_err(|e| problem("the device", &e)).and_then(|()| {
+                Comm::from_rank(stream.clone(), rank, size, id).map_err(|e| problem("joining", &e))
+            });
+            // After a failure nothing waits for it.
+            let _ = result.send(comm.map(Communicator));
+        };
+        let thread = thread::Builder::new().name("nccl".to_owned());
+        thread.spawn(join).map_err(Error::wrap)?;
+        let communicator = loop {
+            match joined.recv_timeout(EVERY) {
+                Ok(communicator) => break communicator?,
+                Err(RecvTimeoutError::Timeout) => connections.poll(EVERY)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(problem("joining", &"no result").into());
+                }
+            }
+        };
         Ok(Self {
-            communicator: Mutex::new(Communicator(comm)),
+            communicator: Mutex::new(communicator),
             last: Mutex::new(LastSum::Complete),
         })
     }

@@ -1,7 +1,7 @@
 //! The collective operations: sums, broadcasts and the commands of rank 0.
 
 use crate::bytes::{add_bytes, from_bytes, to_bytes};
-use crate::connections::Connections;
+use crate::connections::{CLOSE_TIMEOUT, Connections};
 use crate::error::{Result, mismatch};
 #[cfg(feature = "nccl")]
 use crate::nccl::Nccl;
@@ -128,7 +128,9 @@ impl ProcessGroup {
 
     fn sum_flat(&self, flat: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "nccl")]
-        if let Some(nccl) = &self.nccl {
+        if let Some(nccl) = &self.nccl
+            && flat.device().is_cuda()
+        {
             return Ok(nccl.sum(flat)?);
         }
         let mut bytes = to_bytes(flat)?;
@@ -215,7 +217,7 @@ impl ProcessGroup {
                 .map(|connection| connections.send(connection, &[command as u8]));
             let told = told.collect::<Vec<_>>();
             if command == Command::End {
-                connections.wait_closed();
+                connections.wait_closed(CLOSE_TIMEOUT);
             }
             told.into_iter().collect()
         })
@@ -260,8 +262,8 @@ impl ProcessGroup {
         false
     }
 
-    /// Fails if another process has failed, is disconnected or has timed out, in calls that are `every` so far apart. A process that
-    /// exchanges messages notices by itself.
+    /// Fails if another process has failed, is disconnected or has timed out. It must be called once per `every`. A process that exchanges
+    /// messages notices by itself.
     pub(crate) fn poll(&self, every: Duration) -> Result<()> {
         let connections = self.connections.as_ref().map(Mutex::try_lock);
         match connections {

@@ -66,7 +66,7 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
     let listener = listen(&world.address, world.port).map_err(|source| {
         let advice = match source.kind() {
             ErrorKind::AddrInUse => {
-                "; another program uses this port: set SDFT_PORT to a free one for all processes"
+                "; another program uses this port: start --gpus again, which selects another one, or with other launchers set SDFT_PORT to a free one for all processes"
             }
             _ => "",
         };
@@ -85,6 +85,7 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
     let mut connected: Vec<Option<(TcpStream, Challenge)>> =
         (1..world.size).map(|_| None).collect();
     let mut refused: Option<SocketAddr> = None;
+    let mut problem: Option<std::io::Error> = None;
     while connected.iter().any(Option::is_none) {
         match listener.accept() {
             Ok((stream, address)) => {
@@ -101,7 +102,14 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
                 ErrorKind::Interrupted
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::ConnectionReset => {}
-                _ => return Err(failed(format!("waiting at {place}"))(error)),
+                // Out of descriptors, for example: a connection without a proof makes room.
+                _ => {
+                    if !pending.is_empty() {
+                        pending.remove(0);
+                    }
+                    problem = Some(error);
+                    thread::sleep(Duration::from_millis(5));
+                }
             },
         }
         let mut waiting = Vec::with_capacity(pending.len());
@@ -131,7 +139,9 @@ pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStre
                     "; a process at {address} was refused because its SDFT_SECRET or WORLD_SIZE differs"
                 );
             }
-            return Err(failed(what)(ErrorKind::TimedOut.into()));
+            return Err(failed(what)(
+                problem.unwrap_or_else(|| ErrorKind::TimedOut.into()),
+            ));
         }
     }
     let mut all = Vec::with_capacity(connected.len());
@@ -427,7 +437,7 @@ pub(crate) mod tests {
         let error =
             connect_to_leader(&world(1, 2, port, "s"), Duration::from_millis(300)).unwrap_err();
         assert!(
-            error.to_string().contains("could not connect within"),
+            error.to_string().contains("could not join within"),
             "{error}"
         );
         pretender.join().unwrap();

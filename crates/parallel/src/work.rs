@@ -1,6 +1,7 @@
 //! Work that rank 0 divides among all ranks, piece by piece.
 
 use crate::bytes::bytes_of;
+use crate::connections::CLOSE_TIMEOUT;
 use crate::error::{Error, Result};
 use crate::process_group::ProcessGroup;
 
@@ -83,9 +84,11 @@ impl ProcessGroup {
             let values = match answer(task) {
                 Ok(values) => values,
                 Err(error) => {
-                    // An error after the end, such as that of a caller that calls `check`, is none.
-                    if let Err(Error::Ended) = self.check() {
-                        return Ok(());
+                    // Maybe another process is gone, which a caller noticed by `check`.
+                    match self.check() {
+                        Err(Error::Ended) => return Ok(()),
+                        Err(gone) => return Err(gone.into()),
+                        Ok(()) => {}
                     }
                     self.fail(&error.to_string());
                     return Err(error);
@@ -124,7 +127,7 @@ impl ProcessGroup {
             // A process that cannot be reached notices the end of the connection.
             let _ = self.with_connections(|all| {
                 all.end();
-                all.wait_closed();
+                all.wait_closed(CLOSE_TIMEOUT);
                 Ok(())
             });
         }

@@ -19,7 +19,7 @@ pub(crate) struct DataArgs {
 pub(crate) enum DataVerb {
     /// Decode every image of a folder and report broken, duplicate and unusual images; say what `emoji` or `digits` hold.
     Check(CheckArgs),
-    /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-prepare`).
+    /// Turn parquet tables, zip and tar files and folders of images into a checked set of one size (done by `sdft-prepare`).
     #[command(disable_help_flag = true)]
     Prepare {
         /// Inputs and options.
