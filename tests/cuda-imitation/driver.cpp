@@ -106,6 +106,8 @@ void finish(CUstream stream) { run(the(stream), the(stream)->queued); }
     if (!current) return CUDA_ERROR_INVALID_CONTEXT;
 
 EXPORT CUresult CUDAAPI cuInit(unsigned) { return CUDA_SUCCESS; }
+// Functions that are not public: NVIDIA's compiler asks for them, and does without.
+EXPORT CUresult CUDAAPI cuGetExportTable(const void** table, const CUuuid*) { return *table = nullptr, CUDA_ERROR_NOT_FOUND; }
 EXPORT CUresult CUDAAPI cuDriverGetVersion(int* version) { return *version = CUDA_VERSION, CUDA_SUCCESS; }
 EXPORT CUresult CUDAAPI cuDeviceGetCount(int* count) { return *count = device_count(), CUDA_SUCCESS; }
 EXPORT CUresult CUDAAPI cuDeviceGet(CUdevice* device, int ordinal) {
