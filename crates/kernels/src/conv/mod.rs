@@ -90,7 +90,11 @@ impl ConvShape {
 
     /// Those of the products that remain of f32 maps, by the algorithm in use; without its transforms.
     pub fn flops_of_products(&self) -> f64 {
-        Winograd::of(self, Choice::get()).map_or(self.flops(), |winograd| winograd.flops(self))
+        let choice = Choice::get();
+        match Winograd::of(self, choice) {
+            Some(winograd) if SmallMaps::of(self, choice.simd).is_none() => winograd.flops(self),
+            _ => self.flops(),
+        }
     }
 
     /// Width of the output.

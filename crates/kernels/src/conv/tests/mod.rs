@@ -422,6 +422,9 @@ fn fast_convolutions_count_the_products_of_their_tiles() {
     assert_eq!(winograd(Algorithm::F4), Some(s.flops() / 4.0));
     assert_eq!(winograd(Algorithm::F2), Some(s.flops() / 2.25));
     assert_eq!(winograd(Algorithm::Direct), None);
+    // Small maps of wide layers are one product.
+    let small = conv3(2, 256, (4, 4), 256);
+    assert_eq!(small.flops_of_products(), small.flops());
     // The tiles at the border are whole.
     let s = conv3(1, 16, (9, 9), 16);
     let f4 = Winograd::of(&s, choices()[choices().len() - 1]).unwrap();
