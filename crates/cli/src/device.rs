@@ -96,6 +96,16 @@ pub(crate) fn in_f32(verb: &str) -> Result<()> {
     )))
 }
 
+/// Fails if f16 was given for a command that computes in f32 or bf16: the maps of some networks are larger than it can hold.
+pub(crate) fn without_f16(verb: &str) -> Result<()> {
+    match asked() {
+        Some(Precision::F16) => Err(usage(format!(
+            "--precision f16: {verb} computes in f32 or bf16, or on a GPU in tf32"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The rank of this process, if it is one of several.
 pub(crate) fn world() -> Result<Option<World>> {
     World::from_env().map_err(|error| usage(error.to_string()))

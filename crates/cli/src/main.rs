@@ -83,14 +83,16 @@ fn main() -> ExitCode {
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
         Verb::TrainAutoencoder(args) => autoencoder::train_autoencoder(&args),
         Verb::Translate(args) => translate::translate(&args),
-        Verb::Edit(args) => device::in_f32("edit").and_then(|()| edit::edit(&args)),
+        Verb::Edit(args) => edit::edit(&args),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args, cli.offline, threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Missing(args) => resolve::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Evaluate(args) => device::in_f32("evaluate").and_then(|()| evaluate::evaluate(&args)),
+        Verb::Evaluate(args) => {
+            device::without_f16("evaluate").and_then(|()| evaluate::evaluate(&args))
+        }
         Verb::Reproduce(args) => reproduce::reproduce(&args),
         Verb::Compare(args) => compare::compare(&args),
         Verb::Report(args) => report::report(&args),

@@ -136,8 +136,11 @@ fn a_missing_device_is_refused() {
             .fails(2, &["cuda:0", "no code for GPUs"]);
     }
     place
+        .run(&["evaluate", "--real=digits", "--fake=.", "--precision=f16"])
+        .fails(2, &["--precision f16", "evaluate computes in f32 or bf16"]);
+    place
         .run(&["evaluate", "--real=digits", "--fake=.", "--precision=bf16"])
-        .fails(2, &["--precision bf16", "evaluate computes in f32"]);
+        .fails(2, &["--precision bf16", "judge of the digits"]);
     place
         .run(&["train", "--precision=f8"])
         .fails(2, &["--precision", "bf16"]);

@@ -107,6 +107,7 @@ pub struct Extractor {
     range: Option<[f64; 2]>,
     /// Where the network computes.
     device: Device,
+    compute_dtype: DType,
     /// The processes that share the pictures.
     peers: Option<Peers>,
 }
@@ -239,7 +240,25 @@ impl Extractor {
             weights,
             range: None,
             device: Device::Cpu,
+            compute_dtype: DType::F32,
             peers: None,
+        }
+    }
+
+    /// The extractor whose network rounds the factors of its layers to this type. Judges always compute in f32.
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        let net = match self.net {
+            Net::Inception(net) => Net::Inception(net.with_compute_dtype(compute_dtype)),
+            Net::Dinov2(net) => Net::Dinov2(net.with_compute_dtype(compute_dtype)),
+            Net::Clip(net) => Net::Clip(net.with_compute_dtype(compute_dtype)),
+            Net::Identity(net) => Net::Identity(net.with_compute_dtype(compute_dtype)),
+            judge @ Net::Judge(..) => return Self { net: judge, ..self },
+        };
+        Self {
+            net,
+            compute_dtype,
+            ..self
         }
     }
 
@@ -289,14 +308,22 @@ impl Extractor {
         &self.device
     }
 
-    /// What cached features depend on: [`Self::describe`], and on a GPU that it is one and the precision, because both round differently.
-    /// Features of the CPU in f32 are under the description alone.
+    /// The precision of the network's products: `f32`, `bf16`, or on a GPU `tf32`.
+    pub fn precision(&self) -> &'static str {
+        match self.compute_dtype {
+            DType::F32 if self.device.is_cuda() && sdft_cuda::is_tf32_allowed() => "tf32",
+            dtype => dtype.as_str(),
+        }
+    }
+
+    /// What cached features depend on: [`Self::describe`], the device and the precision, because these round differently. Features of the
+    /// CPU in f32 are under the description alone.
     pub fn cache_key(&self) -> String {
-        let description = self.describe();
-        match (self.device.is_cuda(), sdft_cuda::is_tf32_allowed()) {
-            (false, _) => description,
-            (true, false) => format!("{description}, cuda f32"),
-            (true, true) => format!("{description}, cuda tf32"),
+        let (description, precision) = (self.describe(), self.precision());
+        match (self.device.is_cuda(), precision) {
+            (false, "f32") => description,
+            (false, _) => format!("{description}, {precision}"),
+            (true, _) => format!("{description}, cuda {precision}"),
         }
     }
 

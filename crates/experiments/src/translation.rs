@@ -114,7 +114,8 @@ impl Translations {
                     factor: Some(model.architecture.image_size() / 8),
                     ..Variant::default()
                 };
-                let plan = TranslatePlan::as_in_the_paper(method, WalkKind::Part, variant, &model);
+                let walk = WalkKind::Part;
+                let plan = TranslatePlan::as_in_the_paper(method, walk, variant, &model, context);
                 let models = TranslationModels {
                     model: &model,
                     source: None,

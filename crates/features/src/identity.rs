@@ -1,8 +1,9 @@
 //! ArcFace: identity similarity of faces.
 
 use crate::conv_norm::{ConvNorm, ConvSpec, FoldedNorm};
+use crate::narrow::narrowed;
 use crate::resample::adaptive_average;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{conv2d, linear, relu, separable};
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 
@@ -26,6 +27,7 @@ pub struct IdentityNet {
     units: Vec<Unit>,
     before: FoldedNorm,
     dense: (Tensor, Tensor),
+    compute_dtype: DType,
 }
 
 #[derive(Clone, Debug)]
@@ -98,9 +100,10 @@ impl Unit {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Convolutions read and write maps of type `dtype`.
+    fn forward(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
         let shortcut = match &self.shortcut {
-            Some(conv) => conv.forward(x)?,
+            Some(conv) => narrowed(x, dtype, |x| conv.forward(x))?,
             None if self.stride == 1 => x.clone(),
             // Max pooling with windows of one pixel takes every second pixel.
             None => {
@@ -113,8 +116,10 @@ impl Unit {
                 rows.index_select(&even(w)?, 3)?
             }
         };
-        let h = conv2d(&self.norm.forward(x)?, &self.first, &self.zeros, 1, [1, 1])?;
-        let h = self.second.forward(&prelu(&h, &self.slope)?)?;
+        let h = narrowed(&self.norm.forward(x)?, dtype, |x| {
+            conv2d(x, &self.first, &self.zeros, 1, [1, 1])
+        })?;
+        let h = narrowed(&prelu(&h, &self.slope)?, dtype, |x| self.second.forward(x))?;
         let mean = h.flatten_from(2)?.mean(2)?;
         let gate = relu(&linear(&mean, &self.squeeze.0, &self.squeeze.1)?)?;
         let gate = linear(&gate, &self.excite.0, &self.excite.1)?;
@@ -173,7 +178,17 @@ impl IdentityNet {
                 weight.broadcast_mul(&after.scale.reshape((512, 1))?)?,
                 ((bias * after.scale)? + after.shift)?,
             ),
+            compute_dtype: DType::F32,
         })
+    }
+
+    /// The network with convolutions of this type. Weights stay f32, as does all that is between the convolutions.
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        Self {
+            compute_dtype,
+            ..self
+        }
     }
 
     /// Crops the face and downsamples it by averaging.
@@ -204,9 +219,11 @@ impl IdentityNet {
     /// # Errors
     /// Images of another size.
     pub fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let mut h = prelu(&self.stem.0.forward(&Self::face(x)?)?, &self.stem.1)?;
+        let (stem, slope) = &self.stem;
+        let h = narrowed(&Self::face(x)?, self.compute_dtype, |x| stem.forward(x))?;
+        let mut h = prelu(&h, slope)?;
         for unit in &self.units {
-            h = unit.forward(&h)?;
+            h = unit.forward(&h, self.compute_dtype)?;
         }
         let flat = self.before.forward(&h)?.flatten_from(1)?;
         let embedding = linear(&flat, &self.dense.0, &self.dense.1)?;
@@ -217,7 +234,7 @@ impl IdentityNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     #[test]
     fn the_face_has_its_golden_values_and_other_sizes_are_refused() {

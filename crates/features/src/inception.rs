@@ -1,7 +1,7 @@
 //! The Inception-V3 of FID.
 
 use crate::conv_norm::{ConvNorm, ConvSpec};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{pool, relu};
 use sdft_kernels::PoolKind;
 use sdft_nn::{ParamSource, ParamSpec, Scope, specs_of};
@@ -19,6 +19,7 @@ const EPS: f64 = 1e-3;
 pub struct Inception {
     stem: [Unit; 5],
     blocks: Vec<Block>,
+    compute_dtype: DType,
 }
 
 /// A convolution, a normalisation, ReLU.
@@ -289,10 +290,20 @@ impl Inception {
                 at("Mixed_7b", 1280).e(PoolKind::Average)?,
                 at("Mixed_7c", 2048).e(PoolKind::Max)?,
             ],
+            compute_dtype: DType::F32,
         })
     }
 
-    /// The feature maps of 64, 192, 768 and 2048 channels that FID and its variants use.
+    /// The network with feature maps of this type. Weights stay f32, as are the results of [`Self::features`].
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        Self {
+            compute_dtype,
+            ..self
+        }
+    }
+
+    /// The feature maps of 64, 192, 768 and 2048 channels that FID and its variants use, in the type of [`Self::with_compute_dtype`].
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]` about [-1, 1], sides of at least 75 pixels; 299 in training
@@ -307,7 +318,7 @@ impl Inception {
             );
         }
         let shrink = |x: &Tensor| pool(x, PoolKind::Max, 3, 2, 0);
-        let mut h = x.clone();
+        let mut h = x.to_dtype(self.compute_dtype)?;
         for unit in &self.stem[..3] {
             h = unit.forward(&h)?;
         }
@@ -335,6 +346,6 @@ impl Inception {
     /// Those of [`Self::maps`].
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
         let [.., last] = self.maps(x)?;
-        last.flatten_from(2)?.mean(2)
+        last.to_dtype(x.dtype())?.flatten_from(2)?.mean(2)
     }
 }

@@ -50,5 +50,6 @@ mod inception;
 mod inputs;
 mod layer_norm;
 mod lpips;
+mod narrow;
 mod resample;
 mod weights;

@@ -1,6 +1,6 @@
 //! LPIPS: perceptual distance of images.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use sdft_autograd::{conv2d, pool, relu};
 use sdft_kernels::PoolKind;
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
@@ -82,6 +82,7 @@ pub struct Lpips {
     heads: Vec<Tensor>,
     shift: Tensor,
     scale: Tensor,
+    compute_dtype: DType,
 }
 
 #[derive(Clone, Debug)]
@@ -145,7 +146,17 @@ impl Lpips {
             shift: Tensor::new(&SHIFT, device)?.reshape((1, 3, 1, 1))?,
             scale: Tensor::new(&SCALE, device)?.reshape((1, 3, 1, 1))?,
             heads,
+            compute_dtype: DType::F32,
         })
+    }
+
+    /// The network with convolutions of this type. Weights stay f32, as does all that is computed from their results.
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        Self {
+            compute_dtype,
+            ..self
+        }
     }
 
     /// The device of its parameters, where images must be.
@@ -168,7 +179,8 @@ impl Lpips {
                 "LPIPS: expected images of 3 channels and at least {smallest}x{smallest} pixels, found {c}x{h}x{w}"
             );
         }
-        let mut h = x.broadcast_sub(&self.shift)?.broadcast_div(&self.scale)?;
+        let h = x.broadcast_sub(&self.shift)?.broadcast_div(&self.scale)?;
+        let mut h = h.to_dtype(self.compute_dtype)?;
         let mut maps = Vec::with_capacity(self.slices.len());
         for (i, slice) in self.slices.iter().enumerate() {
             if let Some(k) = self.net.pool_before(i) {
@@ -183,7 +195,7 @@ impl Lpips {
                     [conv.pad; 2],
                 )?)?;
             }
-            maps.push(h.clone());
+            maps.push(h.to_dtype(x.dtype())?);
         }
         Ok(maps)
     }

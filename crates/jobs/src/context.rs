@@ -63,13 +63,21 @@ impl<'a> Context<'a> {
         resolve_precision(self.precision.unwrap_or(otherwise), &self.device)
     }
 
-    /// As [`Self::precision_or`] for images that are drawn for the caller, where [`Precision::Auto`] is `otherwise`, and if that is it, too,
-    /// bf16 on processors with a matrix unit. What is trained on or measured does not depend on the processor.
-    pub fn drawing_precision_or(&self, otherwise: Precision) -> Precision {
+    /// As [`Self::precision_or`] for what is made for the caller and does not become part of something else, where [`Precision::Auto`] is
+    /// `otherwise`, and if that is it, too, bf16 on processors with a matrix unit. Training and experiments do not depend on the processor.
+    pub fn fast_precision_or(&self, otherwise: Precision) -> Precision {
         let given = self.precision.filter(|given| *given != Precision::Auto);
         match given.unwrap_or(otherwise) {
             Precision::Auto if !self.device.is_cuda() && bf16_is_fast() => Precision::Bf16,
             precision => resolve_precision(precision, &self.device),
+        }
+    }
+
+    /// The precision of edits and measurements: on a GPU f32 unless the caller chooses, elsewhere that of [`Self::fast_precision_or`].
+    pub(crate) fn exact_precision(&self) -> Precision {
+        match self.device.is_cuda() {
+            true => self.fast_precision_or(Precision::F32),
+            false => self.fast_precision_or(Precision::Auto),
         }
     }
 
@@ -97,12 +105,16 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The context's device, for what is always computed in f32: edits and measurements. The caller may choose TF32.
+    /// The context's device, for what is always computed in f32: the training of edits, and experiments. The caller may choose TF32.
     pub fn runtime_in_f32(&self) -> Runtime {
-        self.runtime_in(match self.precision {
+        self.runtime_in(self.f32_or_tf32())
+    }
+
+    pub(crate) fn f32_or_tf32(&self) -> Precision {
+        match self.precision {
             Some(Precision::Tf32) => Precision::Tf32,
             _ => Precision::F32,
-        })
+        }
     }
 
     /// Passes an event of a gallery on to the caller.
@@ -156,12 +168,21 @@ pub fn resolve_precision(precision: Precision, device: &Device) -> Precision {
     }
 }
 
+/// The precision of plans that state none: f32 is not written, so that plans are as they were before there was a choice.
+pub(crate) fn f32_if_absent() -> Precision {
+    Precision::F32
+}
+
+pub(crate) fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
+}
+
 /// The device and the type of feature maps of networks that are not trained.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     /// The device.
     pub device: Device,
-    compute_dtype: DType,
+    pub(crate) compute_dtype: DType,
 }
 
 impl Runtime {
@@ -249,5 +270,26 @@ mod tests {
         let resolve = |precision| resolve_precision(precision, &Device::Cpu);
         assert_eq!(resolve(Precision::Auto), Precision::F32);
         assert_eq!(resolve(Precision::Bf16), Precision::Bf16);
+    }
+
+    #[test]
+    fn the_processor_chooses_the_precision_of_measurements_unless_the_caller_does() {
+        let (stop, mut silent) = (AtomicBool::new(false), sdft_train::NoopProgress);
+        let mut context = Context::new(Device::Cpu, &stop, &mut silent);
+        let fast = match bf16_is_fast() {
+            true => Precision::Bf16,
+            false => Precision::F32,
+        };
+        for (given, expected, trained) in [
+            (None, fast, Precision::F32),
+            (Some(Precision::Auto), fast, Precision::F32),
+            (Some(Precision::F32), Precision::F32, Precision::F32),
+            (Some(Precision::Bf16), Precision::Bf16, Precision::F32),
+            (Some(Precision::Tf32), Precision::Tf32, Precision::Tf32),
+        ] {
+            context.precision = given;
+            assert_eq!(context.exact_precision(), expected, "{given:?}");
+            assert_eq!(context.f32_or_tf32(), trained, "{given:?}");
+        }
     }
 }

@@ -195,7 +195,7 @@ impl Translations {
                 images: n,
                 seconds: way.seconds(&study.options.scale),
             };
-            let plan = plan(&way, trained, study.options.scale.steps);
+            let plan = plan(&way, trained, study.options.scale.steps, context);
             let source = &study.source;
             let seed = NOISE_SEED + trained.seed as u64;
             let made_of = format!(
@@ -294,7 +294,7 @@ fn every(images: &[Rgb8]) -> Vec<Rgb8> {
 }
 
 /// The plan of a translation with the program's default strengths.
-fn plan(way: &Way, trained: &Trained, steps: usize) -> TranslatePlan {
+fn plan(way: &Way, trained: &Trained, steps: usize, context: &Context<'_>) -> TranslatePlan {
     let variant = Variant {
         t0: Some(T0),
         repeats: Some(1),
@@ -303,7 +303,8 @@ fn plan(way: &Way, trained: &Trained, steps: usize) -> TranslatePlan {
         factor: Some(Emoji::SIZE / 8),
         ..Variant::default()
     };
-    let plan = TranslatePlan::as_in_the_paper(way.method, WalkKind::Part, variant, &trained.model);
+    let (walk, model) = (WalkKind::Part, &trained.model);
+    let plan = TranslatePlan::as_in_the_paper(way.method, walk, variant, model, context);
     let is_ilvr = way.method == TranslationMethod::Ilvr;
     TranslatePlan {
         steps: Some(match is_ilvr {

@@ -8,7 +8,8 @@ pub use prompts::clip_prompts;
 pub use tokens::ClipTokenizer;
 
 use crate::layer_norm::LayerNorm;
-use candle_core::{Result, Tensor, bail};
+use crate::narrow::narrowed;
+use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::conv2d;
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 use tower::{EPS, Tower, TowerConfig, project};
@@ -66,6 +67,7 @@ pub struct Clip {
     text: Tower,
     last: LayerNorm,
     text_projection: Tensor,
+    compute_dtype: DType,
 }
 
 impl Clip {
@@ -135,7 +137,17 @@ impl Clip {
             text: tower(&text, text_width, text_layers, text_heads)?,
             last: LayerNorm::load(&text.pp("final_layer_norm"), text_width, EPS)?,
             text_projection: projection("text_projection", text_width)?,
+            compute_dtype: DType::F32,
         })
+    }
+
+    /// The network with dense layers for images of this type. Weights stay f32, as does all that is between these layers, and texts.
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        Self {
+            compute_dtype,
+            ..self
+        }
     }
 
     /// Vectors of images, `[B, features]`, not normalised. Differentiable.
@@ -152,13 +164,18 @@ impl Clip {
             bail!("CLIP: expected 3x{side}x{side} images, found {c}x{h}x{w}");
         }
         let (weight, zeros) = &self.patches;
-        let patches = conv2d(x, weight, zeros, self.config.patch, [0, 0])?;
+        let dtype = self.compute_dtype;
+        let patches = narrowed(x, dtype, |x| {
+            conv2d(x, weight, zeros, self.config.patch, [0, 0])
+        })?;
         let patches = patches.flatten_from(2)?.transpose(1, 2)?;
         let width = self.class.elem_count();
         let class = self.class.reshape((1, 1, width))?;
         let h = Tensor::cat(&[&class.broadcast_as((b, 1, width))?, &patches], 1)?;
         let h = h.broadcast_add(&self.image_positions)?;
-        let h = self.image.forward(&self.before.forward(&h)?, false)?;
+        let h = self
+            .image
+            .forward(&self.before.forward(&h)?, false, dtype)?;
         let first = h.narrow(1, 0, 1)?.squeeze(1)?;
         project(&self.after.forward(&first)?, &self.image_projection)
     }
@@ -189,7 +206,9 @@ impl Clip {
         let index = Tensor::new(tokens, self.tokens.device())?;
         let h = self.tokens.contiguous()?.index_select(&index, 0)?;
         let h = (h + self.text_positions.narrow(0, 0, n)?)?.unsqueeze(0)?;
-        let h = self.last.forward(&self.text.forward(&h, true)?)?;
+        let h = self
+            .last
+            .forward(&self.text.forward(&h, true, DType::F32)?)?;
         // The vector of the text is that of its end token, which has the largest number.
         let end = (0..n).fold(0, |best, i| if tokens[i] > tokens[best] { i } else { best });
         let end = h.narrow(1, end, 1)?.squeeze(1)?;

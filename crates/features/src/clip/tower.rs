@@ -1,7 +1,8 @@
 //! The transformer of an encoder.
 
 use crate::layer_norm::LayerNorm;
-use candle_core::{D, Result, Tensor};
+use crate::narrow::narrowed;
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax};
 use sdft_autograd::linear;
 use sdft_nn::{Init, Scope};
@@ -32,11 +33,12 @@ impl Dense {
         })
     }
 
-    /// `[B, T, n_in]` to `[B, T, n_out]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[B, T, n_in]` to `[B, T, n_out]`, by factors of type `dtype`.
+    fn forward(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
         let (b, t, n_in) = x.dims3()?;
         let rows = x.contiguous()?.reshape((b * t, n_in))?;
-        linear(&rows, &self.weight, &self.bias)?.reshape((b, t, self.bias.elem_count()))
+        let y = narrowed(&rows, dtype, |x| linear(x, &self.weight, &self.bias))?;
+        y.reshape((b, t, self.bias.elem_count()))
     }
 }
 
@@ -79,11 +81,11 @@ impl Layer {
     }
 
     /// `mask` `[T, T]` is added to the scores.
-    fn attend(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, mask: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
         let (b, t, c) = x.dims3()?;
         let split = |dense: &Dense| {
             dense
-                .forward(x)?
+                .forward(x, dtype)?
                 .reshape((b, t, self.heads, c / self.heads))?
                 .transpose(1, 2)?
                 .contiguous()
@@ -96,15 +98,16 @@ impl Layer {
             scores = scores.broadcast_add(mask)?;
         }
         let seen = softmax(&scores, D::Minus1)?.matmul(&v)?;
-        out.forward(&seen.transpose(1, 2)?.contiguous()?.reshape((b, t, c))?)
+        let seen = seen.transpose(1, 2)?.contiguous()?.reshape((b, t, c))?;
+        out.forward(&seen, dtype)
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let x = (x + self.attend(&self.norms[0].forward(x)?, mask)?)?;
-        let h = self.mlp[0].forward(&self.norms[1].forward(&x)?)?;
+    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, dtype: DType) -> Result<Tensor> {
+        let x = (x + self.attend(&self.norms[0].forward(x)?, mask, dtype)?)?;
+        let h = self.mlp[0].forward(&self.norms[1].forward(&x)?, dtype)?;
         // The quick GELU that CLIP was trained with.
         let h = (&h * sigmoid(&(&h * 1.702)?)?)?;
-        x + self.mlp[1].forward(&h)?
+        x + self.mlp[1].forward(&h, dtype)?
     }
 }
 
@@ -118,8 +121,9 @@ impl Tower {
         layers.collect::<Result<_>>().map(Self)
     }
 
-    /// `[B, T, C]` to the same shape. In a causal tower, tokens attend to themselves and earlier ones only.
-    pub(super) fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
+    /// `[B, T, C]` to the same shape, with dense layers by factors of type `dtype`. In a causal tower, tokens attend to themselves and
+    /// earlier ones only.
+    pub(super) fn forward(&self, x: &Tensor, causal: bool, dtype: DType) -> Result<Tensor> {
         let t = x.dim(1)?;
         let mask = if causal {
             let hidden = (0..t * t).map(|i| {
@@ -136,7 +140,7 @@ impl Tower {
         };
         let mut h = x.clone();
         for layer in &self.0 {
-            h = layer.forward(&h, mask.as_ref())?;
+            h = layer.forward(&h, mask.as_ref(), dtype)?;
         }
         Ok(h)
     }

@@ -2,7 +2,8 @@
 
 use super::config::{Dinov2Config, HiddenAct};
 use crate::layer_norm::LayerNorm;
-use candle_core::{Result, Tensor};
+use crate::narrow::narrowed;
+use candle_core::{DType, Result, Tensor};
 use sdft_autograd::{add, attention, pointwise, relu, silu};
 use sdft_kernels::AttentionOrder;
 use sdft_nn::{Init, Scope};
@@ -52,9 +53,10 @@ impl Dense {
         })
     }
 
-    /// `[B, n_in, N]` to `[B, n_out, N]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        pointwise(x, &self.weight, &self.bias()?)
+    /// `[B, n_in, N]` to `[B, n_out, N]`, by factors of type `dtype`.
+    fn forward(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        let bias = self.bias()?;
+        narrowed(x, dtype, |x| pointwise(x, &self.weight, &bias))
     }
 }
 
@@ -148,17 +150,17 @@ impl Layer {
         })
     }
 
-    /// `[B, C, N]` to the same shape.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[B, C, N]` to the same shape, with dense layers by factors of type `dtype`.
+    pub(super) fn forward(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
         let normed = |norm: &LayerNorm, x: &Tensor| -> Result<Tensor> {
             norm.forward(&x.transpose(1, 2)?)?.transpose(1, 2)
         };
         let [norm, second] = &self.norms;
-        let qkv = self.qkv.forward(&normed(norm, x)?)?;
+        let qkv = self.qkv.forward(&normed(norm, x)?, dtype)?;
         let seen = attention(&qkv, self.heads, AttentionOrder::Chunked)?;
-        let x = add(x, &self.output.forward(&seen)?)?;
-        let h = self.mlp[0].forward(&normed(second, &x)?)?;
-        let h = self.mlp[1].forward(&self.between.forward(&h)?)?;
+        let x = add(x, &self.output.forward(&seen, dtype)?)?;
+        let h = self.mlp[0].forward(&normed(second, &x)?, dtype)?;
+        let h = self.mlp[1].forward(&self.between.forward(&h)?, dtype)?;
         add(&x, &h)
     }
 }

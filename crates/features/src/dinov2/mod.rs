@@ -6,8 +6,9 @@ mod layer;
 pub use config::{Dinov2Config, HiddenAct};
 
 use crate::layer_norm::LayerNorm;
+use crate::narrow::narrowed;
 use crate::resample::bicubic;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use layer::{Layer, LayerParams};
 use sdft_autograd::{conv2d, separable};
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
@@ -26,6 +27,7 @@ pub struct Dinov2 {
     positions: Tensor,
     layers: Vec<Layer>,
     norm: LayerNorm,
+    compute_dtype: DType,
 }
 
 /// The parameters as they are in a file.
@@ -86,8 +88,18 @@ impl Dinov2 {
                 .map(|layer| Layer::new(layer, &config))
                 .collect::<Result<_>>()?,
             norm: params.norm,
+            compute_dtype: DType::F32,
             config,
         })
+    }
+
+    /// The network with dense layers of this type. Weights stay f32, as does all that is between these layers.
+    #[must_use]
+    pub fn with_compute_dtype(self, compute_dtype: DType) -> Self {
+        Self {
+            compute_dtype,
+            ..self
+        }
     }
 
     /// The names, shapes and initial values of all parameters.
@@ -133,12 +145,13 @@ impl Dinov2 {
             );
         }
         let (weight, bias) = &self.patches;
-        let patches = conv2d(x, weight, bias, patch, [0, 0])?;
+        let dtype = self.compute_dtype;
+        let patches = narrowed(x, dtype, |x| conv2d(x, weight, bias, patch, [0, 0]))?;
         let patches = patches.broadcast_add(&self.positions_of(h / patch, w / patch)?)?;
         let class = self.class.broadcast_as((b, self.config.hidden_size, 1))?;
         let mut tokens = Tensor::cat(&[&class, &patches.flatten_from(2)?], 2)?;
         for layer in &self.layers {
-            tokens = layer.forward(&tokens)?;
+            tokens = layer.forward(&tokens, dtype)?;
         }
         Ok(tokens)
     }

@@ -32,6 +32,7 @@ use sdft_schedule::Schedule;
 /// result.
 pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<Outcome> {
     let (editor, inputs) = prepare(options, context)?;
+    context.note_precision(editor.plan.precision);
     announce(&editor.plan, context)?;
     let (stop, group) = (context.stop, context.group.clone());
     let gallery = Gallery {
@@ -102,7 +103,8 @@ fn prepare(options: &EditOptions, context: &mut Context<'_>) -> Result<(Editor, 
         .transpose()?;
     let process = &model.process;
     let network_sha256 = model.network_sha256()?;
-    let runtime = context.runtime_in_f32();
+    let precision = context.exact_precision();
+    let runtime = context.runtime_in(precision);
     let net = runtime.network_in_steps(&model)?;
     let net = Conditioned::new(net, "class", class, None, &model)?;
     let edited = Edited {
@@ -167,6 +169,7 @@ fn prepare(options: &EditOptions, context: &mut Context<'_>) -> Result<(Editor, 
             .zip(strengths)
             .map(|(entry, strength)| EditEntry { strength, ..entry })
             .collect(),
+        precision,
         process: process.clone(),
     };
     let mut inputs = match context.group.is_leader() {
@@ -183,6 +186,7 @@ fn prepare(options: &EditOptions, context: &mut Context<'_>) -> Result<(Editor, 
         process,
         t_0: plan.walk.t_0,
         steps: plan.walk.inversion,
+        precision,
     };
     let editor = Editor {
         schedule: process.published()?.schedule,

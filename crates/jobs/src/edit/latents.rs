@@ -2,6 +2,7 @@
 
 use crate::cache::CacheLocation;
 use crate::context::Context;
+use candle_core::DType;
 use sdft_asyrp::InversionCache;
 use sdft_diffusion::Process;
 use sdft_train::Precision;
@@ -25,6 +26,8 @@ pub(crate) struct Inversion<'a> {
     pub(crate) t_0: usize,
     /// Number of steps.
     pub(crate) steps: usize,
+    /// The precision of the network's maps.
+    pub(crate) precision: Precision,
 }
 
 /// Opens the cache of these inversions. A cache that cannot be used is replaced by memory, with a note.
@@ -51,13 +54,16 @@ pub(crate) fn inversions_folder(location: &CacheLocation) -> Option<PathBuf> {
     location.folder(INVERSIONS)
 }
 
-/// The kernels that compute in this context. Those of a GPU do not depend on those of its host.
-fn kernels(context: &Context<'_>) -> String {
-    let is_tf32 = context.precision == Some(Precision::Tf32);
-    match (context.device.is_cuda(), is_tf32) {
-        (false, _) => sdft_kernels::kernel_choice(),
-        (true, false) => "cuda f32".to_owned(),
-        (true, true) => "cuda tf32".to_owned(),
+/// The kernels that compute in this context, and their precision. Those of a GPU do not depend on those of its host.
+fn kernels(precision: Precision, context: &Context<'_>) -> String {
+    let kernels = match context.device.is_cuda() {
+        true => "cuda".to_owned(),
+        false => sdft_kernels::kernel_choice(),
+    };
+    // The CPU does not round to TF32.
+    match (context.device.is_cuda(), precision.compute_dtype()) {
+        (false, DType::F32) => kernels,
+        _ => format!("{kernels} {precision:?}").to_lowercase(),
     }
 }
 
@@ -81,7 +87,7 @@ fn kept(
             ("t_0", inversion.t_0.to_string()),
             ("steps", inversion.steps.to_string()),
             // Other kernels round differently.
-            ("kernels", kernels(context)),
+            ("kernels", kernels(inversion.precision, context)),
             ("program", env!("CARGO_PKG_VERSION").to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
@@ -130,11 +136,11 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     #[test]
-    fn distances_seen_through_another_autoencoder_are_others() {
+    fn distances_seen_through_another_autoencoder_or_in_bf16_are_others() {
         let folder = tempfile::tempdir().unwrap();
         let location = CacheLocation::Folder(folder.path().to_owned());
         let (process, stop) = (Process::default(), AtomicBool::new(false));
-        let kept = |autoencoder_sha256| {
+        let kept_in = |precision, autoencoder_sha256| {
             let inversion = Inversion {
                 network_sha256: "ab",
                 autoencoder_sha256,
@@ -142,14 +148,19 @@ mod tests {
                 process: &process,
                 t_0: 500,
                 steps: 40,
+                precision,
             };
             let mut progress = NoopProgress;
             let mut context = Context::new(Device::Cpu, &stop, &mut progress);
             let cache = open_distances(&location, &inversion, "lpips", &mut context);
             cache.folder().unwrap().to_owned()
         };
+        let kept = |autoencoder| kept_in(Precision::F32, autoencoder);
         assert_eq!(kept(Some("a")), kept(Some("a")));
         assert_ne!(kept(Some("a")), kept(Some("b")));
         assert_ne!(kept(Some("a")), kept(None));
+        assert_ne!(kept(None), kept_in(Precision::Bf16, None));
+        // The CPU computes TF32 in f32.
+        assert_eq!(kept(None), kept_in(Precision::Tf32, None));
     }
 }

@@ -1,6 +1,7 @@
 //! The settings of an edit, as options and as they are recorded in `plan.toml` next to its images.
 
 use crate::cache::CacheLocation;
+use crate::context::{f32_if_absent, is_f32};
 use crate::error::{Result, ResultExt as _, option};
 use sdft_asyrp::DirectionInfo;
 use sdft_diffusion::Process;
@@ -8,7 +9,7 @@ use sdft_diffusionclip::TuningInfo;
 use sdft_directions::{EditMethod, WalkPlan};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadOptions;
-use sdft_train::Size;
+use sdft_train::{Precision, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,9 @@ pub(crate) struct ApplyPlan {
     pub(crate) factors: Vec<f64>,
     pub(crate) walk: ApplyWalk,
     pub(crate) edits: Vec<EditEntry>,
+    /// Precision of feature maps.
+    #[serde(default = "f32_if_absent", skip_serializing_if = "is_f32")]
+    pub(crate) precision: Precision,
     /// The form of the images, if it is not the network's own in 8 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<ImageSpec>,

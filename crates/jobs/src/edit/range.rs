@@ -135,6 +135,7 @@ pub(crate) fn measure_range(
         process: &plan.process,
         t_0: plan.walk.t_0,
         steps: steps.len(),
+        precision: context.f32_or_tf32(),
     };
     let eye = sdft_eval::hash_of(&files.weights)?;
     let kept = open_distances(images.cache, &inversion, &eye, context);

@@ -13,11 +13,13 @@ pub use pairs::{evaluate_pairs, read_lpips, serve_pairs};
 pub use sets::{evaluate_sets, serve_sets};
 
 use crate::choice::Choice;
+use crate::context::{f32_if_absent, is_f32};
 use crate::error::{Result, option};
 use options::is_range;
 use sdft_eval::{Pairing, Report, SetFeatures};
 use sdft_gallery::{Outputs, check_apart, check_folder, full_path};
 use sdft_imaging::{Rgb8, encode_png};
+use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +50,8 @@ struct EvaluatePlan {
     lpips: String,
     clip: String,
     weights: Vec<String>,
+    #[serde(default = "f32_if_absent", skip_serializing_if = "is_f32")]
+    precision: Precision,
 }
 
 /// Plans of Inception are as they were before there was a choice.
@@ -62,6 +66,7 @@ impl EvaluatePlan {
         pairs: &PairsOptions,
         compared: [&Path; 2],
         common: &EvaluateOptions,
+        precision: Precision,
     ) -> Self {
         let without = pairs.without.iter();
         Self {
@@ -90,6 +95,7 @@ impl EvaluatePlan {
             lpips: pairs.lpips.name().to_owned(),
             clip: pairs.clip.to_string(),
             weights: common.weights.arguments().to_vec(),
+            precision,
         }
     }
 }
@@ -124,6 +130,16 @@ impl Evaluation {
             None => outputs.forget(NEIGHBOURS)?,
         }
         Ok(Some(out))
+    }
+}
+
+/// Warns of numbers from rounded features.
+fn warn_of_rounding(report: &mut Report, precision: Precision) {
+    if precision == Precision::Bf16 {
+        report.warnings.push(
+            "the networks computed in bf16, which changes distances of sets by up to about 1 %; use --precision f32 for numbers to publish"
+                .to_owned(),
+        );
     }
 }
 

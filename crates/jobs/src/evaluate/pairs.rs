@@ -2,6 +2,7 @@
 
 use super::{
     EvaluatePlan, Evaluation, PairPart, PairsOptions, SetsOptions, check_out, check_range,
+    warn_of_rounding,
 };
 use crate::context::Context;
 use crate::error::{Error, Result, failed, option};
@@ -12,6 +13,7 @@ use sdft_eval::{
     Extractor, PairNets, PairOptions, View, compare_pairs, direction_of_texts, pair_up,
 };
 use sdft_features::{Lpips, LpipsNet, Network};
+use sdft_train::Precision;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -45,7 +47,8 @@ fn described(folder: &Path) -> Result<String> {
 pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<Evaluation> {
     let common = &options.common;
     let folders = [options.input.as_path(), options.output.as_path()];
-    let plan = EvaluatePlan::new(&SetsOptions::default(), options, folders, common);
+    let precision = context.exact_precision();
+    let plan = EvaluatePlan::new(&SetsOptions::default(), options, folders, common, precision);
     check_range(common)?;
     check_out(common, &plan, &folders)?;
     for folder in folders {
@@ -57,8 +60,9 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
         }
     }
     let pairs = pair_up(&options.input, &options.output, options.pair_by)?;
+    context.note_precision(precision);
     let nets = pair_nets(options, context)?;
-    announce(&networks(&nets), context)?;
+    announce(&networks(&nets, precision), context)?;
     let nets = nets.with_group(&context.group);
     let settings = PairOptions {
         size: options.size,
@@ -84,6 +88,9 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
             .settings
             .push(("text".into(), format!("{from:?} to {to:?}")));
     }
+    let arithmetic = ("arithmetic".into(), name_of(precision));
+    report.settings.push(arithmetic);
+    warn_of_rounding(&mut report, precision);
     Ok(Evaluation {
         report,
         strip: None,
@@ -101,28 +108,44 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
 pub fn serve_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<()> {
     let announced = announced(context)?;
     let nets = pair_nets(options, context)?;
-    check_same(&announced, &networks(&nets), context)?;
+    check_same(
+        &announced,
+        &networks(&nets, context.exact_precision()),
+        context,
+    )?;
     Ok(nets.serve(&context.group)?)
 }
 
 /// The networks that all ranks need.
-fn networks(nets: &PairNets) -> BTreeMap<&'static str, String> {
-    let of = |net: &Extractor| format!("{}, {}", net.describe(), net.weights());
+fn networks(nets: &PairNets, precision: Precision) -> BTreeMap<&'static str, String> {
+    let of = |net: &Extractor| format!("{}, {}", net.cache_key(), net.weights());
     let lpips = nets.lpips.as_ref().map(|(_, name)| name.clone());
     let text = nets.text.as_ref().map(|(net, _)| of(net));
     let all = [
         ("lpips", lpips),
         ("identity", nets.identity.as_ref().map(of)),
         ("text", text),
+        ("arithmetic", Some(name_of(precision))),
     ];
     all.into_iter()
         .filter_map(|(name, net)| Some((name, net?)))
         .collect()
 }
 
+/// As it is given to `--precision`.
+fn name_of(precision: Precision) -> String {
+    format!("{precision:?}").to_lowercase()
+}
+
 /// The networks that the options choose.
 fn pair_nets(options: &PairsOptions, context: &Context<'_>) -> Result<PairNets> {
-    let (weights, device) = (&options.common.weights, context.runtime_in_f32().device);
+    let weights = &options.common.weights;
+    let runtime = context.runtime_in(context.exact_precision());
+    let (device, dtype) = (&runtime.device, runtime.compute_dtype);
+    let read = |view, files: &Files| -> Result<Extractor> {
+        let net = Extractor::read(view, &files.weights, device)?;
+        Ok(net.with_compute_dtype(dtype))
+    };
     let mut nets = PairNets::default();
     if !options.without.contains(&PairPart::Lpips) {
         let net = options.lpips;
@@ -134,14 +157,15 @@ fn pair_nets(options: &PairsOptions, context: &Context<'_>) -> Result<PairNets> 
                 network.name()
             ),
         )?;
-        nets.lpips = Some(read_lpips(net, &files, &device)?);
+        let (net, name) = read_lpips(net, &files, device)?;
+        nets.lpips = Some((net.with_compute_dtype(dtype), name));
     }
     if !options.without.contains(&PairPart::Identity) {
         let files = weights.of(
             Network::Identity,
             "give --weights irse50=FILE, or omit it with --without identity",
         )?;
-        nets.identity = Some(Extractor::read(View::Identity, &files.weights, &device)?);
+        nets.identity = Some(read(View::Identity, &files)?);
     }
     if let Some([from, to]) = &options.text {
         let patch = options.clip.patch();
@@ -151,8 +175,8 @@ fn pair_nets(options: &PairsOptions, context: &Context<'_>) -> Result<PairNets> 
             return Err(no_tokenizer(network));
         };
         let texts = [from.as_str(), to.as_str()];
-        let direction = direction_of_texts(patch, &files.weights, tokenizer, texts, &device)?;
-        let eye = Extractor::read(View::Clip(patch), &files.weights, &device)?;
+        let direction = direction_of_texts(patch, &files.weights, tokenizer, texts, device)?;
+        let eye = read(View::Clip(patch), &files)?;
         nets.text = Some((eye, direction));
     }
     Ok(nets)

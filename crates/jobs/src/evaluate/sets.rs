@@ -3,7 +3,9 @@
 use super::asked::asked;
 use super::judged::emoji_measures;
 use super::pairs::read_lpips;
-use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
+use super::{
+    EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range, warn_of_rounding,
+};
 use crate::context::Context;
 use crate::embedded::{DIGITS, EMOJI};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
@@ -20,6 +22,7 @@ use sdft_features::{Dinov2Config, Lpips, LpipsNet, Network};
 use sdft_gallery::check_new_file;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Neighbour, SubsetDraw};
+use sdft_train::Precision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +33,8 @@ use std::path::{Path, PathBuf};
 pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result<Evaluation> {
     let common = &options.common;
     let paths = [options.real.as_path(), options.fake.as_path()];
-    let plan = EvaluatePlan::new(options, &PairsOptions::default(), paths, common);
+    let precision = precision(options, context)?;
+    let plan = EvaluatePlan::new(options, &PairsOptions::default(), paths, common, precision);
     check_range(common)?;
     let few_shot = options.intra_lpips.as_deref();
     let measured: Vec<&Path> = paths.into_iter().chain(few_shot).collect();
@@ -56,6 +60,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
             return Err(usage(format!("{}: no such folder or file", path.display())));
         }
     }
+    context.note_precision(precision);
     let extractor = extractor(options, context)?;
     announce(&networks(&extractor), context)?;
     let few_shot = match few_shot {
@@ -130,6 +135,10 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
     report
         .settings
         .push(("sha256".into(), extractor.weights().to_owned()));
+    report
+        .settings
+        .push(("arithmetic".into(), extractor.precision().to_owned()));
+    warn_of_rounding(&mut report, precision);
     let strip = match common.out {
         Some(_) => strip(&real, &fake, &neighbours, &extractor)?,
         None => None,
@@ -155,10 +164,29 @@ pub fn serve_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result<()
     Ok(extractor.serve(&context.group)?)
 }
 
+/// The precision of the networks. Judges of embedded sets compute in f32.
+fn precision(options: &SetsOptions, context: &Context<'_>) -> Result<Precision> {
+    let only_judge = [DIGITS, EMOJI]
+        .map(Path::new)
+        .contains(&options.real.as_path())
+        && options.intra_lpips.is_none();
+    match context.precision {
+        Some(Precision::Bf16) if only_judge => Err(option(
+            "precision",
+            format!(
+                "bf16: the judge of the {} computes in f32",
+                options.real.display()
+            ),
+        )),
+        _ if only_judge => Ok(context.f32_or_tf32()),
+        _ => Ok(context.exact_precision()),
+    }
+}
+
 /// The networks that all ranks need.
 fn networks(extractor: &Extractor) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
-        ("features", extractor.describe()),
+        ("features", extractor.cache_key()),
         ("sha256", extractor.weights().to_owned()),
     ])
 }
@@ -175,7 +203,9 @@ fn extractor(options: &SetsOptions, context: &Context<'_>) -> Result<Extractor> 
         let otherwise = format!("give --weights {}=FILE", network.name());
         let files = options.common.weights.of(network, &otherwise)?;
         let view = options.features.view(options.resize);
-        Extractor::read(view, &files.weights, &context.runtime_in_f32().device)?
+        let runtime = context.runtime_in(context.exact_precision());
+        Extractor::read(view, &files.weights, &runtime.device)?
+            .with_compute_dtype(runtime.compute_dtype)
     };
     let extractor = extractor.with_range(options.common.range);
     Ok(extractor.with_group(&context.group, 0))
@@ -206,7 +236,9 @@ impl FewShot {
         let net = LpipsNet::Vgg;
         let otherwise = "give --weights lpips-vgg=FILE, or omit --intra-lpips";
         let files = options.common.weights.of(Network::Lpips(net), otherwise)?;
-        let (network, name) = read_lpips(net, &files, &context.device)?;
+        let runtime = context.runtime_in(context.exact_precision());
+        let (network, name) = read_lpips(net, &files, &runtime.device)?;
+        let network = network.with_compute_dtype(runtime.compute_dtype);
         Ok(Self {
             network,
             name,

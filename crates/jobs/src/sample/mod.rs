@@ -201,7 +201,7 @@ fn prepare(options: &SampleOptions, context: &mut Context<'_>) -> Result<Prepare
         ));
     }
     let steps = options.steps.as_deref();
-    let precision = context.drawing_precision_or(Precision::Auto);
+    let precision = context.fast_precision_or(Precision::Auto);
     let (runtime, of_guide) = (context.runtime_in(precision), options.guide.as_ref());
     let continuous = model.process.continuous;
     let time = continuous.map_or(TimeUnit::Steps, |continuous| continuous.time_unit());

@@ -231,6 +231,7 @@ impl Training for ModelTuning {
             process: &plan.process,
             t_0: plan.walk.t_0,
             steps: plan.walk.inversion,
+            precision: context.f32_or_tf32(),
         };
         let latents = open_inversions(&self.cache, &inversion, context);
         let form = self.data.spec();

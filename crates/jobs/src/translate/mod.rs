@@ -100,7 +100,7 @@ fn prepare(
         .as_ref()
         .map(|(_, source)| label("source_class", &options.source_class, source));
     let classifier = classifier(options, &model_name, &model, shape, context)?;
-    let precision = context.drawing_precision_or(method.precision(context.device.is_cuda()));
+    let precision = context.fast_precision_or(method.precision(context.device.is_cuda()));
     note_rounding(precision, context);
     let runtime = context.runtime_in(precision);
     let of_guide = options.guide.as_ref();

@@ -67,7 +67,7 @@ enum Kind {
 }
 
 impl Translator {
-    /// Puts the networks on the context's device.
+    /// Puts the networks on the context's device, in the precision of the plan.
     ///
     /// # Errors
     /// Strengths or steps that the process does not allow; a form of images or a class that a model does not have.
@@ -76,8 +76,7 @@ impl Translator {
         models: TranslationModels<'_>,
         context: &Context<'_>,
     ) -> Result<Self> {
-        let otherwise = plan.method.precision(context.device.is_cuda());
-        let runtime = context.runtime_in(context.drawing_precision_or(otherwise));
+        let runtime = context.runtime_in(plan.precision);
         let spec = plan
             .image
             .unwrap_or_else(|| models.model.architecture.image());
@@ -344,17 +343,21 @@ mod tests {
     use crate::model::load_model;
     use sdft_diffusion::Variance;
     use sdft_models::LoadOptions;
+    use sdft_train::NoopProgress;
+    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn each_walk_starts_where_its_source_does() {
         let model = load_model(DIGITS_SOURCE, &LoadOptions::default()).unwrap();
+        let (stop, mut silent) = (AtomicBool::new(false), NoopProgress);
+        let context = Context::new(Device::Cpu, &stop, &mut silent);
         let started = |walk, t0| {
             let variant = Variant {
                 t0: Some(t0),
                 ..Variant::default()
             };
-            let plan =
-                TranslatePlan::as_in_the_paper(TranslationMethod::Sdedit, walk, variant, &model);
+            let method = TranslationMethod::Sdedit;
+            let plan = TranslatePlan::as_in_the_paper(method, walk, variant, &model, &context);
             let Prepared { diffusion, kind } =
                 prepare(&plan, &plan.variants[0], &model, [16, 16], &Device::Cpu).unwrap();
             let Kind::Sdedit(edit) = kind else {

@@ -1,6 +1,7 @@
 //! The settings of a translation, as they are recorded in `plan.toml` next to its images.
 
 use super::options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
+use crate::context::Context;
 use crate::error::{Result, option};
 use crate::model::recorded_form;
 use sdft_diffusion::{Process, SigmaInterval};
@@ -87,12 +88,14 @@ pub struct TranslatePlan {
 }
 
 impl TranslatePlan {
-    /// Deterministic DDIM on ddim40 with one set of strengths, as in the paper, for images that are in no file.
+    /// Deterministic DDIM on ddim40 with one set of strengths, as in the paper, for images that are in no file. Without a precision of the
+    /// context, a processor computes in f32, whichever it is.
     pub fn as_in_the_paper(
         method: TranslationMethod,
         walk: WalkKind,
         variant: Variant,
         model: &LoadedModel,
+        context: &Context<'_>,
     ) -> Self {
         Self {
             method,
@@ -123,7 +126,7 @@ impl TranslatePlan {
             guide_weight: None,
             guide_interval: None,
             source_class: None,
-            precision: Precision::F32,
+            precision: context.precision_or(method.precision(context.device.is_cuda())),
             image: recorded_form(model, &model.image),
             process: model.process.clone(),
         }

@@ -243,8 +243,8 @@ impl Default for OptimPlan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// On the CPU f32 to train, and bf16 to draw images on processors with a matrix unit; on a GPU bf16 if it has it, else f16. Resolved
-    /// before a run starts.
+    /// On the CPU f32 to train, and bf16 to make and measure images on processors with a matrix unit; on a GPU bf16 if it has it, else f16.
+    /// Resolved before a run starts.
     #[default]
     Auto,
     /// f32; on a GPU with algorithms that return the same bits every time.
