@@ -25,7 +25,7 @@
 //! **Invariant:** nothing above this crate knows how an operation is computed, and no result depends on the number of threads.
 
 pub use crate::{
-    backward::backward,
+    backward::{backward, backward_each},
     ops::{
         add, add_gated, add_per_channel, add_scaled, affine, attention, average_pool_2x, concat,
         conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, dropout, embedding, flatten_space,
@@ -40,6 +40,7 @@ pub use crate::{
 
 mod backward;
 mod ops;
+mod parameters;
 mod profile;
 mod recompute;
 mod tape;

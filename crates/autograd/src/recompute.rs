@@ -27,7 +27,7 @@ where
     let (x, emb) = (x.clone(), emb.clone());
     tape::record(&y, move |dy, gradients| {
         let (y, inner) = tape::record_tape(leaves, || f(&x, &emb))?;
-        let all = inner.backward(y.id(), dy.clone())?;
+        let all = inner.backward(y.id(), dy.clone(), |_, _| Ok(()))?;
         all.into_iter()
             .try_for_each(|(id, gradient)| gradients.add(id, gradient))
     });

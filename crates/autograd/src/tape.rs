@@ -3,8 +3,9 @@
 // candle adds every gradient to a tensor of zeros and keeps every value until the pass is over. On a tape the first gradient of a value
 // is taken as it is, and what an operation saved for its gradient is freed once that has been computed.
 
-use crate::backward::{accumulate, is_collecting};
+use crate::backward::{accumulate, complete, is_collecting};
 use crate::ops::add_gradients;
+use crate::parameters::{Parameters, Waiting};
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, TensorId,
     backend::BackendStorage, bail,
@@ -38,6 +39,8 @@ impl Gradients {
 
 struct Entry {
     output: TensorId,
+    /// The parameters that no earlier entry uses: their gradients are complete after this one.
+    first_used: Vec<TensorId>,
     backward: BackwardFn,
 }
 
@@ -46,15 +49,15 @@ pub(crate) struct Tape {
     entries: Vec<Entry>,
     /// Values that need a gradient.
     tracked: HashSet<TensorId>,
-    /// One of the parameters that were used, as an anchor in candle's graph.
-    variable: Option<Tensor>,
+    parameters: Parameters,
 }
 
 /// What surrounds the operations of this thread.
 enum Frame {
     Taped(Tape),
-    /// Holds one of the parameters that were used.
-    NoGrad(Option<Tensor>),
+    NoGrad,
+    /// Not recorded now, but in the backward pass.
+    Deferred(Parameters),
 }
 
 thread_local! {
@@ -79,7 +82,7 @@ impl GradMode {
         FRAMES.with_borrow(|frames| match frames.last() {
             None => Self::Graph,
             Some(Frame::Taped(_)) => Self::Tape,
-            Some(Frame::NoGrad(_)) => Self::NoGrad,
+            Some(Frame::NoGrad | Frame::Deferred(_)) => Self::NoGrad,
         })
     }
 }
@@ -116,7 +119,7 @@ pub(crate) fn is_tracked(x: &Tensor) -> Result<bool> {
             return Ok(false);
         };
         if x.is_variable() {
-            tape.variable.get_or_insert_with(|| x.clone());
+            tape.parameters.note(x);
             return Ok(true);
         }
         if x.track_op() {
@@ -129,12 +132,12 @@ pub(crate) fn is_tracked(x: &Tensor) -> Result<bool> {
     })
 }
 
-/// Keeps `x` as the parameter of a function that is not recorded, if it is one.
+/// Keeps `x` as a parameter of the function that is recorded later, if it is one.
 pub(crate) fn note_parameter(x: &Tensor) {
     if x.is_variable() {
         FRAMES.with_borrow_mut(|frames| {
-            if let Some(Frame::NoGrad(variable)) = frames.last_mut() {
-                variable.get_or_insert_with(|| x.clone());
+            if let Some(Frame::Deferred(parameters)) = frames.last_mut() {
+                parameters.note(x);
             }
         });
     }
@@ -150,6 +153,7 @@ pub(crate) fn record(
             tape.tracked.insert(y.id());
             tape.entries.push(Entry {
                 output: y.id(),
+                first_used: tape.parameters.take_new(),
                 backward: Box::new(backward),
             });
         }
@@ -160,18 +164,18 @@ pub(crate) fn record(
 ///
 /// candle's own operations on variables still build its graph; detach their result to drop it.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
-    let _frame = FrameGuard::enter(Frame::NoGrad(None));
+    let _frame = FrameGuard::enter(Frame::NoGrad);
     f()
 }
 
 /// [`no_grad`] for a function that the backward pass evaluates again: its parameters are parameters of the tape.
 pub(crate) fn without_saving<T>(f: impl FnOnce() -> T) -> T {
-    let frame = FrameGuard::enter(Frame::NoGrad(None));
+    let frame = FrameGuard::enter(Frame::Deferred(Parameters::default()));
     let y = f();
-    if let Some(Frame::NoGrad(Some(variable))) = frame.leave() {
+    if let Some(Frame::Deferred(parameters)) = frame.leave() {
         FRAMES.with_borrow_mut(|frames| {
             if let Some(Frame::Taped(tape)) = frames.last_mut() {
-                tape.variable.get_or_insert(variable);
+                tape.parameters.extend(parameters);
             }
         });
     }
@@ -200,12 +204,21 @@ impl Tape {
         self.tracked.contains(&y.id())
     }
 
-    /// The gradients of leaves and parameters, given that of `y`.
-    pub(crate) fn backward(self, y: TensorId, dy: Tensor) -> Result<HashMap<TensorId, Tensor>> {
+    /// The gradients of leaves and parameters, given that of `y`. `completed` is called for each parameter when no operation adds to its
+    /// gradient any more, and may take that.
+    pub(crate) fn backward(
+        self,
+        y: TensorId,
+        dy: Tensor,
+        mut completed: impl FnMut(TensorId, &mut Gradients) -> Result<()>,
+    ) -> Result<HashMap<TensorId, Tensor>> {
         let mut gradients = Gradients(HashMap::from([(y, dy)]));
-        for Entry { output, backward } in self.entries.into_iter().rev() {
-            if let Some(dy) = gradients.take(output) {
-                backward(&dy, &mut gradients)?;
+        for entry in self.entries.into_iter().rev() {
+            if let Some(dy) = gradients.take(entry.output) {
+                (entry.backward)(&dy, &mut gradients)?;
+            }
+            for id in entry.first_used {
+                completed(id, &mut gradients)?;
             }
         }
         Ok(gradients.0)
@@ -226,7 +239,7 @@ pub fn taped(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Te
     let input = x.detach();
     let leaf = x.track_op().then(|| input.id());
     let (y, tape) = record_tape(leaf, || f(&input))?;
-    let anchor = match (leaf, &tape.variable) {
+    let anchor = match (leaf, tape.parameters.first()) {
         _ if !tape.is_tracked(&y) => return Ok(y),
         (Some(_), _) => x.clone(),
         (None, Some(variable)) => variable.clone(),
@@ -234,8 +247,8 @@ pub fn taped(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Te
     };
     anchor.apply_op1(TapedFunction {
         leaf,
-        has_parameters: tape.variable.is_some(),
-        taken: Mutex::new(Some((y, tape))),
+        has_parameters: tape.parameters.first().is_some(),
+        taken: Mutex::new(Some((y, Waiting::new(&tape.parameters), tape))),
     })
 }
 
@@ -244,14 +257,14 @@ struct TapedFunction {
     /// Whether parameters get gradients, which only [`crate::backward`] collects.
     has_parameters: bool,
     /// The result and its tape, until the backward pass takes them.
-    taken: Mutex<Option<(Tensor, Tape)>>,
+    taken: Mutex<Option<(Tensor, Waiting, Tape)>>,
 }
 
 impl TapedFunction {
     /// Copies the result for candle.
     fn result<T>(&self, f: impl FnOnce(&Storage, &Layout) -> Result<T>) -> Result<(T, Shape)> {
         match self.taken.lock().ok().as_deref() {
-            Some(Some((y, _))) => {
+            Some(Some((y, ..))) => {
                 let (storage, layout) = y.storage_and_layout();
                 Ok((f(&storage, layout)?, y.shape().clone()))
             }
@@ -287,12 +300,20 @@ impl CustomOp1 for TapedFunction {
             );
         }
         let taken = self.taken.lock().ok().and_then(|mut taken| taken.take());
-        let Some((y, tape)) = taken else {
+        let Some((y, mut waiting, tape)) = taken else {
             bail!("the tape of a network was used up by an earlier backward pass");
         };
         let id = y.id();
         drop(y);
-        let mut gradients = tape.backward(id, dy.contiguous()?)?;
+        let mut gradients = tape.backward(id, dy.contiguous()?, |parameter, gradients| {
+            if let Some(gradient) = gradients.take(parameter) {
+                accumulate(parameter, gradient)?;
+            }
+            match waiting.remove(parameter) {
+                true => complete(parameter),
+                false => Ok(()),
+            }
+        })?;
         let of_leaf = match self.leaf {
             None => None,
             // candle expects a gradient for every tracked input, also for one that the function ignores.
