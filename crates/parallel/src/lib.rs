@@ -2,6 +2,7 @@
 //!
 //! Each process has a rank. Rank 0 is the leader: it listens at an address that all ranks know, announces every step, and is the only rank
 //! that writes files. Gradients are summed over all ranks: tensors on GPUs by NCCL if the build includes it, everything else through rank 0.
+//! [`BucketedSum`] begins to sum the first gradients on GPUs while the others are computed.
 //! Other work is shared by [`ProcessGroup::share`] and [`ProcessGroup::serve`]. A process must know [`World::secret`] to join, and both ends
 //! of a connection prove it first. The receiver of a message knows its size, or a bound, beforehand. A process that sends nothing for
 //! [`World::timeout`], not even heartbeats, has timed out and counts as disconnected. [`ProcessGroup::watch`] ends processes that wait inside
@@ -30,6 +31,7 @@
 //! **Invariant:** every rank computes the same sums, to the bit, and acts only on decisions of rank 0.
 
 pub use crate::{
+    buckets::BucketedSum,
     error::{Error, Result},
     process_group::{Command, ProcessGroup},
     work::{Task, TaskLimit},
@@ -39,6 +41,7 @@ pub use crate::{
 /// Whether this build sums tensors on GPUs by NCCL. Otherwise they go through the hosts and rank 0.
 pub const HAS_NCCL: bool = cfg!(feature = "nccl");
 
+mod buckets;
 mod bytes;
 mod connection;
 mod connections;
@@ -50,6 +53,7 @@ mod nccl;
 mod process_group;
 mod proof;
 mod rendezvous;
+mod sum;
 mod transfer;
 mod watch;
 mod work;

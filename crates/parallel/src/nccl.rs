@@ -3,18 +3,18 @@
 use crate::connections::Connections;
 use crate::error::Result;
 use crate::transfer::lock;
-use candle_core::cuda_backend::cudarc::driver::CudaEvent;
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
-use candle_core::op::BackpropOp;
-use candle_core::{CudaStorage, Error, Storage, Tensor, backend::BackendStorage, bail};
-use std::ops::Range;
-use std::sync::Mutex;
+use candle_core::{
+    CpuStorage, CudaStorage, Error, InplaceOp1, Layout, Tensor, backend::BackendStorage, bail,
+};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// The communicator of this process's GPU. One thread at a time may use it.
+/// The communicator of this process's GPU, with a stream of its own. One thread at a time may use it.
 pub(crate) struct Nccl {
     communicator: Mutex<Communicator>,
     last: Mutex<LastSum>,
@@ -29,7 +29,7 @@ enum LastSum {
     /// A call that queues it has not returned.
     Called,
     /// It is complete at this event.
-    Queued(CudaEvent),
+    Queued(Arc<CudaEvent>),
 }
 
 struct Communicator(Comm);
@@ -67,11 +67,12 @@ impl Nccl {
         };
         // NCCL waits without an end for a process that is gone.
         let (result, joined) = channel();
-        let stream = device.cuda_stream();
+        let context = Arc::clone(device.cuda_stream().context());
         let join = move || {
-            let bound = stream.context().bind_to_thread();
-            let comm = bound.map_err(|e| problem("the device", &e)).and_then(|()| {
-                Comm::from_rank(stream.clone(), rank, size, id).map_err(|e| problem("joining", &e))
+            // This binds the device to the thread, too.
+            let stream = context.new_stream().map_err(|e| problem("a stream", &e));
+            let comm = stream.and_then(|stream| {
+                Comm::from_rank(stream, rank, size, id).map_err(|e| problem("joining", &e))
             });
             // After a failure nothing waits for it.
             let _ = result.send(comm.map(Communicator));
@@ -99,62 +100,102 @@ impl Nccl {
             LastSum::Complete => false,
             LastSum::Called => true,
             // An error comes to light where the sum is used.
-            LastSum::Queued(event) => matches!(event.try_is_complete(), Ok(false)),
+            LastSum::Queued(event) => {
+                event.context().bind_to_thread().is_ok()
+                    && matches!(event.try_is_complete(), Ok(false))
+            }
         }
     }
 
-    /// The sum of a flat f32 or f64 tensor over all GPUs.
-    pub(crate) fn sum(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let device = x.device().as_cuda_device()?.clone();
-        let (storage, layout) = x.storage_and_layout();
-        let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
-        else {
-            bail!("NCCL: expected a contiguous tensor on a GPU");
-        };
+    /// Begins to replace a flat f32 or f64 tensor, which shares no memory, by its sum over all GPUs. Sums run one after the other on a
+    /// stream of their own, while work that is queued on the device runs at the same time.
+    pub(crate) fn start_sum(&self, flat: Tensor) -> candle_core::Result<SumOnGpu> {
+        let stream = flat.device().as_cuda_device()?.cuda_stream();
         *lock(&self.last) = LastSum::Called;
-        let sum = self.queue(storage, start..end, &device);
-        let stream = device.cuda_stream();
-        *lock(&self.last) = match &sum {
-            Ok(_) => LastSum::Queued(
-                stream
-                    .record_event(None)
-                    .map_err(|e| problem("an event", &e))?,
-            ),
+        let done = self.queue(&flat, &stream).map(Arc::new);
+        *lock(&self.last) = match &done {
+            Ok(done) => LastSum::Queued(Arc::clone(done)),
             Err(_) => LastSum::Complete,
         };
-        Ok(Tensor::from_storage(
-            Storage::Cuda(sum?),
-            x.shape(),
-            BackpropOp::none(),
-            false,
-        ))
+        Ok(SumOnGpu {
+            flat,
+            done: done?,
+            stream,
+        })
     }
 
-    fn queue(
-        &self,
-        storage: &CudaStorage,
-        range: Range<usize>,
-        device: &CudaDevice,
-    ) -> candle_core::Result<CudaStorage> {
-        macro_rules! all_reduce {
-            ($slice:expr, $t:ty) => {{
-                // SAFETY: NCCL writes every element.
-                let mut out = unsafe { device.alloc::<$t>(range.len())? };
-                lock(&self.communicator)
-                    .0
-                    .all_reduce(&$slice.slice(range), &mut out, &ReduceOp::Sum)
-                    .map_err(|e| problem("a sum", &e))?;
-                CudaStorage::wrap_cuda_slice(out, device.clone())
-            }};
-        }
-        Ok(match &storage.slice {
-            CudaStorageSlice::F32(slice) => all_reduce!(slice, f32),
-            CudaStorageSlice::F64(slice) => all_reduce!(slice, f64),
+    /// Queues the sum after everything that is queued on the device's `stream`; the event at which it is done.
+    fn queue(&self, flat: &Tensor, stream: &CudaStream) -> candle_core::Result<CudaEvent> {
+        let ready = stream
+            .record_event(None)
+            .map_err(|e| problem("an event", &e))?;
+        let communicator = lock(&self.communicator);
+        let own = communicator.0.stream();
+        own.wait(&ready).map_err(|e| problem("an event", &e))?;
+        flat.inplace_op1(&AllReduce(&communicator.0))?;
+        own.record_event(None).map_err(|e| problem("an event", &e))
+    }
+}
+
+/// A sum that NCCL computes. The device's stream waits for it before the memory is used again, also where it is dropped unfinished.
+pub(crate) struct SumOnGpu {
+    flat: Tensor,
+    done: Arc<CudaEvent>,
+    /// That of the device.
+    stream: Arc<CudaStream>,
+}
+
+impl SumOnGpu {
+    /// The sum, for work that is queued from now on.
+    pub(crate) fn finish(self) -> candle_core::Result<Tensor> {
+        self.wait()?;
+        Ok(self.flat.clone())
+    }
+
+    fn wait(&self) -> candle_core::Result<()> {
+        let waited = self.stream.wait(&self.done);
+        waited.map_err(|e| problem("a sum", &e))
+    }
+}
+
+impl Drop for SumOnGpu {
+    fn drop(&mut self) {
+        // After `finish` the stream has waited already. A device that fails here fails in the next operation, too.
+        let _ = self.wait();
+    }
+}
+
+/// The sum of a tensor over all GPUs, in place, on the communicator's stream.
+struct AllReduce<'a>(&'a Comm);
+
+impl InplaceOp1 for AllReduce<'_> {
+    fn name(&self) -> &'static str {
+        "NCCL's sum"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+        bail!("NCCL: expected a tensor on a GPU")
+    }
+
+    fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("NCCL: expected a contiguous tensor");
+        };
+        let queued = match &mut storage.slice {
+            CudaStorageSlice::F32(x) => {
+                let mut part = x.slice_mut(start..end);
+                self.0.all_reduce_in_place(&mut part, &ReduceOp::Sum)
+            }
+            CudaStorageSlice::F64(x) => {
+                let mut part = x.slice_mut(start..end);
+                self.0.all_reduce_in_place(&mut part, &ReduceOp::Sum)
+            }
             _ => bail!(
                 "NCCL: expected f32 or f64, found {}",
                 storage.dtype().as_str()
             ),
-        })
+        };
+        queued.map(drop).map_err(|e| problem("a sum", &e))
     }
 }
 

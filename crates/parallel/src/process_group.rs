@@ -5,8 +5,9 @@ use crate::connections::{CLOSE_TIMEOUT, Connections};
 use crate::error::{Result, mismatch};
 #[cfg(feature = "nccl")]
 use crate::nccl::Nccl;
+use crate::sum::{Sum, Total, flatten};
 use crate::world::World;
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{Device, Tensor};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -105,34 +106,35 @@ impl ProcessGroup {
     /// # Errors
     /// Fails if a process has failed, is disconnected, or adds tensors of other shapes.
     pub fn all_reduce_sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
-        let Some(first) = tensors.first() else {
-            return Ok(Vec::new());
-        };
-        if self.size == 1 {
-            return Ok(tensors.to_vec());
+        match self.size {
+            1 => Ok(tensors.to_vec()),
+            _ => self.start_sum(tensors)?.finish(),
         }
-        // Each tensor begins at a multiple of four elements, for kernels that read four at a time.
-        let flat: Vec<Tensor> = tensors
-            .iter()
-            .map(|tensor| {
-                let flat = tensor.detach().flatten_all()?;
-                let gap = padded(flat.elem_count()) - flat.elem_count();
-                flat.pad_with_zeros(0, 0, gap)
-            })
-            .collect::<candle_core::Result<_>>()?;
-        let flat = Tensor::cat(&flat, 0)?;
-        let total = self.sum_flat(&flat)?;
-        let shapes = tensors.iter().map(Tensor::shape);
-        split(&total.to_device(first.device())?, shapes)
     }
 
-    fn sum_flat(&self, flat: &Tensor) -> Result<Tensor> {
+    /// Begins the sum of each tensor over all processes. NCCL adds those on GPUs while the program continues; others are added before this
+    /// returns.
+    pub(crate) fn start_sum(&self, tensors: &[Tensor]) -> Result<Sum> {
+        let Some(first) = tensors.first() else {
+            return Ok(Sum::new(Vec::new(), Total::Known(None)));
+        };
+        let flat = flatten(tensors)?;
+        let shapes = tensors.iter().map(|tensor| tensor.shape().clone());
+        let shapes = shapes.collect();
         #[cfg(feature = "nccl")]
         if let Some(nccl) = &self.nccl
             && flat.device().is_cuda()
         {
-            return Ok(nccl.sum(flat)?);
+            return Ok(Sum::new(shapes, Total::OnGpu(nccl.start_sum(flat)?)));
         }
+        let total = match self.size {
+            1 => flat,
+            _ => self.sum_through_hosts(&flat)?.to_device(first.device())?,
+        };
+        Ok(Sum::new(shapes, Total::Known(Some(total))))
+    }
+
+    fn sum_through_hosts(&self, flat: &Tensor) -> Result<Tensor> {
         let mut bytes = to_bytes(flat)?;
         self.with_connections(|connections| {
             if self.is_leader() {
@@ -246,7 +248,7 @@ impl ProcessGroup {
         }
     }
 
-    /// Whether tensors on GPUs are summed by NCCL.
+    /// Whether NCCL sums tensors on GPUs.
     pub(crate) fn has_nccl(&self) -> bool {
         #[cfg(feature = "nccl")]
         return self.nccl.is_some();
@@ -284,22 +286,6 @@ impl ProcessGroup {
             .into()),
         }
     }
-}
-
-fn padded(n: usize) -> usize {
-    n.next_multiple_of(4)
-}
-
-fn split<'a>(flat: &Tensor, shapes: impl Iterator<Item = &'a Shape>) -> Result<Vec<Tensor>> {
-    let mut start = 0;
-    shapes
-        .map(|shape| {
-            let n = shape.elem_count();
-            let part = flat.narrow(0, start, n)?.reshape(shape)?;
-            start += padded(n);
-            Ok(part)
-        })
-        .collect()
 }
 
 /// A tensor's name, dimensions and type, as text.
