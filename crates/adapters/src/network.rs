@@ -192,6 +192,10 @@ impl Trainable for AdaptedNetwork {
         Ok(())
     }
 
+    fn pulls_back(&self) -> bool {
+        !self.derived.is_empty() || self.network.pulls_back()
+    }
+
     fn file_tensors(
         &self,
         values: Vec<(String, Tensor)>,

@@ -100,6 +100,10 @@ impl Trainable for TrainableUnet {
         self.unet.config().metadata("unet")
     }
 
+    fn pulls_back(&self) -> bool {
+        false
+    }
+
     fn compute_mode(&self) -> ComputeMode {
         self.mode
     }

@@ -287,6 +287,10 @@ impl<N: Trainable> Trainable for Preconditioned<N> {
         self.net.pull_back(gradients)
     }
 
+    fn pulls_back(&self) -> bool {
+        self.net.pulls_back()
+    }
+
     fn file_tensors(&self, values: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>> {
         self.net.file_tensors(values)
     }

@@ -140,13 +140,19 @@ pub trait Trainable {
     }
 
     /// Adds the gradients of variables that the prediction depends on indirectly, such as the factors of a low-rank change of a weight.
-    /// Called after every backward pass.
+    /// Called after every backward pass, unless [`Self::pulls_back`] is false.
     ///
     /// # Errors
     /// A tensor operation fails.
     fn pull_back(&self, gradients: &mut GradStore) -> Result<()> {
         let _ = gradients;
         Ok(())
+    }
+
+    /// Whether [`Self::pull_back`] may do something. Networks for which it does nothing return false: then several processes sum gradients
+    /// while the backward pass runs.
+    fn pulls_back(&self) -> bool {
+        true
     }
 
     /// The tensors of the network's file if its variables hold `values`, which are in the order of [`Self::vars`].

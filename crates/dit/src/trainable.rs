@@ -80,6 +80,10 @@ impl Trainable for TrainableDit {
         self.dit.config().metadata()
     }
 
+    fn pulls_back(&self) -> bool {
+        false
+    }
+
     fn compute_mode(&self) -> ComputeMode {
         self.mode
     }

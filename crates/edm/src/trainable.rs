@@ -87,6 +87,10 @@ impl Trainable for TrainableEdm {
         self.net.config().metadata()
     }
 
+    fn pulls_back(&self) -> bool {
+        false
+    }
+
     fn compute_mode(&self) -> ComputeMode {
         self.mode
     }

@@ -71,10 +71,7 @@ impl Accumulator {
         if expected != found {
             return Err(OptimError::GradientCount { expected, found });
         }
-        let weight = match self.mode {
-            MicroBatches::Weighted => n_micro as f64 / self.n_samples.max(1) as f64,
-            MicroBatches::Summed => 1.0,
-        };
+        let weight = self.weight(n_micro);
         let sums = &mut self.sums;
         rayon::scope(|_| {
             for (sum, grad) in sums.iter_mut().zip(grads) {
@@ -93,21 +90,70 @@ impl Accumulator {
     /// # Errors
     /// The micro-batches do not add up to the batch.
     pub fn finish(self) -> Result<Vec<Option<Tensor>>> {
-        if self.n_seen != self.n_here {
-            return Err(OptimError::SampleCount {
-                expected: self.n_here,
-                found: self.n_seen,
-            });
+        self.check(self.n_seen)?;
+        let sums = self.sums.into_iter();
+        sums.map(|sum| sum.map(Sum::finish).transpose()).collect()
+    }
+
+    /// Takes the last micro-batch, of `n_micro` samples, one gradient at a time; the accumulator keeps nothing.
+    ///
+    /// # Errors
+    /// The micro-batches do not add up to the batch.
+    pub fn last(&mut self, n_micro: usize) -> Result<LastMicroBatch> {
+        self.check(self.n_seen + n_micro)?;
+        Ok(LastMicroBatch {
+            weight: self.weight(n_micro),
+            sums: std::mem::take(&mut self.sums),
+        })
+    }
+
+    fn weight(&self, n_micro: usize) -> f64 {
+        match self.mode {
+            MicroBatches::Weighted => n_micro as f64 / self.n_samples.max(1) as f64,
+            MicroBatches::Summed => 1.0,
         }
-        let finish = |sum| match sum {
-            Sum::One { grad, weight: 1.0 } => Ok(grad),
-            Sum::One { grad, weight } => Ok(grad.affine(weight, 0.0)?),
-            Sum::Many(sum) => Ok(sum.as_detached_tensor()),
-        };
-        self.sums
-            .into_iter()
-            .map(|sum| sum.map(finish).transpose())
-            .collect()
+    }
+
+    fn check(&self, found: usize) -> Result<()> {
+        if found == self.n_here {
+            return Ok(());
+        }
+        Err(OptimError::SampleCount {
+            expected: self.n_here,
+            found,
+        })
+    }
+}
+
+/// The last micro-batch of an [`Accumulator`], whose gradients come one at a time.
+#[derive(Debug)]
+pub struct LastMicroBatch {
+    weight: f64,
+    sums: Vec<Option<Sum>>,
+}
+
+impl LastMicroBatch {
+    /// The gradient of the batch for the parameter with this index, of which `grad` is that of the last micro-batch; `None` if the loss does
+    /// not depend on it. Each parameter is asked for once.
+    ///
+    /// # Errors
+    /// The gradient has another shape than before.
+    pub fn finish(&mut self, index: usize, grad: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let mut sum = self.sums.get_mut(index).and_then(Option::take);
+        if let Some(grad) = grad {
+            add_one(&mut sum, grad, self.weight)?;
+        }
+        sum.map(Sum::finish).transpose()
+    }
+}
+
+impl Sum {
+    fn finish(self) -> Result<Tensor> {
+        match self {
+            Self::One { grad, weight: 1.0 } => Ok(grad),
+            Self::One { grad, weight } => Ok(grad.affine(weight, 0.0)?),
+            Self::Many(sum) => Ok(sum.as_detached_tensor()),
+        }
     }
 }
 
@@ -188,6 +234,29 @@ mod tests {
             [Some(vec![3.0]), Some(vec![3.0])]
         );
         assert_eq!(values(&shared), [Some(vec![1.0]), Some(vec![1.0])]);
+    }
+
+    #[test]
+    fn the_last_micro_batch_may_come_parameter_by_parameter() {
+        let parts = [grads(&[0.1, 0.7], None), grads(&[0.3, 0.4], Some(0.9))];
+        let last = grads(&[0.6, 0.2], None);
+        for n_before in 0..=2 {
+            let sum = || {
+                let n = 3 * n_before + 2;
+                let mut sum = Accumulator::new(MicroBatches::Weighted, 2, n);
+                for part in parts.iter().take(n_before) {
+                    sum.add(part, 3).unwrap();
+                }
+                sum
+            };
+            let (mut whole, mut single) = (sum(), sum());
+            whole.add(&last, 2).unwrap();
+            let mut single = single.last(2).unwrap();
+            let mut each = [1, 0].map(|i| single.finish(i, last[i].as_ref()).unwrap());
+            each.reverse();
+            assert_eq!(values(&each), values(&whole.finish().unwrap()));
+            assert!(sum().last(1).is_err());
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ mod parameters;
 mod rules;
 mod slot;
 
-pub use accumulate::{Accumulator, MicroBatches};
+pub use accumulate::{Accumulator, LastMicroBatch, MicroBatches};
 pub use ema::{Ema, EmaRamp};
 pub use engine::{EmaRate, Engine, Pending, StepSize, Verdict};
 pub use error::{OptimError, Result, StateMismatch};

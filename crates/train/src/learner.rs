@@ -30,6 +30,7 @@ use sdft_schedule::{LossSecondMoment, Respacing};
 use std::sync::Arc;
 
 mod anchor;
+mod peers;
 
 /// A network in training, its frozen source model, and everything that a step needs.
 pub struct Learner {
@@ -267,6 +268,7 @@ impl Learner {
         let n_params = self.updater.vars().len();
         let mode = self.accumulate.mode();
         let mut gradients = Accumulator::part(mode, n_params, self.batch, here.len());
+        let mut over_ranks = None;
         let mut sums: Option<Tensor> = None;
         // The same terms on every rank, whichever images it has.
         let present = Present {
@@ -341,14 +343,21 @@ impl Learner {
                 losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
             }
             let loss = self.updater.scaled(&terms.total)?;
-            let of_part = collect_gradients(self.updater.vars(), &self.gradients(&loss)?);
-            gradients.add(&of_part, n)?;
+            if start + n == here.end && self.group.size() > 1 {
+                over_ranks = Some(self.sum_over_ranks(&loss, gradients.last(n)?)?);
+            } else {
+                let of_part = collect_gradients(self.updater.vars(), &self.gradients(&loss)?);
+                gradients.add(&of_part, n)?;
+            }
         }
         let Some(numbers) = sums else {
             return Err(candle_core::Error::Msg("a step without images".to_owned()).into());
         };
-        let mut gradients = gradients.finish()?;
-        let numbers = self.sum_over_ranks(&mut gradients, numbers)?;
+        let mut gradients = match over_ranks {
+            Some(sums) => sums,
+            None => gradients.finish()?,
+        };
+        let numbers = self.group.all_reduce_sum(&[numbers])?.swap_remove(0);
         let numbers = self.pull_to_start(&mut gradients, numbers)?;
         let total = numbers.narrow(0, 0, 1)?;
         let issued = PendingStep {
@@ -394,27 +403,6 @@ impl Learner {
             source: self.source.as_ref(),
             labels: self.labels,
         }
-    }
-
-    /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
-    /// it may get one in another process.
-    fn sum_over_ranks(&self, gradients: &mut [Option<Tensor>], numbers: Tensor) -> Result<Tensor> {
-        if self.group.size() == 1 {
-            return Ok(numbers);
-        }
-        let own = gradients
-            .iter()
-            .zip(self.updater.vars())
-            .map(|(gradient, (_, var))| match gradient {
-                Some(gradient) => Ok(gradient.clone()),
-                None => var.zeros_like(),
-            })
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let sums = self.group.all_reduce_sum(&own)?;
-        for (gradient, sum) in gradients.iter_mut().zip(sums) {
-            *gradient = Some(sum);
-        }
-        Ok(self.group.all_reduce_sum(&[numbers])?.swap_remove(0))
     }
 
     /// The tensors of a checkpoint. The rest of its state goes into `position`.

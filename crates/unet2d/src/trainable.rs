@@ -80,6 +80,10 @@ impl Trainable for TrainableUnet2d {
         self.unet.config().metadata()
     }
 
+    fn pulls_back(&self) -> bool {
+        false
+    }
+
     fn compute_mode(&self) -> ComputeMode {
         self.mode
     }
