@@ -18,9 +18,13 @@ struct CUctx_st {
 
 struct CUstream_st {
     CUctx_st* context;
-    std::deque<std::function<void()>> queue;
+    int number;
+    std::deque<std::pair<Work, std::function<void()>>> queue;
     uint64_t queued = 0, done = 0;
     bool running = false;
+    // What comes before the next work, and which of the program's waits it includes.
+    std::shared_ptr<const Clock> before = std::make_shared<Clock>();
+    uint64_t waits = 0;
 };
 
 // The moment in its stream at which an event was last recorded.
@@ -28,6 +32,7 @@ struct Moment {
     CUstream stream = nullptr;
     uint64_t ticket = 0;
     std::chrono::steady_clock::time_point time;
+    std::shared_ptr<const Clock> before;
 };
 struct CUevent_st {
     CUctx_st* context;
@@ -53,9 +58,9 @@ void run(CUstream stream, uint64_t until) {
     if (stream->running) return;
     stream->running = true;
     while (stream->done < until) {
-        auto work = std::move(stream->queue.front());
+        auto [work, body] = std::move(stream->queue.front());
         stream->queue.pop_front();
-        work();
+        run_as(work, body);
         stream->done++;
     }
     stream->running = false;
@@ -65,10 +70,43 @@ void run_all(CUctx_st& context) {
     for (CUstream stream : context.streams) run(stream, stream->queued);
 }
 
-CUstream default_stream(CUctx_st& context) {
-    if (context.streams.empty()) context.streams.push_back(new CUstream_st{&context, {}});
-    return context.streams.front();
+// What the program has waited for, and how often.
+Clock waited;
+uint64_t waits = 0;
+
+// Runs a stream because the program waits for it: work that is queued from now on comes after it.
+void wait_for(CUstream stream, uint64_t until, const Clock& before) {
+    run(stream, until);
+    merge(waited, before);
+    merge(waited, {{stream->number, until}});
+    waits++;
 }
+void wait_for(CUstream stream) { wait_for(stream, stream->queued, *stream->before); }
+void wait_for_all(CUctx_st& context) {
+    for (CUstream stream : context.streams) wait_for(stream);
+}
+
+void comes_after(CUstream stream, const Clock& clock) {
+    auto merged = std::make_shared<Clock>(*stream->before);
+    merge(*merged, clock);
+    stream->before = merged;
+}
+
+// What the program has waited for comes before the next work of every stream.
+void catch_up(CUstream stream) {
+    if (stream->waits == waits) return;
+    comes_after(stream, waited);
+    stream->waits = waits;
+}
+
+CUstream new_stream(CUctx_st& context) {
+    static int count = 0;
+    auto* stream = new CUstream_st{};
+    stream->context = &context, stream->number = count++;
+    context.streams.push_back(stream);
+    return stream;
+}
+CUstream default_stream(CUctx_st& context) { return context.streams.empty() ? new_stream(context) : context.streams.front(); }
 
 // The default stream, without a stream.
 CUstream the(CUstream stream) { return stream ? stream : default_stream(*current); }
@@ -93,8 +131,8 @@ std::unique_lock<std::recursive_mutex> locked() { return std::unique_lock(lock);
 
 void enqueue(CUstream stream, std::function<void()> work) {
     stream = the(stream);
-    stream->queue.push_back(std::move(work));
-    stream->queued++;
+    catch_up(stream);
+    stream->queue.push_back({{stream->number, ++stream->queued, stream->before}, std::move(work)});
     if (stream->queue.size() > MOST_QUEUED || setting("IMITATION_EAGER", 0)) run(stream, stream->queued);
 }
 
@@ -144,7 +182,7 @@ EXPORT CUresult CUDAAPI cuCtxGetDevice(CUdevice* device) {
 }
 EXPORT CUresult CUDAAPI cuCtxSynchronize() {
     ENTER
-    run_all(*current);
+    wait_for_all(*current);
     check_zones("a synchronisation");
     return CUDA_SUCCESS;
 }
@@ -152,9 +190,7 @@ EXPORT CUresult CUDAAPI cuCtxSynchronize() {
 EXPORT CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned) {
     ENTER
     default_stream(*current);
-    *stream = new CUstream_st{current, {}};
-    current->streams.push_back(*stream);
-    return CUDA_SUCCESS;
+    return *stream = new_stream(*current), CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuStreamDestroy_v2(CUstream stream) {
     ENTER
@@ -164,7 +200,7 @@ EXPORT CUresult CUDAAPI cuStreamDestroy_v2(CUstream stream) {
 }
 EXPORT CUresult CUDAAPI cuStreamSynchronize(CUstream stream) {
     ENTER
-    run(the(stream), the(stream)->queued);
+    wait_for(the(stream));
     check_zones("a synchronisation");
     return CUDA_SUCCESS;
 }
@@ -172,7 +208,10 @@ EXPORT CUresult CUDAAPI cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* sta
 EXPORT CUresult CUDAAPI cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     ENTER
     const Moment moment = *event->moment;
-    if (moment.stream) enqueue(stream, [moment] { run(moment.stream, moment.ticket); });
+    if (!moment.stream) return CUDA_SUCCESS;
+    comes_after(the(stream), *moment.before);
+    comes_after(the(stream), {{moment.stream->number, moment.ticket}});
+    enqueue(stream, [moment] { run(moment.stream, moment.ticket); });
     return CUDA_SUCCESS;
 }
 
@@ -186,7 +225,8 @@ EXPORT CUresult CUDAAPI cuEventRecord(CUevent event, CUstream stream) {
     ENTER
     stream = the(stream);
     if (event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
-    auto moment = std::make_shared<Moment>(Moment{stream, stream->queued + 1, {}});
+    catch_up(stream);
+    auto moment = std::make_shared<Moment>(Moment{stream, stream->queued + 1, {}, stream->before});
     event->moment = moment;
     enqueue(stream, [moment] { moment->time = std::chrono::steady_clock::now(); });
     return CUDA_SUCCESS;
@@ -194,14 +234,16 @@ EXPORT CUresult CUDAAPI cuEventRecord(CUevent event, CUstream stream) {
 EXPORT CUresult CUDAAPI cuEventQuery(CUevent event) {
     ENTER
     const Moment& m = *event->moment;
-    if (!m.stream || m.stream->done >= m.ticket) return CUDA_SUCCESS;
+    if (!m.stream) return CUDA_SUCCESS;
+    if (m.stream->done >= m.ticket) return wait_for(m.stream, m.ticket, *m.before), CUDA_SUCCESS;
     // The next question finds it done.
     run(m.stream, m.ticket);
     return CUDA_ERROR_NOT_READY;
 }
 EXPORT CUresult CUDAAPI cuEventSynchronize(CUevent event) {
     ENTER
-    if (event->moment->stream) run(event->moment->stream, event->moment->ticket);
+    const Moment& m = *event->moment;
+    if (m.stream) wait_for(m.stream, m.ticket, *m.before);
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuEventElapsedTime_v2(float* milliseconds, CUevent from, CUevent to) {
@@ -247,11 +289,15 @@ EXPORT CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr* at, size_t bytes, CUstream 
     ENTER
     if (!setting("IMITATION_POOLS", 1)) return CUDA_ERROR_NOT_SUPPORTED;
     if (the(stream)->context != current) return CUDA_ERROR_INVALID_HANDLE;
-    return cuMemAlloc_v2(at, bytes);
+    const CUresult result = cuMemAlloc_v2(at, bytes);
+    if (result != CUDA_SUCCESS) return result;
+    enqueue(stream, [] {});
+    born(*at, the(stream)->number, the(stream)->queued);
+    return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuMemFree_v2(CUdeviceptr at) {
     ENTER
-    run_all(*current);
+    wait_for_all(*current);
     release(current->device, at);
     return CUDA_SUCCESS;
 }
@@ -302,7 +348,7 @@ EXPORT CUresult CUDAAPI cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t 
         memcpy(to, (const void*)from, bytes);
     });
     // Other memory is written before the call returns.
-    if (!pinned) run(the(stream), the(stream)->queued);
+    if (!pinned) wait_for(the(stream));
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {

@@ -28,13 +28,22 @@ extern "C" __global__ void warp_sum(float* x) {
 #define CHECK(call) \
     if ((call) != 0) { printf("%s failed\n", #call); exit(2); }
 
-static CUstream stream;
+static CUstream stream, second;
 static CUmodule module;
 
-static void launch(const char* name, std::vector<void*> arguments, unsigned threads = 64) {
+static void launch_on(CUstream stream, const char* name, std::vector<void*> arguments) {
     CUfunction function;
     CHECK(cuModuleGetFunction(&function, module, name))
-    CHECK(cuLaunchKernel(function, 1, 1, 1, threads, 1, 1, 0, stream, arguments.data(), nullptr))
+    CHECK(cuLaunchKernel(function, 1, 1, 1, 64, 1, 1, 0, stream, arguments.data(), nullptr))
+}
+static void launch(const char* name, std::vector<void*> arguments) { launch_on(stream, name, arguments); }
+// What is queued on `after` from now on comes after what is queued on `before`; returns the event.
+static CUevent order(CUstream before, CUstream after) {
+    CUevent event;
+    CHECK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING))
+    CHECK(cuEventRecord(event, before))
+    CHECK(cuStreamWaitEvent(after, event, 0))
+    return event;
 }
 static CUdeviceptr allocate(size_t floats) {
     CUdeviceptr at;
@@ -68,6 +77,16 @@ static void correct() {
     expect(pinned[0] != 32.0f, "a copy to page-locked memory is not done at once");
     CHECK(cuStreamSynchronize(stream))
     expect(pinned[0] == 32.0f, "a copy is done after a synchronisation");
+    // Two streams that events order, and then the program.
+    launch("fill", {&x, &n});
+    order(stream, second);
+    launch_on(second, "copy", {&x, &y, &n});
+    order(second, stream);
+    expect(values(y, 64)[40] == 1.0f, "a stream waits for another one");
+    launch("fill", {&y, &n});
+    CHECK(cuStreamSynchronize(stream))
+    launch_on(second, "copy", {&y, &x, &n});
+    CHECK(cuCtxSynchronize())
     CHECK(cuMemFreeAsync(x, stream))
     CHECK(cuMemFreeAsync(y, stream))
     CHECK(cuStreamSynchronize(stream))
@@ -81,7 +100,8 @@ int main(int, char** arguments) {
     CHECK(cuDevicePrimaryCtxRetain(&context, 0))
     CHECK(cuDevicePrimaryCtxRetain(&other, 1))
     CHECK(cuCtxSetCurrent(context))
-    CHECK(cuStreamCreate(&stream, 0))
+    CHECK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING))
+    CHECK(cuStreamCreate(&second, CU_STREAM_NON_BLOCKING))
     nvrtcProgram program;
     size_t bytes;
     CHECK(nvrtcCreateProgram(&program, SOURCE, nullptr, 0, nullptr, nullptr))
@@ -119,7 +139,28 @@ int main(int, char** arguments) {
     }
     case 7: CHECK(cuMemcpyDtoDAsync_v2(y, x, 257, stream)) break;
     case 8: cuGraphDestroy(nullptr); break;
+    case 9:
+        launch("fill", {&x, &n});
+        launch_on(second, "copy", {&x, &y, &n});
+        break;
+    case 10: {
+        order(stream, second);
+        CUdeviceptr late = allocate(64);
+        launch_on(second, "fill", {&late, &n});
+        break;
     }
-    CHECK(cuStreamSynchronize(stream))
+    case 11: {
+        order(stream, second);
+        launch_on(second, "fill", {&x, &n});
+        CUevent done;
+        CHECK(cuEventCreate(&done, CU_EVENT_DISABLE_TIMING))
+        CHECK(cuEventRecord(done, second))
+        // It has run by now, but the program does not know.
+        expect(cuEventQuery(done) == CUDA_ERROR_NOT_READY, "an event is not done at once");
+        CHECK(cuMemFreeAsync(x, stream))
+        break;
+    }
+    }
+    CHECK(cuCtxSynchronize())
     printf("done\n");
 }

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -33,8 +35,26 @@ void check_argument(const char* kernel, int device, uint64_t value);
 // Aborts if a red zone was written to.
 void check_zones(const std::string& after);
 bool is_pinned(const void* at);
+// Says that the memory at `at` is there for work `ticket` of a stream and for what comes after.
+void born(uint64_t at, int stream, uint64_t ticket);
 struct Usage { size_t used, high, total; };
 Usage& usage(int device);
+
+// order.cpp: which work surely comes before which.
+using Clock = std::map<int, uint64_t>;
+// The work that runs: its number in its stream, and for each stream how much of it comes before.
+struct Work {
+    int stream;
+    uint64_t ticket;
+    std::shared_ptr<const Clock> before;
+};
+// Null outside of streams.
+const Work* running();
+// Runs `body` as this work.
+void run_as(const Work& work, const std::function<void()>& body);
+void merge(Clock& clock, const Clock& other);
+// Notes that the work which runs uses memory with these earlier uses, the last of each stream; false if an earlier one may run at the same time.
+bool note_use(Clock& uses);
 
 // driver.cpp: queues.
 int device_of(CUstream stream);

@@ -18,6 +18,8 @@ struct Allocation {
     size_t bytes;
     int device;
     bool freed, on_host;
+    // The last one of each stream.
+    Clock uses;
 };
 
 std::map<uint64_t, Allocation> all;
@@ -54,6 +56,10 @@ Allocation* find(uint64_t at, uint64_t* start = nullptr) {
     return &next->second;
 }
 
+void use(const std::string& what, Allocation& a) {
+    if (!note_use(a.uses)) fail(what + ": " + describe(a) + " are used on two streams, and no event orders them");
+}
+
 void forget_oldest() {
     const uint64_t at = freed.front();
     freed.pop_front();
@@ -86,7 +92,7 @@ uint64_t allocate(int device, size_t bytes, bool on_host) {
         u.used += bytes;
         u.high = std::max(u.high, u.used);
     }
-    all[(uint64_t)(base + ZONE)] = {base, bytes, device, false, on_host};
+    all[(uint64_t)(base + ZONE)] = {base, bytes, device, false, on_host, {}};
     return (uint64_t)(base + ZONE);
 }
 
@@ -97,6 +103,7 @@ void release(int device, uint64_t at, bool on_host) {
     if (a.freed) fail(describe(a) + " are freed twice");
     if (a.device != device || a.on_host != on_host) fail(describe(a) + " are freed as memory of device " + std::to_string(device));
     check_zone(a, "it was freed");
+    use("a release", a);
     a.freed = true;
     memset(a.base + ZONE, NAN_BYTES, a.bytes);
     if (!on_host) usage(device).used -= a.bytes;
@@ -108,19 +115,23 @@ void release(int device, uint64_t at, bool on_host) {
 void check_range(const char* what, int device, uint64_t at, size_t bytes) {
     if (bytes == 0) return;
     uint64_t start = 0;
-    const Allocation* a = find(at, &start);
+    Allocation* a = find(at, &start);
     if (!a || a->on_host) fail(std::string(what) + ": an address outside of all device memory");
     if (a->freed) fail(std::string(what) + ": " + describe(*a) + " that have been freed");
     if (a->device != device) fail(std::string(what) + ": device " + std::to_string(device) + " uses " + describe(*a));
     if (at + bytes > start + a->bytes) fail(std::string(what) + ": " + std::to_string(bytes) + " bytes reach past the end of " + describe(*a));
+    use(what, *a);
 }
 
 void check_argument(const char* kernel, int device, uint64_t value) {
-    const Allocation* a = find(value);
+    Allocation* a = find(value);
     if (!a) return;
     if (a->freed) fail("kernel " + std::string(kernel) + " gets an address in " + describe(*a) + " that have been freed");
     if (!a->on_host && a->device != device) fail("kernel " + std::string(kernel) + " on device " + std::to_string(device) + " gets an address in " + describe(*a));
+    use("kernel " + std::string(kernel), *a);
 }
+
+void born(uint64_t at, int stream, uint64_t ticket) { all.at(at).uses[stream] = ticket; }
 
 void check_zones(const std::string& after) {
     for (const auto& [at, allocation] : all)

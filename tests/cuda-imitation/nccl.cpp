@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <memory>
 #include <vector>
 
 #include <fcntl.h>
@@ -78,6 +79,7 @@ EXPORT ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, nccl
     if (operation != ncclSum || (kind != ncclFloat32 && kind != ncclFloat64)) fail("NCCL: only sums of f32 and f64 are imitated");
     if (device_of((CUstream)stream) != comm->device) fail("NCCL: a stream of another device");
     const size_t each = kind == ncclFloat32 ? 4 : 8;
+    auto sums = std::make_shared<std::vector<char>>(count * each);
     enqueue((CUstream)stream, [=] {
         check_range("NCCL, input", comm->device, (uint64_t)from, count * each);
         check_range("NCCL, sum", comm->device, (uint64_t)to, count * each);
@@ -85,7 +87,7 @@ EXPORT ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, nccl
             const size_t n = std::min(PART / each, count - first);
             memcpy(comm->shared->parts[comm->rank], (const char*)from + first * each, n * each);
             comm->meet();
-            char* sum = (char*)to + first * each;
+            char* sum = sums->data() + first * each;
             memcpy(sum, comm->shared->parts[0], n * each);
             for (int rank = 1; rank < comm->size; rank++) {
                 if (kind == ncclFloat32) add((float*)sum, comm->shared->parts[rank], n);
@@ -93,8 +95,14 @@ EXPORT ncclResult_t ncclAllReduce(const void* from, void* to, size_t count, nccl
             }
             comm->meet();
         }
+        // Not a number until somebody waits for the sum.
+        memset(to, 0xff, count * each);
     });
     // Other ranks need this one's part, whatever this program waits for next.
     finish((CUstream)stream);
+    enqueue((CUstream)stream, [=] {
+        check_range("NCCL, sum", comm->device, (uint64_t)to, count * each);
+        memcpy(to, sums->data(), count * each);
+    });
     return ncclSuccess;
 }

@@ -87,7 +87,7 @@ mod build {
     /// Opens a device.
     ///
     /// Freed memory stays in the pool of the process, if the GPU has pools, so that the next step allocates it without delay. All work is
-    /// on one stream, so no events between streams are recorded.
+    /// on one stream, apart from sums over GPUs, which record events themselves; so nothing else does.
     ///
     /// # Errors
     /// A GPU that does not exist, or cannot be used by this driver and build.
@@ -110,7 +110,7 @@ mod build {
         check_build(spec, ordinal)?;
         let device = Device::new_cuda_with_stream(ordinal)?;
         let cuda = device.as_cuda_device()?;
-        // SAFETY: all work on this device is on its one stream.
+        // SAFETY: all work on this device is on its one stream; sums over GPUs record and wait for their own events.
         unsafe { cuda.disable_event_tracking() };
         keep_memory(cuda)?;
         Ok(device)

@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** all work of a device runs on one stream, and results in f32 are the same bits in every run.
+//! **Invariant:** all work of a device runs on one stream (sums over GPUs are ordered with it by events), and results in f32 are the same bits in every run.
 
 pub use crate::device::{
     Gpu, allow_tf32, gpus, is_out_of_memory, is_tf32_allowed, open, peak_memory, reset_peak_memory,

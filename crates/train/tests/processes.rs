@@ -45,19 +45,84 @@ fn start(plan: &Plan) -> Params {
 
 /// A learner of the plan's U-Net that starts from these weights.
 fn learner(plan: &Plan, start: &Params, source: Option<Source>) -> Learner {
+    learner_of(plan, Box::new(network(plan, start)), source)
+}
+
+fn network(plan: &Plan, start: &Params) -> TrainableUnet {
     let mode = ComputeMode {
         dtype: plan.steps.precision.compute_dtype(),
-        recompute: false,
+        recompute: plan.steps.recompute,
     };
-    let network = TrainableUnet::new(start, &plan.model, PredictionType::Epsilon, mode).unwrap();
+    TrainableUnet::new(start, &plan.model, PredictionType::Epsilon, mode).unwrap()
+}
+
+fn learner_of(plan: &Plan, network: Box<dyn Trainable>, source: Option<Source>) -> Learner {
     Learner::new(
         plan,
-        Box::new(network),
+        network,
         source,
         [3, 8, 8],
         plan.model.num_classes.saturating_sub(1),
     )
     .unwrap()
+}
+
+/// A network whose gradients are summed over processes when the backward pass has ended.
+struct AtTheEnd(TrainableUnet);
+
+impl Trainable for AtTheEnd {
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.0.vars()
+    }
+
+    fn compute_mode(&self) -> ComputeMode {
+        self.0.compute_mode()
+    }
+
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
+        self.0.predict(xt, t, condition)
+    }
+}
+
+/// Gradients that are summed while they are computed are those that are summed at the end, to the bit.
+#[test]
+fn the_time_of_a_sum_changes_nothing() {
+    for recompute in [false, true] {
+        let mut plan = plan(Method::Naive, "uniform");
+        plan.steps.recompute = recompute;
+        let port = free_port().unwrap();
+        let ranks = [0, 1].map(|rank| {
+            let plan = plan.clone();
+            std::thread::spawn(move || {
+                let world = World::local(rank, 2, port);
+                let patience = Duration::from_secs(30);
+                let group = ProcessGroup::join(&world, &Device::Cpu, patience).unwrap();
+                let (group, start) = (Arc::new(group), start(&plan));
+                let weights = |network: Box<dyn Trainable>| {
+                    let vars = network.vars();
+                    let learner = learner_of(&plan, network, None);
+                    let mut learner = learner.in_group(Arc::clone(&group)).unwrap();
+                    for step in 0..2 {
+                        let x0 = randn(5, Purpose::Test, step, 0, &[7, 3, 8, 8], &Device::Cpu);
+                        learner
+                            .step(step, x0.unwrap().clamp(-1.0, 1.0).unwrap())
+                            .unwrap();
+                    }
+                    let values = vars.iter().map(|(_, var)| var.flatten_all().unwrap());
+                    let values = values.flat_map(|value| value.to_vec1::<f32>().unwrap());
+                    values.collect::<Vec<_>>()
+                };
+                let meanwhile = weights(Box::new(network(&plan, &start)));
+                (
+                    meanwhile,
+                    weights(Box::new(AtTheEnd(network(&plan, &start)))),
+                )
+            })
+        });
+        let [first, second] = ranks.map(|rank| rank.join().unwrap());
+        assert!(first.0 == first.1, "recompute {recompute}");
+        assert!(first == second);
+    }
 }
 
 /// Loss and gradient norm of each of three steps. With classes, the images have labels and masks, and the source has a class for each.
@@ -216,16 +281,22 @@ fn an_overflow_in_f16_is_skipped_and_recovered_from() {
 }
 
 /// A gate for little noise and one for much noise. A part of a batch uses one of them.
-struct Gates([(&'static str, Var); 2]);
+struct Gates {
+    gates: [(&'static str, Var); 2],
+    pulls_back: bool,
+}
 
 impl Trainable for Gates {
     fn vars(&self) -> Vec<(String, Var)> {
-        let vars = self.0.iter();
+        let vars = self.gates.iter();
         vars.map(|(name, var)| ((*name).to_owned(), var.clone()))
             .collect()
     }
+    fn pulls_back(&self) -> bool {
+        self.pulls_back
+    }
     fn predict(&self, xt: &Tensor, t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
-        let (_, gate) = &self.0[usize::from(t[0] >= 500.0)];
+        let (_, gate) = &self.gates[usize::from(t[0] >= 500.0)];
         Ok(Prediction::new(
             xt.broadcast_mul(gate)?,
             PredictionType::Epsilon,
@@ -234,15 +305,18 @@ impl Trainable for Gates {
 }
 
 /// The gates after some steps on batches of two images.
-fn gates(group: ProcessGroup) -> Vec<f32> {
+fn gates(group: &Arc<ProcessGroup>, pulls_back: bool) -> Vec<f32> {
     let mut plan = plan(Method::Naive, "uniform");
     plan.steps.batch = 2;
     plan.steps.micro_batch = 1;
     let zero = || Var::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
-    let network = Gates([("little", zero()), ("much", zero())]);
+    let network = Gates {
+        gates: [("little", zero()), ("much", zero())],
+        pulls_back,
+    };
     let vars = network.vars();
     let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8], 0).unwrap();
-    let mut learner = learner.in_group(Arc::new(group)).unwrap();
+    let mut learner = learner.in_group(Arc::clone(group)).unwrap();
     for step in 0..8 {
         let x0 = randn(5, Purpose::Test, step, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();
         learner.step(step, x0.clamp(-1.0, 1.0).unwrap()).unwrap();
@@ -255,12 +329,16 @@ fn gates(group: ProcessGroup) -> Vec<f32> {
 
 #[test]
 fn a_variable_that_one_process_does_not_use_gets_its_gradient_from_the_others() {
-    let alone = gates(ProcessGroup::single());
+    let alone = gates(&Arc::new(ProcessGroup::single()), false);
     let port = free_port().unwrap();
     let ranks = [0, 1].map(|rank| {
         std::thread::spawn(move || {
             let world = World::local(rank, 2, port);
-            gates(ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap())
+            let group = ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30));
+            let group = Arc::new(group.unwrap());
+            let values = gates(&group, false);
+            assert_eq!(values, gates(&group, true));
+            values
         })
     });
     let [first, second] = ranks.map(|rank| rank.join().unwrap());
