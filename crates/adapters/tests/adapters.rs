@@ -54,6 +54,10 @@ impl Trainable for Net {
         self.vars.clone()
     }
 
+    fn pulls_back(&self) -> bool {
+        false
+    }
+
     fn predict(&self, x: &Tensor, _: &[f32], _: &Condition<'_>) -> Result<Prediction> {
         let of = |name: &str| self.params.tensor(name).unwrap();
         let conv = |x: &Tensor, layer: &str| {
@@ -176,6 +180,12 @@ fn gradients_of_every_kind_agree_with_differences_in_f64() {
             (out.sqr().unwrap() * weights).unwrap().sum_all().unwrap()
         };
         let mut gradients = backward(&loss()).unwrap();
+        let is_known = |(_, var): &(String, Var)| gradients.get(var).is_some();
+        assert_eq!(
+            net.pulls_back(),
+            !net.vars().iter().all(is_known),
+            "{config}"
+        );
         net.pull_back(&mut gradients).unwrap();
         for (name, var) in net.vars() {
             let gradient = numbers(gradients.get(&var).expect(&name));
