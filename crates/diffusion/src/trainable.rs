@@ -140,7 +140,7 @@ pub trait Trainable {
     }
 
     /// Adds the gradients of variables that the prediction depends on indirectly, such as the factors of a low-rank change of a weight.
-    /// Called after every backward pass, unless [`Self::pulls_back`] is false.
+    /// Called after every backward pass; left out in some if [`Self::pulls_back`] is false.
     ///
     /// # Errors
     /// A tensor operation fails.
