@@ -256,13 +256,13 @@ impl Ticker {
         }
     }
 
-    /// Prints how long the complete images took.
+    /// Prints how long the images took, if all are there: a part of a batch is no image.
     fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let (done, when) = self.complete;
-        if done > 0 && self.is_timed {
+        if done > 0 && done == self.total && self.is_timed {
             let took = when - self.started;
             let speed = done as f64 / took.as_secs_f64().max(1e-9);
             note(format!(

@@ -1,6 +1,6 @@
 //! The device and the precision given on the command line.
 
-use crate::doctor;
+use crate::{console, doctor};
 use anyhow::Result;
 use candle_core::Device;
 use sdft_cuda::{DeviceSpec, gpus};
@@ -68,6 +68,12 @@ pub(crate) fn check_gpus(n: usize) -> Result<()> {
     };
     match too_many(n, found) {
         Some(problem) => Err(usage(problem)),
+        None if found == 0 && n > 1 && choice().spec == DeviceSpec::Auto => {
+            console::note(format_args!(
+                "--gpus {n}: no GPU was found, so {n} processes share the CPU"
+            ));
+            Ok(())
+        }
         None => Ok(()),
     }
 }
@@ -81,7 +87,9 @@ fn too_many(n: usize, found: usize) -> Option<String> {
 /// Advice for a build without GPU code.
 fn without_gpu_code(spec: DeviceSpec) -> String {
     let how = doctor::how_to_build();
-    format!("--device {spec}: this build has no code for GPUs; --device cpu uses none, and {how}")
+    format!(
+        "--device {spec}: this program was built without support for GPUs; --device cpu uses none, and {how}"
+    )
 }
 
 /// Fails if another precision was given for a command that computes in f32. On a GPU, products may be rounded to TF32.
@@ -132,7 +140,9 @@ mod tests {
     #[test]
     fn a_gpu_that_this_build_cannot_use_is_explained_by_options() {
         let text = without_gpu_code(DeviceSpec::Cuda(0));
-        assert!(text.starts_with("--device cuda:0: this build has no code for GPUs; "));
+        assert!(
+            text.starts_with("--device cuda:0: this program was built without support for GPUs; ")
+        );
         assert!(
             text.contains("cargo xtask") && !text.contains("--features"),
             "{text}"

@@ -84,7 +84,10 @@ fn device_line() -> String {
         }
         Ok(_) if !has_gpu() => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),
-        Ok(_) => format!("cpu: this build has no code for GPUs; {}", how_to_build()),
+        Ok(_) => format!(
+            "cpu: this program was built without support for GPUs; {}",
+            how_to_build()
+        ),
         Err(error) => format!("none: {error:#}"),
     }
 }

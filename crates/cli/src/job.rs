@@ -8,7 +8,6 @@ use candle_core::Device;
 use sdft_jobs::{Context, Error};
 use sdft_parallel::ProcessGroup;
 use sdft_train::NoopProgress;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Runs a job on the device of the command line. `label` is the prefix of its progress.
@@ -69,17 +68,23 @@ fn job_on<T>(
     Ok(result?)
 }
 
-/// Whether the command of this process has an option `--overwrite`.
-static CAN_OVERWRITE: AtomicBool = AtomicBool::new(false);
+/// The options of the command of this process, as fields.
+static OPTIONS: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Remembers whether the command has an option `--overwrite`, for hints.
-pub(crate) fn can_overwrite(can: bool) {
-    CAN_OVERWRITE.store(can, Ordering::Relaxed);
+/// Remembers the options of the command, for error messages.
+pub(crate) fn set_options(options: Vec<String>) {
+    // A process has one command.
+    let _ = OPTIONS.set(options);
+}
+
+fn has_option(name: &str) -> bool {
+    let mut options = OPTIONS.get().into_iter().flatten();
+    options.any(|option| option == name)
 }
 
 /// The text of a job's error, with options as they are typed.
 pub(crate) fn text_of(error: &Error) -> String {
-    with_typed_options(&text_with_fields(error))
+    with_typed_options(&text_with_fields(error), has_option)
 }
 
 /// The text of a job's error, with the fields of its options in backticks.
@@ -97,7 +102,7 @@ fn text_with_fields(error: &Error) -> String {
                 text = format!("{} {text}", typed(option));
             }
             if let Some(what) = source.overwriting()
-                && CAN_OVERWRITE.load(Ordering::Relaxed)
+                && has_option("overwrite")
             {
                 text += &format!(", or give --overwrite to {what}");
             }
@@ -114,15 +119,18 @@ fn typed(name: &str) -> String {
     format!("{dashes}{}", name.replace('_', "-"))
 }
 
-/// A text with every field in backticks replaced by its option. Other words in backticks stay.
-fn with_typed_options(text: &str) -> String {
-    let is_field =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+/// A text with every field of an option in backticks replaced by that option. Other words in backticks stay, and so do the fields of a file
+/// in the messages of its parser.
+fn with_typed_options(text: &str, is_option: impl Fn(&str) -> bool) -> String {
+    let of_parser = ["unknown field `", "missing field `", "unknown variant `"];
+    if of_parser.iter().any(|words| text.contains(words)) {
+        return text.to_owned();
+    }
     let (mut typed_text, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once('`') {
         typed_text += before;
         rest = match after.split_once('`') {
-            Some((word, behind)) if is_field(word) => {
+            Some((word, behind)) if is_option(word) => {
                 typed_text += &typed(word);
                 behind
             }
@@ -153,7 +161,16 @@ mod tests {
         let error = Error::Usage(
             "give `t_edit` and `n`, see `cargo xtask fetch --list`, or rename a`b".to_owned(),
         );
+        let is_option = |word: &str| ["t_edit", "n", "seed"].contains(&word);
+        let typed = |error: &Error| with_typed_options(&text_with_fields(error), is_option);
         let expected = "give --t-edit and -n, see `cargo xtask fetch --list`, or rename a`b";
-        assert_eq!(text_of(&error), expected);
+        assert_eq!(typed(&error), expected);
+        for other in [
+            "expected `folders`, or a CSV file",
+            "walk: missing field `seed`",
+            "unknown field `optim`, expected `seed` or `n`",
+        ] {
+            assert_eq!(typed(&Error::Usage(other.to_owned())), other);
+        }
     }
 }

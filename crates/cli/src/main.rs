@@ -60,10 +60,6 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and exits with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
-    job::can_overwrite(!matches!(
-        cli.verb,
-        Verb::Train(_) | Verb::Reproduce(_) | Verb::Compare(_)
-    ));
     let training = matches!(
         cli.verb,
         Verb::Train(_) | Verb::TrainClassifier(_) | Verb::TrainAutoencoder(_)

@@ -1,8 +1,9 @@
 //! Parsing of the command line and of its values.
 
 use crate::args::Cli;
+use crate::job;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use sdft_diffusion::SigmaInterval;
 use sdft_jobs::Choice;
 use std::io::{IsTerminal, Write};
@@ -11,8 +12,12 @@ use std::str::FromStr;
 impl Cli {
     /// Reads the arguments of this process. Invalid arguments are printed and exit with code 2.
     pub(crate) fn from_process() -> Self {
-        let matches = command().try_get_matches();
-        let parsed = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        let command = command();
+        let matches = command.clone().try_get_matches();
+        let parsed = matches.and_then(|matches| {
+            job::set_options(options_of(&command, &matches));
+            Self::from_arg_matches(&matches)
+        });
         parsed.unwrap_or_else(|error| exit(&error))
     }
 
@@ -58,6 +63,22 @@ fn command() -> clap::Command {
             .mut_subcommands(negative)
     }
     negative(Cli::command())
+}
+
+/// The options of the command that was called, as fields: `lambda_s` of `--lambda-s`.
+fn options_of(command: &clap::Command, matches: &ArgMatches) -> Vec<String> {
+    let names = |arg: &clap::Arg| {
+        let long = arg.get_long().map(|long| long.replace('-', "_"));
+        long.into_iter()
+            .chain(arg.get_short().map(String::from))
+            .collect::<Vec<_>>()
+    };
+    let own = command.get_arguments().flat_map(names);
+    let inner = matches.subcommand().and_then(|(name, matches)| {
+        let command = command.find_subcommand(name)?;
+        Some(options_of(command, matches))
+    });
+    own.chain(inner.into_iter().flatten()).collect()
 }
 
 /// One of the names of a choice.

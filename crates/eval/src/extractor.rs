@@ -434,8 +434,8 @@ impl Extractor {
         let inputs: Vec<Vec<f32>> = images.par_iter().map(|image| self.input(image)).collect();
         if let Some(other) = inputs.iter().position(|input| input.len() != 3 * h * w) {
             return Err(EvalError::Tensor(candle_core::Error::Msg(format!(
-                "expected pictures of one size, found {w}x{h} and {}x{}",
-                images[other].width, images[other].height
+                "expected pictures of one size (height x width), found {h}x{w} and {}x{}",
+                images[other].height, images[other].width
             ))));
         }
         Ok(Task {

@@ -38,12 +38,14 @@ pub(crate) fn load(pair: &Pair, options: &PairOptions, limits: Limits) -> Result
         return Err(EvalError::Content {
             path: pair.output.clone(),
             problem: format!(
-                "{}x{} pixels, expected the {}x{} of {}; --size resizes pictures of one aspect ratio to one size",
-                b.image.width,
-                b.image.height,
-                a.image.width,
+                "expected the {}x{} pixels (height x width) of {}, found {}x{}; --size brings pictures of one aspect ratio to one size. \
+                 Results of a translation or an edit are cropped as the model's images: compare them with inputs prepared in the same size \
+                 (data prepare)",
                 a.image.height,
-                pair.input.display()
+                a.image.width,
+                pair.input.display(),
+                b.image.height,
+                b.image.width,
             ),
         });
     }

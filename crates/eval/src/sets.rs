@@ -136,7 +136,11 @@ pub fn compare_sets(
                 ] {
                     put(name, value, None, format!("higher is better; {note}; k {k}"));
                 }
-                if least < 500 {
+                if least < 10 * k {
+                    warnings.push(format!(
+                        "precision, recall, density and coverage: {least} images for k {k}, so the radius of each reaches much of its set; use more images"
+                    ));
+                } else if least < 500 {
                     warnings.push(format!(
                         "precision, recall, density and coverage of {least} images vary by several hundredths; compare only at equal n"
                     ));

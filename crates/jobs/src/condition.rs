@@ -76,7 +76,7 @@ pub(crate) fn null_for(guidance: Option<f64>, model: &LoadedModel) -> Result<Opt
     }
     if model.n_classes() == 0 {
         return Err(wrong(
-            "the model is unconditional, and guidance leads from its null class to a class",
+            "the model is unconditional; classifier-free guidance needs a class-conditional model",
         ));
     }
     let without = || {

@@ -105,7 +105,7 @@ pub fn open_data(
     context.notes(notes.iter().map(|note| format!("{}: {note}", plan.path)));
     if plan.channels.is_none() && channels == Some(3) && report.grey == report.usable {
         context.progress.note(&format!(
-            "{}: all images are grey, and are read with 3 channels, as the network has; data.channels=1 reads them with one",
+            "{}: all images are grey; they are read with 3 channels, as the network has. --set data.channels=1 reads one",
             plan.path
         ));
     }

@@ -7,6 +7,7 @@ use crate::embedded::{
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_adm::Origin;
 use sdft_autoencoder::AutoencoderConfig;
+use sdft_diffusion::Process;
 use sdft_imaging::ImageSpec;
 use sdft_models::{
     Architecture, AutoencoderOptions, LoadOptions, LoadedAutoencoder, LoadedModel, inspect_file,
@@ -285,10 +286,33 @@ pub(crate) fn check_same_noise(
         false => Err(option(
             name,
             format!(
-                "{path}: both models need the same noise schedule, found {found:?} and {expected:?}"
+                "{path}: both models need the same noise schedule, found {} and {}",
+                noise_of(found),
+                noise_of(expected)
             ),
         )),
     }
+}
+
+/// How a process adds noise, as text.
+fn noise_of(process: &Process) -> String {
+    let mut text = match process.trained_betas.is_empty() {
+        true => process.noise_schedule.clone(),
+        false => "betas of its own".to_owned(),
+    };
+    text += &format!(" with {} steps", process.diffusion_steps);
+    for (name, beta) in [
+        ("beta_start", process.beta_start),
+        ("beta_end", process.beta_end),
+    ] {
+        if let Some(beta) = beta {
+            text += &format!(", {name} {beta}");
+        }
+    }
+    if process.rescale_betas_zero_snr {
+        text += ", rescaled to zero terminal SNR";
+    }
+    text
 }
 
 /// Fails unless the model's file is the one that a run began with.

@@ -260,7 +260,7 @@ fn emoji_are_chosen_by_what_they_show() {
     let notes = trained.notes.join("\n");
     // Men and persons of two tones.
     assert!(notes.contains("on 4 images of"), "{notes}");
-    let left_out = "left out, because the embedded emoji do not have it: data.digits";
+    let left_out = "ignored, because the embedded emoji do not have it: data.digits";
     assert!(notes.contains(left_out), "{notes}");
     let dir = tempfile::tempdir().unwrap();
     for (set, words) in [

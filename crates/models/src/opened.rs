@@ -16,6 +16,9 @@ use sdft_nn::{Mismatch, ParamSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The kind of files that hold an edit, which `asyrp` writes.
+const DIRECTION: &str = "direction";
+
 /// Names, shapes and settings of a file, without its numbers.
 pub(crate) struct Opened {
     pub(crate) path: PathBuf,
@@ -74,13 +77,18 @@ impl Opened {
         autoencoder: Option<&AutoencoderConfig>,
         options: &LoadOptions,
     ) -> Result<Resolved, ModelError> {
-        if metadata
-            .get(KIND_KEY)
-            .is_some_and(|kind| kind == sdft_adapters::KIND)
-        {
-            return Err(self.problem(
-                "expected a network, found an adapter; give the model that it was trained on, and this file with --adapter",
-            ));
+        match metadata.get(KIND_KEY).map(String::as_str) {
+            Some(sdft_adapters::KIND) => {
+                return Err(self.problem(
+                    "expected a network, found an adapter; give the model that it was trained on, and this file with --adapter",
+                ));
+            }
+            Some(DIRECTION) => {
+                return Err(self.problem(
+                    "expected a network, found an edit; give the model that it was trained on, and this file to `edit apply` with --edit",
+                ));
+            }
+            _ => (),
         }
         if is_autoencoder(&self.shapes, metadata) {
             return Err(self.problem(

@@ -97,6 +97,10 @@ enum Kind {
 fn kind(root: &Path) -> Result<Kind> {
     let has = |name: &str| root.join(name).is_file();
     let path = root.to_owned();
+    if root.is_file() {
+        let problem = "expected a folder, found a file; give the folder that it is in".to_owned();
+        return Err(Error::Content { path, problem });
+    }
     if !root.is_dir() {
         return Err(Error::Missing { path });
     }

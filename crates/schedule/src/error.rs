@@ -127,7 +127,7 @@ pub enum ScheduleError {
         name: String,
     },
     /// A section of a respacing has fewer steps than requested.
-    #[error("section {section} has {size} steps, cannot keep {wanted}")]
+    #[error("section {section} of the process: expected at most its {size} steps, found {wanted}")]
     SectionTooShort {
         /// Index of the section, from 0.
         section: usize,

@@ -85,6 +85,12 @@ pub fn drive(
                 found.path.display(),
                 position.step
             ));
+            if position.step >= pace.steps {
+                progress.note(&format!(
+                    "the run is finished: {} of {} steps",
+                    position.step, pace.steps
+                ));
+            }
             last_checkpoint = Some(found.path.clone());
             saved_at = Some(position.step);
             task.restore(found)?;

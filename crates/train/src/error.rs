@@ -1,7 +1,7 @@
 //! Why a run cannot start or continue.
 
 use crate::PlanError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +85,8 @@ pub enum TrainError {
     /// Too many steps in a row without finite numbers.
     #[error(
         "step {step}: the {what} was not finite in {skips} steps in a row; the weights are unchanged. \
-         The last checkpoint is {}. Start again with a lower optim.lr or with optim.clip = 1.0, \
-         from the same source or with --source CHECKPOINT/weights.safetensors",
-        checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), |path| path.display().to_string())
+         {} with a lower optim.lr or with optim.clip = 1.0",
+        start_again(checkpoint.as_deref())
     )]
     Diverged {
         /// The step.
@@ -118,6 +117,17 @@ pub enum TrainError {
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+/// Where to continue after numbers that were not finite.
+fn start_again(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!(
+            "The last checkpoint is {}. Start again from the same source, or with --source CHECKPOINT/weights.safetensors,",
+            path.display()
+        ),
+        None => "There is no checkpoint yet. Start again".to_owned(),
+    }
 }
 
 impl From<sdft_eval::EvalError> for TrainError {

@@ -98,7 +98,7 @@ pub(crate) struct SampleArgs {
     /// Which sampler; heun for EDM networks and flows, and ddim for others, if not given.
     #[arg(long, value_parser = choice::<SamplerKind>())]
     pub(crate) sampler: Option<SamplerKind>,
-    /// Its steps. ddim, ddpm: `ddim40` (a stride; the default), `250` (evenly spread), `10,15,20` (per section), or empty for all. heun,
+    /// Steps of the sampler. ddim, ddpm: `ddim40` (a stride; the default), `250` (evenly spread), `10,15,20` (per section), or empty for all. heun,
     /// dpm, euler: their number; 18, 20 and 50 if not given.
     #[arg(long, value_name = "RESPACING")]
     pub(crate) steps: Option<String>,
@@ -205,7 +205,7 @@ pub(crate) struct TranslateArgs {
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's shorter side if not given, which is the published 32 at 256.
     #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
-    /// ilvr: the input is followed in steps above this one; from this step down the model is free.
+    /// ilvr: the input is followed only in steps above this one.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) free: usize,
     /// ddib: the model of the source domain.

@@ -18,7 +18,7 @@ Examples:
 
 pub(super) const AUTOENCODER_HELP: &str = "\
 The autoencoder is diffusers' AutoencoderKL. The loss is the absolute error, a perceptual distance and the KL divergence, as in latent
-diffusion, without a discriminator. --set loss.perceptual=lpips-vgg, lpips-alex, judge (embedded images only) or none.
+diffusion, without a discriminator. `--set loss.perceptual` takes lpips-vgg, lpips-alex, judge (embedded images only) or none.
 The finished file has the scaling factor of its latents; reconstruction.json has the PSNR of held-out images.
 
 Examples:
@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     /// Any other setting, as in the TOML file: `--set optim.lr=1e-4`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Fail if an image cannot be read, instead of ignoring it.
+    /// Fail if an image cannot be read, instead of reporting it and leaving it out.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Continue the run in this folder.

@@ -59,7 +59,7 @@ pub(crate) struct CheckArgs {
     /// Where the classes are: `folders` (each subfolder is a class), or a CSV or JSON file with the label of each image.
     #[arg(long, value_name = "folders|FILE")]
     pub(crate) classes: Option<ClassesFrom>,
-    /// A folder with a mask for each image, with the same name: what is dark takes no part.
+    /// A folder with a mask for each image, with the same name: dark areas are left out of the loss.
     #[arg(long, value_name = "DIR")]
     pub(crate) masks: Option<PathBuf>,
     /// Fail if an image cannot be read.

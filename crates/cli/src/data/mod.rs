@@ -116,7 +116,7 @@ fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<Exi
         .map(|me| me.with_file_name(name));
     let Some(program) = sibling.filter(|program| program.is_file()) else {
         return Err(usage(
-            "data prepare is done by sdft-prepare, which is not next to this program; `cargo xtask data prepare ..` builds and runs it",
+            "data prepare needs the program sdft-prepare next to this one; releases have both, and `cargo build --release -p sdft-prepare` builds it",
         ));
     };
     let mut command = Command::new(&program);

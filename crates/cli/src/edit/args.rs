@@ -31,7 +31,7 @@ emoji-light-to-dark, emoji-add-glasses, digits-3-to-2, whose goals are attribute
 with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
 
 Asyrp trains a small block, and the model stays as it is. With --method diffusionclip a copy of the whole model is tuned; the defaults are then
-the published ones: 50 images, t_0 500, 6 steps, Adam with rate 8e-6 times 1.3 after each of 5 epochs, weights 3 and 1. --set loop.update=step
+the published ones: 50 images, t_0 500, 6 steps, Adam with a learning rate of 8e-6 that is multiplied by 1.3 after each of 5 epochs, weights 3 and 1. --set loop.update=step
 updates at every step, --set adapter.kind=lora trains a LoRA. The result is a model like any other. Presets: diffusionclip, the published
 settings; and digits-3-to-2-diffusionclip, which is trained if only --method diffusionclip is given. A preset of texts brings its own epochs:
 --config smiling --config diffusionclip has the published ones.
@@ -108,7 +108,7 @@ pub(crate) struct EditTrainArgs {
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show; an attribute of emoji such as gender=man.
+    /// What the images show. With `--set goal.network=emoji`, or a preset such as `emoji-man-to-woman`, an attribute such as gender=man.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.
@@ -224,7 +224,7 @@ pub(crate) struct EditApplyArgs {
     /// Seed of the fresh noise; 0 if not given.
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
-    /// The images are frames of one film: all get the same fresh noise, which avoids flicker.
+    /// The images are frames of one video: all get the same fresh noise, which avoids flicker.
     #[arg(long)]
     pub(crate) frames: bool,
     /// Class of the images, for class-conditional models; the null class if not given.

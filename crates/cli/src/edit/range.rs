@@ -2,7 +2,7 @@
 
 use super::args::EditRangeArgs;
 use crate::console;
-use crate::job::{can_overwrite, job};
+use crate::job::job;
 use anyhow::Result;
 use sdft_gallery::check_new_file;
 use sdft_jobs::{RangeOptions, Weights, find_range, write_file};
@@ -10,8 +10,6 @@ use serde_json::json;
 use std::process::ExitCode;
 
 pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
-    // The only command of `edit` without --overwrite.
-    can_overwrite(false);
     if let Some(path) = &args.out {
         check_new_file(path, false).map_err(sdft_jobs::Error::from)?;
     }

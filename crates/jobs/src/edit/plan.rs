@@ -278,7 +278,11 @@ pub(crate) fn given_strengths(options: &EditOptions) -> Result<Option<Vec<f64>>>
             return Err(option(
                 "strength",
                 format!(
-                    "{all:?}: expected one for all or one for each of {n} edits, found {}",
+                    "{}: expected one strength for all edits or one for each ({n}), found {}",
+                    all.iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", "),
                     all.len()
                 ),
             ));

@@ -64,11 +64,13 @@ pub(super) fn emoji_measures(
     ];
     let attributes = EMOJI_ATTRIBUTES.iter().chain([&EMOJI_OTHER]);
     let shares = attributes.zip(score.attributes.into_iter().chain([score.other]));
-    measures.extend(
-        shares.map(|(attribute, share)| {
-            measure(attribute.name, share, "share in that style with it")
-        }),
-    );
+    measures.extend(shares.map(|(attribute, share)| {
+        measure(
+            attribute.name,
+            share,
+            "share of samples in that style with this attribute",
+        )
+    }));
     Ok(measures)
 }
 

@@ -149,6 +149,13 @@ impl ClassifierJob {
                 context,
             )?)
         };
+        if model.is_none() && plan.init.is_empty() && model_given.is_empty() {
+            let (side, process) = (plan.model.net.image_size, &plan.process);
+            context.progress.note(&format!(
+                "no --model: the classifier takes images of {side}x{side} and the {} schedule of {} steps; give --model if the model to guide differs",
+                process.noise_schedule, process.diffusion_steps
+            ));
+        }
         plan.steps.precision = context.precision_or(plan.steps.precision);
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let domains = [

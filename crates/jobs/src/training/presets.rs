@@ -115,7 +115,7 @@ pub(super) fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P
     }
     for (images, keys) in notes {
         let keys = keys.join(", ");
-        let note = format!("left out, because {images} do not have it: {keys}");
+        let note = format!("ignored, because {images} do not have it: {keys}");
         context.progress.note(&note);
     }
     Ok(plan)

@@ -114,13 +114,13 @@ fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
     let said = |path: &[&str]| text(asked, path).filter(|text| !text.is_empty());
     let (data, source) = (said(&["data", "path"]), said(&["source"]));
     let method = said(&["method"]);
+    let at = |section: &str, key: &str| asked.get(section).and_then(|table| table.get(key));
     if source.is_none() && data.is_none_or(|data| [DIGITS, EMOJI].contains(&data)) {
         // An embedded example.
         let preset = format!("{}-{}", data.unwrap_or(EMOJI), method.unwrap_or("sdft"));
         return (vec![preset], None);
     }
     if source.is_none() && method.is_none_or(|method| method == "scratch") {
-        let at = |section: &str, key: &str| asked.get(section).and_then(|table| table.get(key));
         let side = at("model", "image_size").and_then(Value::as_integer);
         let side = side.and_then(|side| usize::try_from(side).ok());
         let size = at("data", "size").and_then(|size| size.clone().try_into::<Size>().ok());
@@ -137,8 +137,11 @@ fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
         return (vec![preset.to_owned()], Some(note));
     }
     let note = source.filter(|_| data.is_some()).map(|_| {
-        "no --config: the settings of the paper (80000 steps of 8 images) for everything that is not given; --steps N for fewer"
-            .to_owned()
+        let steps = match at("loop", "steps") {
+            Some(_) => "",
+            None => " (80000 steps of 8 images; --steps N for fewer)",
+        };
+        format!("no --config: using the paper's settings for everything that is not given{steps}")
     });
     (Vec::new(), note)
 }

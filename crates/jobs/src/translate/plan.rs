@@ -176,7 +176,7 @@ impl Variant {
         let wrong = || {
             option(
                 "sweep",
-                format!("{name}: {text} is not a number that it takes"),
+                format!("{name}: expected a number, found {text:?}"),
             )
         };
         let real = || text.parse::<f64>().map_err(|_| wrong());

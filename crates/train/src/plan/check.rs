@@ -291,7 +291,10 @@ pub(super) fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanE
     {
         Some((key, value, low, high)) => Err(error(
             key,
-            format!("expected {low:?} to {high:?}, found {value}"),
+            match *high {
+                f64::MAX => format!("expected {low} or more, found {value}"),
+                high => format!("expected {low:?} to {high:?}, found {value}"),
+            },
         )),
         None => Ok(()),
     }
