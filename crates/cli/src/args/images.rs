@@ -8,6 +8,12 @@ use sdft_jobs::{Churn, EnergyKind, GuideOptions, SamplerKind, TranslationMethod,
 use sdft_train::Size;
 use std::path::PathBuf;
 
+pub(super) const SAMPLE_HELP: &str = "\
+Examples:
+  cargo xtask sample --model runs/photos-sdft -n 64
+  cargo xtask sample --model runs/photos-sdft -n 1000 --steps ddim100 --out thousand
+  cargo xtask sample --model dit-xl-2-256 --class 207 --guidance 4 -n 16";
+
 pub(super) const TRANSLATE_HELP: &str = "\
 Examples:
   cargo xtask translate --model runs/metfaces-sdft --input faces

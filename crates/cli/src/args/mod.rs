@@ -21,10 +21,10 @@ use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 use evaluate::EVALUATE_HELP;
-use images::TRANSLATE_HELP;
+use images::{SAMPLE_HELP, TRANSLATE_HELP};
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
-use training::{AUTOENCODER_HELP, CLASSIFIER_HELP};
+use training::{AUTOENCODER_HELP, CLASSIFIER_HELP, TRAIN_HELP};
 
 /// The heading of the options of every command, which are last in its help.
 pub(crate) const GLOBAL: &str = "Global options";
@@ -73,8 +73,10 @@ impl From<PrecisionArg> for Precision {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Fine-tune a source model on a folder of images; without arguments, the embedded example.
+    #[command(after_long_help = TRAIN_HELP)]
     Train(TrainArgs),
     /// Draw images from a model.
+    #[command(after_long_help = SAMPLE_HELP)]
     Sample(SampleArgs),
     /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
     #[command(after_long_help = CLASSIFIER_HELP)]

@@ -6,6 +6,13 @@ use sdft_jobs::{AutoencoderTrainOptions, ClassifierOptions, RunOptions, TrainOpt
 use sdft_train::{Method, Size};
 use std::path::PathBuf;
 
+pub(super) const TRAIN_HELP: &str = "\
+Examples:
+  cargo xtask train
+  cargo xtask train --source ffhq-10m --data photos --dry-run
+  cargo xtask train --config metfaces-sdft --steps 20000
+  cargo xtask train --resume runs/photos-sdft";
+
 pub(super) const CLASSIFIER_HELP: &str = "\
 Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper uses 1500 for MetFaces, 4500 for AAHQ.
 
@@ -106,7 +113,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub(crate) method: Option<MethodArg>,
     /// Height and width of the images: 256, or HEIGHTxWIDTH such as 192x256. The default is the model's.
-    #[arg(long, value_name = "SIZE", conflicts_with = "resume")]
+    #[arg(long, value_name = "HEIGHTxWIDTH", conflicts_with = "resume")]
     pub(crate) size: Option<Size>,
     /// Train with classes: `folders` takes the subfolders of the images, a CSV or JSON file has a label for each image.
     #[arg(long, value_name = "folders|FILE", conflicts_with = "resume")]
@@ -176,7 +183,7 @@ pub(crate) struct AutoencoderArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// Height and width of the images, as 256 or 192x256.
-    #[arg(long, value_name = "SIZE", conflicts_with = "resume")]
+    #[arg(long, value_name = "HEIGHTxWIDTH", conflicts_with = "resume")]
     pub(crate) size: Option<Size>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
