@@ -1,42 +1,18 @@
 // The driver: devices, contexts, streams, events and copies. A stream runs its work when the program waits for it, so a program that reads results
 // or reuses memory too early gets wrong values every time instead of rarely.
-#include "imitation.h"
+#include "streams.h"
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
-#include <memory>
 #include <mutex>
-#include <vector>
 
-struct CUctx_st {
-    int device;
-    std::vector<CUstream> streams;
-};
-
-struct CUstream_st {
-    CUctx_st* context;
-    int number;
-    std::deque<std::pair<Work, std::function<void()>>> queue;
-    uint64_t queued = 0, done = 0;
-    bool running = false;
-    // What comes before the next work, and which of the program's waits it includes.
-    std::shared_ptr<const Clock> before = std::make_shared<Clock>();
-    uint64_t waits = 0;
-};
-
-// The moment in its stream at which an event was last recorded.
-struct Moment {
-    CUstream stream = nullptr;
-    uint64_t ticket = 0;
-    std::chrono::steady_clock::time_point time;
-    std::shared_ptr<const Clock> before;
-};
 struct CUevent_st {
     CUctx_st* context;
+    // When it was last recorded.
     std::shared_ptr<Moment> moment;
+    // The recording that it was last recorded in, or null. Such an event has no time.
+    CUgraph captured;
 };
 
 namespace {
@@ -49,7 +25,7 @@ thread_local CUcontext current = nullptr;
 
 int device_count() { return (int)setting("IMITATION_DEVICES", 1); }
 CUctx_st& context_of(int device) {
-    static std::deque<CUctx_st> all;
+    auto& all = contexts();
     while ((int)all.size() <= device) all.push_back({(int)all.size(), {}});
     return all[device];
 }
@@ -108,10 +84,14 @@ CUstream new_stream(CUctx_st& context) {
 }
 CUstream default_stream(CUctx_st& context) { return context.streams.empty() ? new_stream(context) : context.streams.front(); }
 
-// The default stream, without a stream.
-CUstream the(CUstream stream) { return stream ? stream : default_stream(*current); }
-
 }  // namespace
+
+CUcontext current_context() { return current; }
+CUstream the(CUstream stream) { return stream ? stream : default_stream(*current); }
+std::deque<CUctx_st>& contexts() {
+    static std::deque<CUctx_st> all;
+    return all;
+}
 
 void fail(const std::string& message) {
     fprintf(stderr, "imitation of CUDA: %s\n", message.c_str());
@@ -131,17 +111,35 @@ std::unique_lock<std::recursive_mutex> locked() { return std::unique_lock(lock);
 
 void enqueue(CUstream stream, std::function<void()> work) {
     stream = the(stream);
+    if (stream->capture) return add_part(stream, {CU_GRAPH_NODE_TYPE_KERNEL, std::move(work), {}});
     catch_up(stream);
     stream->queue.push_back({{stream->number, ++stream->queued, stream->before}, std::move(work)});
     if (stream->queue.size() > MOST_QUEUED || setting("IMITATION_EAGER", 0)) run(stream, stream->queued);
 }
 
-void finish(CUstream stream) { run(the(stream), the(stream)->queued); }
+Moment next_moment(CUstream stream) {
+    catch_up(stream);
+    return {stream, stream->queued + 1, {}, stream->before};
+}
+void wait_in_stream(CUstream stream, const Moment& moment) {
+    if (!moment.stream) return;
+    comes_after(stream, *moment.before);
+    comes_after(stream, {{moment.stream->number, moment.ticket}});
+    enqueue(stream, [moment] { run(moment.stream, moment.ticket); });
+}
+
+void finish(CUstream stream) {
+    if (the(stream)->capture) fail("a library waits for a stream that records");
+    run(the(stream), the(stream)->queued);
+}
 
 // Calls need a current context, as on a GPU.
 #define ENTER                                             \
     auto guard = locked();                                \
     if (!current) return CUDA_ERROR_INVALID_CONTEXT;
+// Some are illegal while a stream records.
+#define EXPECT(check)                                     \
+    if (CUresult error = check) return error;
 
 EXPORT CUresult CUDAAPI cuInit(unsigned) { return CUDA_SUCCESS; }
 // Functions that are not public: NVIDIA's compiler asks for them, and does without.
@@ -182,15 +180,18 @@ EXPORT CUresult CUDAAPI cuCtxGetDevice(CUdevice* device) {
 }
 EXPORT CUresult CUDAAPI cuCtxSynchronize() {
     ENTER
+    for (CUstream stream : current->streams) EXPECT(waitable(stream))
     wait_for_all(*current);
     check_zones("a synchronisation");
     return CUDA_SUCCESS;
 }
 
-EXPORT CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned) {
+EXPORT CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned flags) {
     ENTER
     default_stream(*current);
-    return *stream = new_stream(*current), CUDA_SUCCESS;
+    *stream = new_stream(*current);
+    (*stream)->is_blocking = !(flags & CU_STREAM_NON_BLOCKING);
+    return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuStreamDestroy_v2(CUstream stream) {
     ENTER
@@ -200,24 +201,27 @@ EXPORT CUresult CUDAAPI cuStreamDestroy_v2(CUstream stream) {
 }
 EXPORT CUresult CUDAAPI cuStreamSynchronize(CUstream stream) {
     ENTER
+    EXPECT(waitable(stream))
     wait_for(the(stream));
     check_zones("a synchronisation");
     return CUDA_SUCCESS;
 }
-EXPORT CUresult CUDAAPI cuStreamIsCapturing(CUstream, CUstreamCaptureStatus* status) { return *status = CU_STREAM_CAPTURE_STATUS_NONE, CUDA_SUCCESS; }
 EXPORT CUresult CUDAAPI cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     ENTER
-    const Moment moment = *event->moment;
-    if (!moment.stream) return CUDA_SUCCESS;
-    comes_after(the(stream), *moment.before);
-    comes_after(the(stream), {{moment.stream->number, moment.ticket}});
-    enqueue(stream, [moment] { run(moment.stream, moment.ticket); });
+    EXPECT(queueable(stream))
+    if (Capture* capture = the(stream)->capture.get()) {
+        if (event->captured == capture->graph) return CUDA_SUCCESS;
+        // Work outside of the recording.
+        return capture->is_invalid = true, CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
+    }
+    if (event->captured) fail("a second stream of a recording is not imitated");
+    wait_in_stream(the(stream), *event->moment);
     return CUDA_SUCCESS;
 }
 
 EXPORT CUresult CUDAAPI cuEventCreate(CUevent* event, unsigned) {
     ENTER
-    *event = new CUevent_st{current, std::make_shared<Moment>()};
+    *event = new CUevent_st{current, std::make_shared<Moment>(), nullptr};
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuEventDestroy_v2(CUevent event) { return delete event, CUDA_SUCCESS; }
@@ -225,14 +229,17 @@ EXPORT CUresult CUDAAPI cuEventRecord(CUevent event, CUstream stream) {
     ENTER
     stream = the(stream);
     if (event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
-    catch_up(stream);
-    auto moment = std::make_shared<Moment>(Moment{stream, stream->queued + 1, {}, stream->before});
-    event->moment = moment;
-    enqueue(stream, [moment] { moment->time = std::chrono::steady_clock::now(); });
+    EXPECT(queueable(stream))
+    event->captured = stream->capture ? stream->capture->graph : nullptr;
+    if (event->captured) return CUDA_SUCCESS;
+    event->moment = std::make_shared<Moment>(next_moment(stream));
+    enqueue(stream, [moment = event->moment] { moment->time = std::chrono::steady_clock::now(); });
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuEventQuery(CUevent event) {
     ENTER
+    EXPECT(safe())
+    if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
     const Moment& m = *event->moment;
     if (!m.stream) return CUDA_SUCCESS;
     if (m.stream->done >= m.ticket) return wait_for(m.stream, m.ticket, *m.before), CUDA_SUCCESS;
@@ -242,6 +249,8 @@ EXPORT CUresult CUDAAPI cuEventQuery(CUevent event) {
 }
 EXPORT CUresult CUDAAPI cuEventSynchronize(CUevent event) {
     ENTER
+    EXPECT(safe())
+    if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
     const Moment& m = *event->moment;
     if (m.stream) wait_for(m.stream, m.ticket, *m.before);
     return CUDA_SUCCESS;
@@ -250,6 +259,7 @@ EXPORT CUresult CUDAAPI cuEventElapsedTime_v2(float* milliseconds, CUevent from,
     ENTER
     for (CUevent event : {from, to}) {
         const Moment& m = *event->moment;
+        if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
         if (!m.stream) return CUDA_ERROR_INVALID_HANDLE;
         if (m.stream->done < m.ticket) return CUDA_ERROR_NOT_READY;
     }
@@ -275,21 +285,27 @@ EXPORT CUresult CUDAAPI cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attri
 EXPORT CUresult CUDAAPI cuMemGetInfo_v2(size_t* free, size_t* total) {
     ENTER
     const Usage& u = usage(current->device);
-    return *free = u.total - u.used, *total = u.total, CUDA_SUCCESS;
+    return *free = u.total - u.used - u.graphs, *total = u.total, CUDA_SUCCESS;
 }
-EXPORT CUresult CUDAAPI cuMemAlloc_v2(CUdeviceptr* at, size_t bytes) {
-    ENTER
+static CUresult allocate_now(CUdeviceptr* at, size_t bytes) {
     if (!(*at = allocate(current->device, bytes))) {
         run_all(*current);
         *at = allocate(current->device, bytes);
     }
     return *at ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
+EXPORT CUresult CUDAAPI cuMemAlloc_v2(CUdeviceptr* at, size_t bytes) {
+    ENTER
+    EXPECT(safe())
+    return allocate_now(at, bytes);
+}
 EXPORT CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr* at, size_t bytes, CUstream stream) {
     ENTER
     if (!setting("IMITATION_POOLS", 1)) return CUDA_ERROR_NOT_SUPPORTED;
     if (the(stream)->context != current) return CUDA_ERROR_INVALID_HANDLE;
-    const CUresult result = cuMemAlloc_v2(at, bytes);
+    EXPECT(queueable(stream))
+    if (the(stream)->capture) return allocate_in_graph(at, bytes, the(stream));
+    const CUresult result = allocate_now(at, bytes);
     if (result != CUDA_SUCCESS) return result;
     enqueue(stream, [] {});
     born(*at, the(stream)->number, the(stream)->queued);
@@ -297,23 +313,41 @@ EXPORT CUresult CUDAAPI cuMemAllocAsync(CUdeviceptr* at, size_t bytes, CUstream 
 }
 EXPORT CUresult CUDAAPI cuMemFree_v2(CUdeviceptr at) {
     ENTER
+    EXPECT(safe())
     wait_for_all(*current);
+    bool is_live = false;
+    if (is_of_graph(at, &is_live)) {
+        // Memory of a graph must be allocated by a launch.
+        if (!is_live) return CUDA_ERROR_INVALID_VALUE;
+        return forget_launch(at), retire(at), CUDA_SUCCESS;
+    }
     release(current->device, at);
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuMemFreeAsync(CUdeviceptr at, CUstream stream) {
     ENTER
+    EXPECT(queueable(stream))
+    if (the(stream)->capture) return free_in_graph(at, the(stream));
+    bool is_live = false;
+    if (is_of_graph(at, &is_live)) {
+        if (!is_live) return CUDA_ERROR_INVALID_VALUE;
+        forget_launch(at);
+        enqueue(stream, [at] { retire(at); });
+        return CUDA_SUCCESS;
+    }
     const int device = device_of(stream);
     enqueue(stream, [device, at] { release(device, at); });
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuMemHostAlloc(void** at, size_t bytes, unsigned) {
     ENTER
+    EXPECT(safe())
     *at = (void*)allocate(current->device, bytes, true);
     return *at ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 EXPORT CUresult CUDAAPI cuMemFreeHost(void* at) {
     ENTER
+    EXPECT(safe())
     // Copies from or to it that are queued run first on a GPU only if the program waits for them, and so here.
     release(current->device, (uint64_t)at, true);
     return CUDA_SUCCESS;
@@ -321,7 +355,18 @@ EXPORT CUresult CUDAAPI cuMemFreeHost(void* at) {
 
 EXPORT CUresult CUDAAPI cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
     ENTER
+    EXPECT(queueable(stream))
     const int device = device_of(stream);
+    // A graph reads the host's memory at each launch, whatever is in it by then.
+    if (the(stream)->capture) {
+        add_part(the(stream), {CU_GRAPH_NODE_TYPE_MEMCPY,
+                               [=] {
+                                   check_range("a copy to the device", device, to, bytes);
+                                   memcpy((void*)to, from, bytes);
+                               },
+                               copy_of(CU_MEMORYTYPE_HOST, from, CU_MEMORYTYPE_DEVICE, (void*)to, bytes)});
+        return CUDA_SUCCESS;
+    }
     if (is_pinned(from)) {
         enqueue(stream, [=] {
             if (!is_pinned(from)) fail("page-locked memory is freed before its copy to the device has run");
@@ -342,6 +387,16 @@ EXPORT CUresult CUDAAPI cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t 
     ENTER
     const int device = device_of(stream);
     const bool pinned = is_pinned(to);
+    EXPECT(queueable(stream))
+    if (the(stream)->capture) {
+        add_part(the(stream), {CU_GRAPH_NODE_TYPE_MEMCPY,
+                               [=] {
+                                   check_range("a copy from the device", device, from, bytes);
+                                   memcpy(to, (const void*)from, bytes);
+                               },
+                               copy_of(CU_MEMORYTYPE_DEVICE, (void*)from, CU_MEMORYTYPE_HOST, to, bytes)});
+        return CUDA_SUCCESS;
+    }
     enqueue(stream, [=] {
         if (pinned && !is_pinned(to)) fail("page-locked memory is freed before its copy from the device has run");
         check_range("a copy from the device", device, from, bytes);
@@ -353,21 +408,29 @@ EXPORT CUresult CUDAAPI cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t 
 }
 EXPORT CUresult CUDAAPI cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
     ENTER
+    EXPECT(queueable(stream))
     const int device = device_of(stream);
-    enqueue(stream, [=] {
+    const auto work = [=] {
         check_range("a copy on the device", device, from, bytes);
         check_range("a copy on the device", device, to, bytes);
         memmove((void*)to, (const void*)from, bytes);
-    });
+    };
+    if (the(stream)->capture)
+        add_part(the(stream), {CU_GRAPH_NODE_TYPE_MEMCPY, work, copy_of(CU_MEMORYTYPE_DEVICE, (void*)from, CU_MEMORYTYPE_DEVICE, (void*)to, bytes)});
+    else
+        enqueue(stream, work);
     return CUDA_SUCCESS;
 }
 EXPORT CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
     ENTER
+    EXPECT(queueable(stream))
     const int device = device_of(stream);
-    enqueue(stream, [=] {
+    const auto work = [=] {
         check_range("a fill", device, to, bytes);
         memset((void*)to, value, bytes);
-    });
+    };
+    if (the(stream)->capture) add_part(the(stream), {CU_GRAPH_NODE_TYPE_MEMSET, work, {}});
+    else enqueue(stream, work);
     return CUDA_SUCCESS;
 }
 
@@ -377,6 +440,13 @@ EXPORT CUresult CUDAAPI cuGetErrorName(CUresult error, const char** name) {
     case CUDA_ERROR_NOT_READY: *name = "CUDA_ERROR_NOT_READY"; break;
     case CUDA_ERROR_INVALID_CONTEXT: *name = "CUDA_ERROR_INVALID_CONTEXT"; break;
     case CUDA_ERROR_INVALID_IMAGE: *name = "CUDA_ERROR_INVALID_IMAGE"; break;
+    case CUDA_ERROR_INVALID_VALUE: *name = "CUDA_ERROR_INVALID_VALUE"; break;
+    case CUDA_ERROR_ILLEGAL_STATE: *name = "CUDA_ERROR_ILLEGAL_STATE"; break;
+    case CUDA_ERROR_CAPTURED_EVENT: *name = "CUDA_ERROR_CAPTURED_EVENT"; break;
+    case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: *name = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
+    case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: *name = "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"; break;
+    case CUDA_ERROR_STREAM_CAPTURE_IMPLICIT: *name = "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT"; break;
+    case CUDA_ERROR_STREAM_CAPTURE_ISOLATION: *name = "CUDA_ERROR_STREAM_CAPTURE_ISOLATION"; break;
     case CUDA_ERROR_NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
     default: *name = "CUDA_ERROR"; break;
     }

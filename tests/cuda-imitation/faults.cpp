@@ -92,6 +92,105 @@ static void correct() {
     CHECK(cuStreamSynchronize(stream))
 }
 
+static void begin(CUstream on = stream) { CHECK(cuStreamBeginCapture_v2(on, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)) }
+static CUgraphExec end(unsigned long long flags = 0) {
+    CUgraph graph;
+    CUgraphExec exec;
+    CHECK(cuStreamEndCapture(stream, &graph))
+    CHECK(cuGraphInstantiateWithFlags(&exec, graph, flags))
+    CHECK(cuGraphDestroy(graph))
+    return exec;
+}
+// A call that makes a recording invalid.
+static void refuse(CUresult found, CUresult expected, const char* what, CUstream on = stream) {
+    CUgraph graph;
+    expect(found == expected, what);
+    expect(cuStreamEndCapture(on, &graph) == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED && !graph, "a recording is invalid after an illegal call");
+}
+
+// Runs what is queued on a stream, which the program does not know.
+static void run_alone(CUstream on) {
+    CUevent done;
+    CHECK(cuEventCreate(&done, CU_EVENT_DISABLE_TIMING))
+    CHECK(cuEventRecord(done, on))
+    expect(cuEventQuery(done) == CUDA_ERROR_NOT_READY, "an event is not done at once");
+}
+
+// A graph whose launch fills memory that stays.
+static CUgraphExec filling(CUdeviceptr* kept) {
+    int n = 64;
+    begin();
+    *kept = allocate(64);
+    launch("fill", {kept, &n});
+    return end();
+}
+
+static void graphs() {
+    int n = 64;
+    CUdeviceptr y = allocate(64), kept, none;
+    float on_host = 2.0f;
+    begin();
+    CUdeviceptr x = allocate(64);
+    launch("fill", {&x, &n});
+    CHECK(cuMemcpyHtoDAsync_v2(x, &on_host, 4, stream))
+    launch("copy", {&x, &y, &n});
+    CHECK(cuMemFreeAsync(x, stream))
+    CUgraphExec exec = end();
+    expect(values(y, 64)[0] != values(y, 64)[0], "what is recorded does not run");
+    CHECK(cuGraphLaunch(exec, stream))
+    expect(values(y, 64)[0] == 2.0f && values(y, 64)[5] == 1.0f, "a launch runs it");
+    on_host = 3.0f;
+    CHECK(cuGraphLaunch(exec, stream))
+    expect(values(y, 64)[0] == 3.0f, "a launch reads the memory of the host");
+    expect(cuMemFreeAsync(x, stream) == CUDA_ERROR_INVALID_VALUE, "memory that a graph has freed cannot be freed");
+    // Launches of one graph come one after the other, also on two streams.
+    CHECK(cuGraphLaunch(exec, second))
+    CHECK(cuGraphLaunch(exec, stream))
+    expect(values(y, 64)[0] == 3.0f, "a graph is launched on two streams");
+    CHECK(cuGraphExecDestroy(exec))
+
+    // Memory that stays.
+    exec = filling(&kept);
+    begin();
+    launch("copy", {&kept, &y, &n});
+    CHECK(cuMemFreeAsync(kept, stream))
+    CUgraphExec reader = end();
+    expect(cuGraphLaunch(reader, stream) == CUDA_ERROR_INVALID_VALUE, "memory that was never allocated cannot be freed");
+    CHECK(cuGraphLaunch(exec, stream))
+    expect(cuGraphLaunch(exec, stream) == CUDA_ERROR_INVALID_VALUE, "a launch needs the memory of the last one to be freed");
+    CHECK(cuGraphLaunch(reader, stream))
+    CHECK(cuGraphLaunch(exec, stream))
+    CHECK(cuMemFreeAsync(kept, stream))
+    CHECK(cuGraphLaunch(exec, stream))
+    CHECK(cuGraphLaunch(reader, stream))
+    expect(values(y, 64)[63] == 1.0f, "a graph frees memory of another");
+    begin();
+    kept = allocate(64);
+    exec = end(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+    CHECK(cuGraphLaunch(exec, stream))
+    CHECK(cuGraphLaunch(exec, stream))
+
+    CUevent event;
+    CHECK(cuEventCreate(&event, 0))
+    begin();
+    refuse(cuStreamSynchronize(stream), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "a recording cannot wait");
+    begin();
+    refuse(cuMemAlloc_v2(&none, 4), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "a recording cannot allocate at once");
+    begin();
+    refuse(cuMemFreeAsync(y, stream), CUDA_ERROR_INVALID_VALUE, "a recording cannot free memory that is not a graph's");
+    CUstream blocking;
+    CHECK(cuStreamCreate(&blocking, CU_STREAM_DEFAULT))
+    begin(blocking);
+    refuse(cuMemsetD8Async(y, 0, 4, nullptr), CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, "the default stream would wait for a recording", blocking);
+    begin();
+    refuse(cuStreamWaitEvent(stream, event, 0), CUDA_ERROR_STREAM_CAPTURE_ISOLATION, "a recording cannot wait for work outside of it");
+    begin();
+    CHECK(cuEventRecord(event, stream))
+    end();
+    expect(cuEventQuery(event) == CUDA_ERROR_CAPTURED_EVENT, "an event of a recording has no time");
+    CHECK(cuMemFreeAsync(y, stream))
+}
+
 int main(int, char** arguments) {
     CUdevice device;
     CUcontext context, other;
@@ -110,10 +209,11 @@ int main(int, char** arguments) {
     std::vector<char> code(bytes);
     CHECK(nvrtcGetCUBIN(program, code.data()))
     CHECK(cuModuleLoadData(&module, code.data()))
-    CUdeviceptr x = allocate(64), y = allocate(64);
+    CUdeviceptr x = allocate(64), y = allocate(64), kept;
+    CUgraphExec exec;
     int n = 64, more = 65;
     switch (arguments[1] ? atoi(arguments[1]) : 0) {
-    case 0: correct(); break;
+    case 0: correct(), graphs(); break;
     case 1: launch("fill", {&x, &more}); break;
     case 2:
         CHECK(cuMemFreeAsync(x, stream))
@@ -138,7 +238,7 @@ int main(int, char** arguments) {
         break;
     }
     case 7: CHECK(cuMemcpyDtoDAsync_v2(y, x, 257, stream)) break;
-    case 8: cuGraphDestroy(nullptr); break;
+    case 8: cuGraphClone(nullptr, nullptr); break;
     case 9:
         launch("fill", {&x, &n});
         launch_on(second, "copy", {&x, &y, &n});
@@ -152,14 +252,40 @@ int main(int, char** arguments) {
     case 11: {
         order(stream, second);
         launch_on(second, "fill", {&x, &n});
-        CUevent done;
-        CHECK(cuEventCreate(&done, CU_EVENT_DISABLE_TIMING))
-        CHECK(cuEventRecord(done, second))
-        // It has run by now, but the program does not know.
-        expect(cuEventQuery(done) == CUDA_ERROR_NOT_READY, "an event is not done at once");
+        run_alone(second);
         CHECK(cuMemFreeAsync(x, stream))
         break;
     }
+    case 12: {
+        begin();
+        CUdeviceptr freed = allocate(64);
+        CHECK(cuMemFreeAsync(freed, stream))
+        CHECK(cuGraphLaunch(end(), stream))
+        launch("fill", {&freed, &n});
+        break;
+    }
+    case 13:
+        begin();
+        launch("copy", {&x, &y, &n});
+        exec = end();
+        order(stream, second);
+        CHECK(cuGraphLaunch(exec, stream))
+        launch_on(second, "fill", {&x, &n});
+        break;
+    case 14:
+        exec = filling(&kept);
+        order(stream, second);
+        CHECK(cuGraphLaunch(exec, stream))
+        launch_on(second, "fill", {&kept, &n});
+        break;
+    case 15:
+        exec = filling(&kept);
+        CHECK(cuGraphLaunch(exec, stream))
+        order(stream, second);
+        CHECK(cuMemFreeAsync(kept, second))
+        run_alone(second);
+        CHECK(cuGraphLaunch(exec, stream))
+        break;
     }
     CHECK(cuCtxSynchronize())
     printf("done\n");

@@ -28,6 +28,11 @@ struct Entry {
 // memory.cpp: everything that was allocated, with red zones around it.
 uint64_t allocate(int device, size_t bytes, bool on_host = false);
 void release(int device, uint64_t at, bool on_host = false);
+// Memory of a graph, which is freed between its launches: reserved when it is recorded, allocated and freed by launches, and discarded with the graph.
+uint64_t reserve(int device, size_t bytes);
+void revive(uint64_t at);
+void retire(uint64_t at);
+void discard(uint64_t at);
 // Aborts unless these bytes are in one live allocation of the device.
 void check_range(const char* what, int device, uint64_t at, size_t bytes);
 // Aborts if a value is an address in freed memory or in that of another device.
@@ -37,7 +42,8 @@ void check_zones(const std::string& after);
 bool is_pinned(const void* at);
 // Says that the memory at `at` is there for work `ticket` of a stream and for what comes after.
 void born(uint64_t at, int stream, uint64_t ticket);
-struct Usage { size_t used, high, total; };
+// Memory of graphs counts apart: what is reserved for them, and what their launches have allocated.
+struct Usage { size_t used, high, total, graphs, graph_used, graph_high; };
 Usage& usage(int device);
 
 // order.cpp: which work surely comes before which.

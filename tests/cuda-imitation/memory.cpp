@@ -17,7 +17,7 @@ struct Allocation {
     char* base;
     size_t bytes;
     int device;
-    bool freed, on_host;
+    bool freed, on_host, of_graph;
     // The last one of each stream.
     Clock uses;
 };
@@ -60,11 +60,15 @@ void use(const std::string& what, Allocation& a) {
     if (!note_use(a.uses)) fail(what + ": " + describe(a) + " are used on two streams, and no event orders them");
 }
 
+void check_freed(const Allocation& a) {
+    if (!filled(a.base + ZONE, a.base + ZONE + a.bytes, NAN_BYTES)) fail("a write to " + describe(a) + " that had been freed");
+}
+
 void forget_oldest() {
     const uint64_t at = freed.front();
     freed.pop_front();
     const Allocation a = all.at(at);
-    if (!filled(a.base + ZONE, a.base + ZONE + a.bytes, NAN_BYTES)) fail("a write to " + describe(a) + " that had been freed");
+    check_freed(a);
     freed_bytes -= a.bytes;
     all.erase(at);
     std::free(a.base);
@@ -79,27 +83,73 @@ Usage& usage(int device) {
     return entry->second;
 }
 
-// 0 if the device has no room for it.
-uint64_t allocate(int device, size_t bytes, bool on_host) {
-    Usage& u = usage(device);
-    if (!on_host && u.used + bytes > u.total) return 0;
+// New memory with red zones and NaNs.
+static char* fenced(size_t bytes) {
     char* base = (char*)std::aligned_alloc(ZONE, ZONE + rounded(bytes) + ZONE);
-    if (!base) return 0;
+    if (!base) return nullptr;
     memset(base, FENCE, ZONE);
     memset(base + ZONE, NAN_BYTES, bytes);
     memset(base + ZONE + bytes, FENCE, rounded(bytes) - bytes + ZONE);
+    return base;
+}
+
+// 0 if the device has no room for it.
+uint64_t allocate(int device, size_t bytes, bool on_host) {
+    Usage& u = usage(device);
+    if (!on_host && u.used + u.graphs + bytes > u.total) return 0;
+    char* base = fenced(bytes);
+    if (!base) return 0;
     if (!on_host) {
         u.used += bytes;
         u.high = std::max(u.high, u.used);
     }
-    all[(uint64_t)(base + ZONE)] = {base, bytes, device, false, on_host, {}};
+    all[(uint64_t)(base + ZONE)] = {base, bytes, device, false, on_host, false, {}};
     return (uint64_t)(base + ZONE);
+}
+
+uint64_t reserve(int device, size_t bytes) {
+    Usage& u = usage(device);
+    char* base = u.used + u.graphs + bytes > u.total ? nullptr : fenced(bytes);
+    if (!base) return 0;
+    u.graphs += bytes;
+    all[(uint64_t)(base + ZONE)] = {base, bytes, device, true, false, true, {}};
+    return (uint64_t)(base + ZONE);
+}
+
+void revive(uint64_t at) {
+    Allocation& a = all.at(at);
+    if (!a.freed) fail(describe(a) + " of a graph are allocated twice");
+    check_freed(a);
+    use("an allocation of a graph", a);
+    a.freed = false;
+    Usage& u = usage(a.device);
+    u.graph_used += a.bytes;
+    u.graph_high = std::max(u.graph_high, u.graph_used);
+}
+
+void retire(uint64_t at) {
+    Allocation& a = all.at(at);
+    if (a.freed) fail(describe(a) + " are freed twice");
+    check_zone(a, "it was freed");
+    use("a release", a);
+    a.freed = true;
+    memset(a.base + ZONE, NAN_BYTES, a.bytes);
+    usage(a.device).graph_used -= a.bytes;
+}
+
+void discard(uint64_t at) {
+    const Allocation a = all.at(at);
+    check_freed(a);
+    usage(a.device).graphs -= a.bytes;
+    all.erase(at);
+    std::free(a.base);
 }
 
 void release(int device, uint64_t at, bool on_host) {
     auto found = all.find(at);
     if (found == all.end()) fail("memory is freed that was never allocated");
     Allocation& a = found->second;
+    if (a.of_graph) fail(describe(a) + " of a graph are freed as if they were not");
     if (a.freed) fail(describe(a) + " are freed twice");
     if (a.device != device || a.on_host != on_host) fail(describe(a) + " are freed as memory of device " + std::to_string(device));
     check_zone(a, "it was freed");

@@ -1,5 +1,5 @@
 // Modules and launches. Machine code is a host library; PTX of candle's build is replaced by the libraries that `build` made of the same sources.
-#include "imitation.h"
+#include "streams.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -71,6 +71,7 @@ std::string own_folder() {
 EXPORT CUresult CUDAAPI cuModuleLoadData(CUmodule* module, const void* image) {
     auto guard = locked();
     if (current_device() < 0) return CUDA_ERROR_INVALID_CONTEXT;
+    if (CUresult error = safe()) return error;
     auto made = std::make_unique<CUmod_st>(CUmod_st{current_device(), nullptr, "", {}});
     if (memcmp(image, ELFMAG, SELFMAG) == 0) {
         if (!(made->library = load((const char*)image))) return CUDA_ERROR_INVALID_IMAGE;
@@ -111,6 +112,7 @@ EXPORT CUresult CUDAAPI cuLaunchKernel(CUfunction function, unsigned grid_x, uns
     if (function->module->device != device) fail("kernel " + function->name + " of device " + std::to_string(function->module->device) + " is launched on device " + std::to_string(device));
     const uint64_t threads = (uint64_t)block_x * block_y * block_z;
     const bool empty = (uint64_t)grid_x * grid_y * grid_z * threads == 0;
+    if (CUresult error = queueable(stream)) return error;
     if (empty || threads > 1024 || grid_x > 0x7fffffffu || grid_y > 65535 || grid_z > 65535 || extra) return CUDA_ERROR_INVALID_VALUE;
     const Entry& entry = *function->entry;
     auto values = std::make_shared<std::vector<std::vector<char>>>();

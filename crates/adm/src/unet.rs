@@ -3,7 +3,7 @@
 use crate::AdmConfig;
 use crate::trunk::{Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
-use sdft_autograd::{concat, taped, to_dtype, to_nchw};
+use sdft_autograd::{Graphs, concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
     Prediction, PredictionType,
@@ -24,6 +24,7 @@ pub struct Unet {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     prediction_type: PredictionType,
+    graphs: Graphs,
 }
 
 impl Unet {
@@ -78,6 +79,7 @@ impl Unet {
                 ConvStart::Zero,
             )?,
             prediction_type: PredictionType::Epsilon,
+            graphs: Graphs::default(),
         })
     }
 
@@ -106,6 +108,7 @@ impl Unet {
     #[must_use]
     pub fn with_compute_dtype(mut self, maps: DType) -> Self {
         self.trunk.maps = maps;
+        self.graphs = Graphs::default();
         self
     }
 
@@ -170,8 +173,11 @@ impl Unet {
     ) -> Result<Tensor> {
         taped(&x.to_dtype(self.trunk.dtype())?, |x| {
             let emb = self.embed(x, t, labels)?;
-            let (h, skips) = self.encode(x, &emb, key)?;
-            self.decode(&h, &skips, &emb, key)
+            let forward = |x: &Tensor, emb: &[Tensor]| {
+                let (h, skips) = self.encode(x, &emb[0], key)?;
+                self.decode(&h, &skips, &emb[0], key)
+            };
+            self.graphs.run(x, &[emb], key.is_none(), forward)
         })
     }
 

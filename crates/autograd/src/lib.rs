@@ -26,6 +26,7 @@
 
 pub use crate::{
     backward::{backward, backward_each},
+    graphs::Graphs,
     ops::{
         add, add_gated, add_per_channel, add_scaled, affine, attention, average_pool_2x, concat,
         conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, dropout, embedding, flatten_space,
@@ -39,6 +40,7 @@ pub use crate::{
 };
 
 mod backward;
+mod graphs;
 mod ops;
 mod parameters;
 mod profile;

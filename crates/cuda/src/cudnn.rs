@@ -7,10 +7,11 @@ use crate::device::{is_out_of_memory, is_tf32_allowed};
 use crate::engines::{Engine, Plan, engines};
 use crate::kernel_cache;
 use crate::planes::on_planes;
+use crate::recording::is_recording;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{self, cudnnHandle_t};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUevent_flags};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
-use candle_core::{DType, Result};
+use candle_core::{DType, Result, bail};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -140,6 +141,9 @@ pub(crate) fn run(
         at,
     };
     if !state.plans.contains_key(&key) {
+        if is_recording() {
+            bail!("a recording cannot choose engines");
+        }
         let plan = state.plan(&work)?;
         if std::env::var_os("SDFT_CUDA_LOG").is_some() {
             let time = plan.as_ref();
@@ -291,7 +295,16 @@ impl Work<'_> {
         plan: &Plan,
         workspaces: &mut HashMap<DeviceId, CudaSlice<u8>>,
     ) -> Result<()> {
-        let scratch = workspace(workspaces, self.device, plan.workspace)?;
+        // A larger one replaces the shared scratch memory at any time, so a recording has its own.
+        let own = match is_recording() && plan.workspace > 0 {
+            // SAFETY: engines write their scratch memory before they read it.
+            true => Some(unsafe { self.device.alloc::<u8>(plan.workspace) }?),
+            false => None,
+        };
+        let scratch = match &own {
+            Some(own) => own.device_ptr(&self.device.cuda_stream()).0,
+            None => workspace(workspaces, self.device, plan.workspace)?,
+        };
         let execute = |at| plan.execute(self.handle, at, scratch);
         match plan.choice.order {
             Order::ChannelsLast => execute(self.at),

@@ -221,7 +221,8 @@ mod build {
         device.synchronize()
     }
 
-    /// The peak memory use of a GPU in bytes since [`reset_peak_memory`]; `None` on the CPU and on GPUs without memory pools.
+    /// The peak memory use of a GPU in bytes since [`reset_peak_memory`]; `None` on the CPU and on GPUs without memory pools. The peak of
+    /// recorded work is added to that of other work, so the sum may be too large.
     pub fn peak_memory(device: &Device) -> Option<u64> {
         let pool = pool(device.as_cuda_device().ok()?).ok()??;
         let mut bytes = 0u64;
@@ -235,15 +236,40 @@ mod build {
             .result()
         }
         .ok()?;
+        Some(bytes + memory_of_graphs(device).unwrap_or(0))
+    }
+
+    const PEAK_OF_GRAPHS: sys::CUgraphMem_attribute =
+        sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_USED_MEM_HIGH;
+
+    /// The peak of the memory that graphs allocate, which does not come from the pool.
+    fn memory_of_graphs(device: &Device) -> Option<u64> {
+        let device = device.as_cuda_device().ok()?.cuda_stream();
+        let device = device.context().cu_device();
+        let mut bytes = 0u64;
+        // SAFETY: this attribute is a 64-bit number.
+        unsafe {
+            sys::cuDeviceGetGraphMemAttribute(device, PEAK_OF_GRAPHS, (&raw mut bytes).cast())
+                .result()
+        }
+        .ok()?;
         Some(bytes)
     }
 
     /// Resets the measurement of [`peak_memory`].
     pub fn reset_peak_memory(device: &Device) {
-        let Some(pool) = device.as_cuda_device().ok().and_then(|d| pool(d).ok()?) else {
+        let Ok(cuda) = device.as_cuda_device() else {
+            return;
+        };
+        let Some(pool) = pool(cuda).ok().flatten() else {
             return;
         };
         let mut zero = 0u64;
+        let device = cuda.cuda_stream().context().cu_device();
+        // SAFETY: as below.
+        let _ = unsafe {
+            sys::cuDeviceSetGraphMemAttribute(device, PEAK_OF_GRAPHS, (&raw mut zero).cast())
+        };
         // SAFETY: this attribute is a 64-bit number. If it cannot be reset, the peak is that of a longer time.
         let _ = unsafe {
             sys::cuMemPoolSetAttribute(

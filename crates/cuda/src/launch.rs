@@ -1,13 +1,14 @@
 //! Kernels: compiled once per GPU, launched on the stream of the device.
 
 use crate::architecture::code_for;
+use crate::recording::is_recording;
 use crate::{kernel_cache, nvrtc};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
-use candle_core::{DType, Error, Result};
+use candle_core::{DType, Error, Result, bail};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -191,6 +192,9 @@ pub(crate) fn source_of(file: File) -> String {
 
 /// Compiles a file for a device and loads it. Compiling takes seconds and the result is the same in every process, so it is cached.
 fn compile(device: &CudaDevice, file: File) -> Result<Arc<CudaModule>> {
+    if is_recording() {
+        bail!("a recording cannot load kernels");
+    }
     let stream = device.cuda_stream();
     let context = stream.context();
     let capability = context.compute_capability().w()?;

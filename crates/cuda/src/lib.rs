@@ -38,6 +38,7 @@ pub use crate::{
     noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
     optim::{Decision, Rule, Settings, Step, Table, blend},
+    recording::{Recording, can_record, rehearse},
     token::{Tokens, add_gated, add_gated_gradient, token_norm, token_norm_gradient},
 };
 
@@ -87,5 +88,7 @@ mod optim;
 mod part;
 #[cfg(feature = "cuda")]
 mod planes;
+#[cfg(feature = "cuda")]
+mod recording;
 #[cfg(feature = "cuda")]
 mod token;

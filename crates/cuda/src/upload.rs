@@ -66,6 +66,7 @@ impl Download {
 
 #[cfg(feature = "cuda")]
 mod pinned {
+    use crate::recording::is_recording;
     use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice};
     use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr};
     use candle_core::op::BackpropOp;
@@ -82,6 +83,9 @@ mod pinned {
     static BUFFERS: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
 
     pub(super) fn upload(data: &[f32], shape: Shape, device: &CudaDevice) -> Result<Tensor> {
+        if is_recording() {
+            bail!("a recording cannot upload values");
+        }
         let stream = device.cuda_stream();
         let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |b: &Buffer| {
@@ -159,6 +163,9 @@ mod pinned {
     }
 
     pub(super) fn download(x: &Tensor, device: &CudaDevice) -> Result<Pending> {
+        if is_recording() {
+            bail!("a recording cannot read values");
+        }
         let (n, stream) = (x.dims1()?, device.cuda_stream());
         let (storage, layout) = x.storage_and_layout();
         let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())

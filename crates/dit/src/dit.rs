@@ -5,8 +5,8 @@ use crate::embedding::{Embedder, rows};
 use crate::{DitConfig, positions};
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{
-    add, conv2d, flatten_space, silu, taped, to_dtype, to_nchw, token_norm, unflatten_space,
-    unpatchify,
+    Graphs, add, conv2d, flatten_space, silu, taped, to_dtype, to_nchw, token_norm,
+    unflatten_space, unpatchify,
 };
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
@@ -35,6 +35,7 @@ pub struct Dit {
     prediction_type: PredictionType,
     /// Whether blocks keep only their inputs for the backward pass.
     recomputed: bool,
+    graphs: Graphs,
     /// The type of the tokens.
     maps: DType,
 }
@@ -115,6 +116,7 @@ impl Dit {
             out: out.into(),
             prediction_type: PredictionType::Epsilon,
             recomputed: false,
+            graphs: Graphs::default(),
         })
     }
 
@@ -137,6 +139,7 @@ impl Dit {
     #[must_use]
     pub fn with_compute_dtype(mut self, maps: DType) -> Self {
         self.maps = maps;
+        self.graphs = Graphs::default();
         self
     }
 
@@ -263,7 +266,11 @@ impl Dit {
     ) -> Result<Tensor> {
         taped(&x.to_dtype(self.dtype())?, |x| {
             let emb = self.embed(x, t, labels)?;
-            self.decode(&self.encode(x, &emb, key)?, &emb, key)
+            let forward = |x: &Tensor, emb: &[Tensor]| {
+                let emb = Conditioning(emb.to_vec());
+                self.decode(&self.encode(x, &emb, key)?, &emb, key)
+            };
+            self.graphs.run(x, &emb.0, key.is_none(), forward)
         })
     }
 

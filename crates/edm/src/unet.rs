@@ -6,7 +6,7 @@ use crate::embedding::NoiseEmbedding;
 use crate::layers::{Conv, ConvSpec, Dense, Make, Resize, Start, load_norm};
 use crate::plan::{Change, Kind, Part, Plan};
 use candle_core::{DType, Result, Tensor, bail};
-use sdft_autograd::{add, add_scaled, concat, silu, taped, to_dtype, to_nchw};
+use sdft_autograd::{Graphs, add, add_scaled, concat, silu, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change as Edit, Condition, Denoiser, Edited, FeatureNet, Network,
     Prediction, PredictionType,
@@ -109,6 +109,7 @@ pub(crate) struct EdmUnet {
     middle: [Block; 2],
     decoder: Vec<Layer>,
     recomputed: bool,
+    graphs: Graphs,
     /// The type of the feature maps.
     maps: DType,
 }
@@ -166,6 +167,7 @@ impl EdmUnet {
             middle,
             decoder,
             recomputed: false,
+            graphs: Graphs::default(),
         })
     }
 
@@ -179,6 +181,7 @@ impl EdmUnet {
 
     pub(crate) fn set_maps(&mut self, maps: DType) {
         self.maps = maps;
+        self.graphs = Graphs::default();
     }
 
     fn dtype(&self) -> DType {
@@ -355,8 +358,11 @@ impl EdmUnet {
         taped(&x.to_dtype(self.dtype())?, |x| {
             let emb = self.embed(x, t, inputs)?;
             let key = inputs.dropout.as_ref();
-            let (h, skips) = self.encode(x, &emb, key)?;
-            self.decode(&h, &skips, &emb, key)
+            let forward = |x: &Tensor, emb: &[Tensor]| {
+                let (h, skips) = self.encode(x, &emb[0], key)?;
+                self.decode(&h, &skips, &emb[0], key)
+            };
+            self.graphs.run(x, &[emb], key.is_none(), forward)
         })
     }
 

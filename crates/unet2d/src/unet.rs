@@ -4,7 +4,7 @@ use crate::Unet2dConfig;
 use crate::blocks::Builder;
 use crate::embedding::{Class, Embedding};
 use candle_core::{DType, Result, Tensor, bail};
-use sdft_autograd::{affine, concat, taped, to_dtype, to_nchw};
+use sdft_autograd::{Graphs, affine, concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
     Prediction, PredictionType,
@@ -30,6 +30,7 @@ pub struct Unet2d {
     prediction_type: PredictionType,
     /// Whether blocks keep only their inputs for the backward pass.
     recomputed: bool,
+    graphs: Graphs,
     /// The type of the feature maps.
     maps: DType,
 }
@@ -91,6 +92,7 @@ impl Unet2d {
             conv_out: conv("conv_out", widths[0], config.out_channels)?,
             prediction_type: PredictionType::Epsilon,
             recomputed: false,
+            graphs: Graphs::default(),
         })
     }
 
@@ -114,6 +116,7 @@ impl Unet2d {
     #[must_use]
     pub fn with_compute_dtype(mut self, maps: DType) -> Self {
         self.maps = maps;
+        self.graphs = Graphs::default();
         self
     }
 
@@ -219,8 +222,11 @@ impl Unet2d {
     ) -> Result<Tensor> {
         taped(&x.to_dtype(self.embedding.dtype())?, |x| {
             let emb = self.embed(x, t, class)?;
-            let (h, skips) = self.encode(x, &emb, key)?;
-            self.decode(&h, &skips, &emb, key)
+            let forward = |x: &Tensor, emb: &[Tensor]| {
+                let (h, skips) = self.encode(x, &emb[0], key)?;
+                self.decode(&h, &skips, &emb[0], key)
+            };
+            self.graphs.run(x, &[emb], key.is_none(), forward)
         })
     }
 

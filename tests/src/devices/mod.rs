@@ -1,11 +1,13 @@
 //! Compares every operation on a device with the same operation on the CPU.
 
+mod graphs;
 mod networks;
 mod operations;
 mod optimisers;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use graphs::repeated_calls;
 use networks::{blocks, network};
 use operations::operations;
 use optimisers::optimisers;
@@ -45,7 +47,7 @@ fn bound(dtype: DType) -> f64 {
     }
 }
 
-/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of noise and of optimiser steps: those whose
+/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of repeated calls, of noise and of optimiser steps: those whose
 /// names are `wanted`.
 pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -62,6 +64,10 @@ pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Fi
         if wanted("network") {
             let done = network(dtype, device, &mut findings);
             note(done, "network", &mut findings);
+        }
+        if wanted("repeated calls") {
+            let done = repeated_calls(dtype, device, &mut findings);
+            note(done, "repeated calls", &mut findings);
         }
     }
     if wanted("noise") {
