@@ -41,6 +41,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let job: Job = serde_json::from_str(&line).context("reading the job")?;
     sdft_runtime::with_threads(Some(job.threads), || {
         let place: DeviceSpec = job.device.parse().context("reading the job")?;
+        sdft_cuda::allow_recording(true);
         let device = sdft_cuda::open(place)?;
         let mut work = prepare(&job.case, &device, job.precision)?;
         let (value, mut spent) = work(true)?;

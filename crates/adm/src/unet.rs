@@ -177,7 +177,8 @@ impl Unet {
                 let (h, skips) = self.encode(x, &emb[0], key)?;
                 self.decode(&h, &skips, &emb[0], key)
             };
-            self.graphs.run(x, &[emb], key.is_none(), forward)
+            let repeats = !self.trunk.recomputed && (key.is_none() || self.config.dropout == 0.0);
+            self.graphs.run(x, &[emb], repeats, forward)
         })
     }
 

@@ -199,6 +199,12 @@ pub(crate) fn record_tape(
 }
 
 impl Tape {
+    /// One of the parameters that were used.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn parameter(&self) -> Option<&Tensor> {
+        self.parameters.first()
+    }
+
     /// Whether `y` depends on a leaf or a parameter.
     pub(crate) fn is_tracked(&self, y: &Tensor) -> bool {
         self.tracked.contains(&y.id())

@@ -3,7 +3,7 @@
 use crate::{console, doctor};
 use anyhow::Result;
 use candle_core::Device;
-use sdft_cuda::{DeviceSpec, gpus};
+use sdft_cuda::{DeviceSpec, allow_recording, gpus};
 use sdft_jobs::open_device;
 use sdft_parallel::World;
 use sdft_runtime::usage;
@@ -57,6 +57,8 @@ pub(crate) fn device() -> Result<Device> {
         Err(_) if !cfg!(feature = "cuda") => return Err(usage(without_gpu_code(spec))),
         Err(error) => return Err(usage(format!("--device {error}"))),
     };
+    // One thread computes; `compare` forbids it where several do.
+    allow_recording(true);
     Ok(DEVICE.get_or_init(|| device).clone())
 }
 

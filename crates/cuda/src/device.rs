@@ -59,6 +59,9 @@ mod build {
         false
     }
 
+    /// Has no effect without GPU code.
+    pub fn allow_recording(_: bool) {}
+
     /// Waits until the device is idle; the CPU always is.
     ///
     /// # Errors
@@ -213,6 +216,19 @@ mod build {
         TF32.load(Ordering::Relaxed)
     }
 
+    static RECORDING: AtomicBool = AtomicBool::new(false);
+
+    /// Whether networks may record their work and launch it as a whole. The default is no: while one thread records, no other thread may
+    /// use the device, because its work would be recorded, too.
+    pub fn allow_recording(allow: bool) {
+        RECORDING.store(allow, Ordering::Relaxed);
+    }
+
+    /// Whether networks may record their work.
+    pub(crate) fn is_recording_allowed() -> bool {
+        RECORDING.load(Ordering::Relaxed)
+    }
+
     /// Waits until the device is idle.
     ///
     /// # Errors
@@ -281,6 +297,9 @@ mod build {
     }
 }
 
+#[cfg(feature = "cuda")]
+pub(crate) use build::is_recording_allowed;
 pub use build::{
-    allow_tf32, gpus, is_tf32_allowed, open, peak_memory, reset_peak_memory, synchronize,
+    allow_recording, allow_tf32, gpus, is_tf32_allowed, open, peak_memory, reset_peak_memory,
+    synchronize,
 };

@@ -18,8 +18,8 @@
 //! **Invariant:** all work of a device runs on one stream (sums over GPUs are ordered with it by events), and results in f32 are the same bits in every run.
 
 pub use crate::device::{
-    Gpu, allow_tf32, gpus, is_out_of_memory, is_tf32_allowed, open, peak_memory, reset_peak_memory,
-    synchronize,
+    Gpu, allow_recording, allow_tf32, gpus, is_out_of_memory, is_tf32_allowed, open, peak_memory,
+    reset_peak_memory, synchronize,
 };
 pub use crate::device_spec::{BadDeviceSpec, DeviceSpec};
 pub use crate::libraries::{libraries, versions};

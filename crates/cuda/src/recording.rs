@@ -1,5 +1,6 @@
 //! Work of a device that is recorded once and launched as a whole: CUDA's graphs.
 
+use crate::device::is_recording_allowed;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, sys};
 use candle_core::{Device, Error, Result, bail};
@@ -16,12 +17,13 @@ pub(crate) fn is_recording() -> bool {
     IS_RECORDING.get()
 }
 
-/// Whether work of this device can be recorded: it needs memory pools. `SDFT_CUDA_GRAPHS=0` says no.
+/// Whether work of this device may be recorded: after [`crate::allow_recording`], if it has memory pools. `SDFT_CUDA_GRAPHS=0` forbids it.
 pub fn can_record(device: &Device) -> bool {
     let Ok(device) = device.as_cuda_device() else {
         return false;
     };
-    device.cuda_stream().context().has_async_alloc()
+    is_recording_allowed()
+        && device.cuda_stream().context().has_async_alloc()
         && std::env::var_os("SDFT_CUDA_GRAPHS").is_none_or(|wanted| wanted != "0")
 }
 
@@ -37,7 +39,7 @@ pub fn rehearse<T>(device: &Device, f: impl FnOnce() -> Result<T>) -> Result<T> 
 
 /// Recorded work: kernels, and copies, fills and allocations on the device.
 ///
-/// Memory that the work allocates and frees belongs to the recording. All other memory that it uses must outlive it.
+/// Memory that the work allocates belongs to the recording. All other memory that it uses must outlive it.
 pub struct Recording {
     graph: CudaGraph,
     parts: usize,
@@ -58,26 +60,30 @@ impl Recording {
     /// Records what `f` queues on the device, without running it. Before, `f` must have run in [`rehearse`] on this thread with tensors of
     /// the same shapes, which chooses engines and loads kernels. No other thread may use the device meanwhile.
     ///
-    /// `f` frees all that it allocates, and leaves its result in memory that was allocated before.
+    /// `f` frees all that it allocates, and leaves its result in memory that was allocated before. It may free what a recording of
+    /// [`Self::keeping`] keeps.
     ///
     /// # Errors
     /// Those of `f`; work that cannot be recorded; copies from or to the host, and all other work that is not done by the device alone.
     pub fn new(device: &Device, f: impl FnOnce() -> Result<()>) -> Result<Self> {
-        let stream = device.as_cuda_device()?.cuda_stream();
-        let recorded = rehearse(device, || {
-            let capture = Capture::begin(stream.clone())?;
-            f()?;
-            capture.end()
-        });
-        // Memory of a recording that failed was freed without having been allocated.
-        let earlier = stream.context().check_err();
-        let graph = recorded?;
-        earlier.w()?;
-        Ok(Self {
-            parts: count_parts(&graph)?,
-            graph,
-            _memory: Memory(stream.context().cu_device()),
-        })
+        record(device, FREED, f).map(|(recording, ())| recording)
+    }
+
+    /// As [`Self::new`], for a function whose result keeps memory that it allocates, and launches the recording. That memory is freed by
+    /// dropping the result, which another recording can do, or else by the next launch.
+    ///
+    /// # Errors
+    /// As [`Self::new`] and [`Self::launch`].
+    pub fn keeping<T>(device: &Device, f: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
+        let (recording, kept) = record(device, KEPT, f)?;
+        match recording.launch() {
+            Ok(()) => Ok((recording, kept)),
+            Err(error) => {
+                drop(kept);
+                let _ = forget_errors(device);
+                Err(error)
+            }
+        }
     }
 
     /// Queues the work on the device.
@@ -108,7 +114,40 @@ impl Drop for Memory {
 struct Capture(Option<Arc<CudaStream>>);
 
 /// Every launch must find all memory of the last one freed.
-const PLAIN: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
+const FREED: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
+/// A launch frees what the last one allocated.
+const KEPT: sys::CUgraphInstantiate_flags =
+    sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+
+fn record<T>(
+    device: &Device,
+    flags: sys::CUgraphInstantiate_flags,
+    f: impl FnOnce() -> Result<T>,
+) -> Result<(Recording, T)> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let recorded = rehearse(device, || {
+        let capture = Capture::begin(stream.clone())?;
+        let kept = f()?;
+        let graph = capture.end(flags)?;
+        let recording = Recording {
+            parts: count_parts(&graph)?,
+            graph,
+            _memory: Memory(stream.context().cu_device()),
+        };
+        Ok((recording, kept))
+    });
+    // Memory of a recording that failed is freed without having been allocated.
+    let earlier = forget_errors(device);
+    let recorded = recorded?;
+    earlier?;
+    Ok(recorded)
+}
+
+/// The first failure of work that has no result, such as freeing memory.
+fn forget_errors(device: &Device) -> Result<()> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    stream.context().check_err().w()
+}
 
 impl Capture {
     fn begin(stream: Arc<CudaStream>) -> Result<Self> {
@@ -121,9 +160,9 @@ impl Capture {
         Ok(Self(Some(stream)))
     }
 
-    fn end(mut self) -> Result<CudaGraph> {
+    fn end(mut self, flags: sys::CUgraphInstantiate_flags) -> Result<CudaGraph> {
         match self.0.take() {
-            Some(stream) => end(&stream),
+            Some(stream) => end(&stream, flags),
             None => bail!("a recording ended twice"),
         }
     }
@@ -132,16 +171,16 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
-            let _ = end(&stream);
+            let _ = end(&stream, FREED);
         }
     }
 }
 
-fn end(stream: &Arc<CudaStream>) -> Result<CudaGraph> {
+fn end(stream: &Arc<CudaStream>, flags: sys::CUgraphInstantiate_flags) -> Result<CudaGraph> {
     IS_RECORDING.set(false);
     // A failure to free memory is reported by the next call, which must not be the one that ends the recording.
     let earlier = stream.context().check_err();
-    let graph = stream.end_capture(PLAIN).w()?;
+    let graph = stream.end_capture(flags).w()?;
     earlier.w()?;
     graph.ok_or_else(|| Error::Msg("the driver recorded nothing".to_owned()))
 }

@@ -270,7 +270,8 @@ impl Dit {
                 let emb = Conditioning(emb.to_vec());
                 self.decode(&self.encode(x, &emb, key)?, &emb, key)
             };
-            self.graphs.run(x, &emb.0, key.is_none(), forward)
+            let repeats = !self.recomputed && (key.is_none() || self.config.dropout == 0.0);
+            self.graphs.run(x, &emb.0, repeats, forward)
         })
     }
 

@@ -362,7 +362,8 @@ impl EdmUnet {
                 let (h, skips) = self.encode(x, &emb[0], key)?;
                 self.decode(&h, &skips, &emb[0], key)
             };
-            self.graphs.run(x, &[emb], key.is_none(), forward)
+            let repeats = !self.recomputed && (key.is_none() || self.config.plan().dropout == 0.0);
+            self.graphs.run(x, &[emb], repeats, forward)
         })
     }
 

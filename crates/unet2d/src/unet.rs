@@ -226,7 +226,8 @@ impl Unet2d {
                 let (h, skips) = self.encode(x, &emb[0], key)?;
                 self.decode(&h, &skips, &emb[0], key)
             };
-            self.graphs.run(x, &[emb], key.is_none(), forward)
+            let repeats = !self.recomputed && (key.is_none() || self.config.dropout == 0.0);
+            self.graphs.run(x, &[emb], repeats, forward)
         })
     }
 

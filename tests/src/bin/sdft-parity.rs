@@ -6,7 +6,7 @@
 )]
 
 use candle_core::DType;
-use sdft_cuda::{DeviceSpec, open};
+use sdft_cuda::{DeviceSpec, allow_recording, open};
 use sdft_testing::{compute_on, parity_folder};
 use sdft_tests::{BUILT, Finding, Outcome, compare_devices, walk};
 use std::path::{Path, PathBuf};
@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     if prefixes.iter().any(String::is_empty) {
         return wrong("--kind: an empty prefix");
     }
+    allow_recording(true);
     let device = match open(place) {
         Ok(device) => device,
         Err(error) => return wrong(&format!("--device {error}")),

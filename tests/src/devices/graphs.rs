@@ -1,10 +1,11 @@
-//! Frozen networks whose calls of one shape are repeated, which a GPU records and launches as a whole.
+//! Networks whose calls of one shape are repeated, which a GPU records and launches as a whole.
 
 use super::{Finding, bound, finding, wave};
 
-use anyhow::Result;
-use candle_core::{DType, Device};
-use sdft_diffusion::{Condition, PredictionType};
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use sdft_autograd::backward;
+use sdft_diffusion::{ComputeMode, Condition, PredictionType, Trainable};
 use sdft_models::Architecture;
 use sdft_testing::nonzero_params;
 use serde_json::json;
@@ -37,6 +38,22 @@ fn architectures() -> Result<Vec<Architecture>> {
     Ok(all.collect::<Result<_, _>>()?)
 }
 
+/// The values of call `i` for `batch` images: a noised map, times and labels.
+fn inputs(i: u64, batch: usize, device: &Device) -> Result<(Tensor, Vec<f32>, Vec<u32>)> {
+    let x = wave(&[batch, 3, 16, 16], i, device)?;
+    let t = (0..batch).map(|j| 0.5 + i as f32 + 20.0 * j as f32);
+    let labels = (0..batch).map(|j| (i as u32 + j as u32) % 3);
+    Ok((x, t.collect(), labels.collect()))
+}
+
+/// Engines of half precision may sum in another order in each run; f32 has the same bits.
+fn bound_of_repeats(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 0.0,
+        _ => bound(dtype),
+    }
+}
+
 /// Calls of one network, each compared with a network that was never called.
 pub(super) fn repeated_calls(
     dtype: DType,
@@ -49,23 +66,71 @@ pub(super) fn repeated_calls(
         let net = load()?;
         // Shapes take turns, and each has other values in each call.
         for call in 0..10u64 {
-            let shape = [1 + call as usize % 2, 3, 16, 16];
-            let x = wave(&shape, call, device)?;
-            let t = [0.5 + call as f32, 20.0].split_at(shape[0]).0.to_vec();
-            let labels = [call as u32 % 3, 1].split_at(shape[0]).0.to_vec();
+            let (x, t, labels) = inputs(call, 1 + call as usize % 2, device)?;
             let condition = Condition {
                 labels: Some(&labels),
                 ..Condition::default()
             };
             let found = net.predict_with(&x, &t, &condition)?.output;
             let expected = load()?.predict_with(&x, &t, &condition)?.output;
-            // Engines of half precision may sum in another order in each run.
-            let bound = if dtype == DType::F32 {
-                0.0
-            } else {
-                bound(dtype)
+            let title = architecture.title();
+            let name = format!("call {call} of {title} {}", dtype.as_str());
+            let bound = bound_of_repeats(dtype);
+            findings.push(finding(name, &found, &expected, bound)?);
+        }
+    }
+    Ok(())
+}
+
+/// The gradients of all variables, one after the other.
+fn gradients(net: &dyn Trainable, call: u64, device: &Device) -> Result<Tensor> {
+    let (x, t, labels) = inputs(call, 2, device)?;
+    let condition = Condition {
+        labels: Some(&labels),
+        ..Condition::default()
+    };
+    let y = net.predict(&x, &t, &condition)?.output;
+    let weights = wave(y.dims(), 98, device)?;
+    let store = backward(&y.mul(&weights)?.sum_all()?)?;
+    let vars = net.vars();
+    let all = vars.iter().map(|(name, var)| {
+        let gradient = store.get(var);
+        Ok(gradient
+            .with_context(|| format!("{name}: no gradient"))?
+            .flatten_all()?)
+    });
+    Ok(Tensor::cat(&all.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// Steps of one network in training, each compared with a network that was never called. Some calls have no backward pass, and in some a
+/// second call comes before it.
+pub(super) fn repeated_steps(
+    dtype: DType,
+    device: &Device,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mode = ComputeMode {
+        dtype,
+        recompute: false,
+    };
+    for architecture in architectures()? {
+        let params = nonzero_params(architecture.specs()?, 3).to(DType::F32, device)?;
+        let load = || architecture.trainable(&params, PredictionType::Epsilon, mode);
+        let net = load()?;
+        for step in 0..8u64 {
+            let (x, t, labels) = inputs(step, 2, device)?;
+            let condition = Condition {
+                labels: Some(&labels),
+                ..Condition::default()
             };
-            let name = format!("call {call} of {} {}", architecture.title(), dtype.as_str());
+            let unused = (step >= 4).then(|| net.predict(&x, &t, &condition));
+            let unused = unused.transpose()?.filter(|_| step == 5);
+            let found = gradients(&*net, step, device)?;
+            drop(unused);
+            let expected = gradients(&*load()?, step, device)?;
+            let title = architecture.title();
+            let name = format!("step {step} of {title} {}", dtype.as_str());
+            let bound = 2.0 * bound_of_repeats(dtype);
             findings.push(finding(name, &found, &expected, bound)?);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::methods::interrupted;
 use candle_core::Device;
+use sdft_cuda::allow_recording;
 use sdft_jobs::{Context, Error, Result, ResultExt, runs_at_once, train_table};
 use sdft_train::{Precision, Progress};
 use std::collections::VecDeque;
@@ -53,6 +54,9 @@ pub(crate) fn train_all(
     };
     let workers = fitting.clamp(1, all.max(1));
     let threads = (rayon::current_num_threads() / workers).max(1);
+    if workers > 1 {
+        allow_recording(false);
+    }
     (context.on_start)();
     context.progress.note(&format!(
         "{all} runs, {workers} at once on {threads} thread{} each",
