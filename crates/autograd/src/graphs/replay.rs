@@ -24,7 +24,7 @@ impl Replay {
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let output = like(y)?;
         // Loads the kernel of such copies, which a recording cannot.
-        fill(&output, y)?;
+        fill(&like(y)?, y)?;
         let recording = Recording::new(call.device(), || {
             let y = no_grad(|| f(&inputs[0], &inputs[1..]))?;
             fill(&output, &y)

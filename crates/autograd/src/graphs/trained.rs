@@ -116,7 +116,7 @@ impl Trained {
         }
         let (output, seed) = (like(y)?, like(y)?);
         // Loads the kernel of such copies, which a recording cannot.
-        fill(&output, y)?;
+        fill(&like(y)?, y)?;
         let leaves = ids(&call.leaves(&inputs));
         let (forward, recorded) = Recording::keeping(call.device(), || {
             let (y, tape) = record_tape(leaves, || f(&inputs[0], &inputs[1..]))?;
@@ -288,9 +288,8 @@ impl Passes {
         let place = |id| leaves.iter().find(|(_, leaf)| *leaf == id);
         let memory = |(&id, gradient): (&TensorId, &Tensor)| {
             let of = place(id).map_or(Of::Parameter(id), |(i, _)| Of::Input(*i));
-            let to = like(gradient)?;
-            fill(&to, gradient)?;
-            Ok((of, to))
+            fill(&like(gradient)?, gradient)?;
+            Ok((of, like(gradient)?))
         };
         let gradients = rehearse(device, || {
             expected.iter().map(memory).collect::<Result<Vec<_>>>()
