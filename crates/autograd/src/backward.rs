@@ -186,6 +186,7 @@ pub(crate) fn complete(id: TensorId) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tape::{record, record_tape, use_parameters};
     use crate::{conv2d, linear, recompute, taped};
     use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Var};
 
@@ -284,6 +285,34 @@ mod tests {
         let seen = order(loss, &[last, twice, first, outside, &x]);
         assert_eq!(seen[..3], [(0, true), (1, true), (2, true)]);
         assert!(!seen[3].1 && !seen[4].1);
+    }
+
+    /// `f()` on a tape of its own, which is one operation of the tape around it.
+    fn inside(f: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let (y, own) = record_tape([], f)?;
+        let id = y.id();
+        use_parameters(own.parameters());
+        record(&y, move |dy, gradients| {
+            let all = own.backward(id, dy.clone(), |_, _| Ok(()))?;
+            let mut all = all.into_iter();
+            all.try_for_each(|(id, gradient)| gradients.add(id, gradient))
+        });
+        Ok(y)
+    }
+
+    #[test]
+    fn parameters_wait_for_a_tape_that_is_an_operation_of_another_one() {
+        let (x, b) = (numbers(&[2, 3], 0.2).detach(), numbers(&[3], 0.5).detach());
+        let [anchor, other, ..] = &layers();
+        let layers = |x: &Tensor| linear(&linear(x, anchor, &b)?, other, &b);
+        let own = || sum(&taped(&x, |x| inside(|| layers(x))).unwrap());
+        let plain = || sum(&taped(&x, layers).unwrap());
+        let both: [&dyn Fn() -> Tensor; 2] = [&|| (own() + plain()).unwrap(), &|| {
+            (plain() + own()).unwrap()
+        }];
+        for loss in both {
+            assert_eq!(order(loss, &[other, anchor]), [(0, true), (1, false)]);
+        }
     }
 
     #[test]

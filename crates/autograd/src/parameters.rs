@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The parameters of a function.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Parameters {
     /// An anchor in candle's graph.
     first: Option<Tensor>,
     all: HashSet<TensorId>,
-    /// Those since [`Self::take_new`].
-    new: Vec<TensorId>,
+    /// All, in the order of their first use.
+    used: Vec<TensorId>,
+    /// How many of them [`Self::take_new`] has returned.
+    taken: usize,
 }
 
 impl Parameters {
@@ -20,21 +22,23 @@ impl Parameters {
         self.insert(parameter.id());
     }
 
-    /// Adds those of a function that has just run.
-    pub(crate) fn extend(&mut self, other: Self) {
-        self.first = self.first.take().or(other.first);
-        other.new.into_iter().for_each(|id| self.insert(id));
+    /// Adds those of a function that is part of this one.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.first = self.first.take().or_else(|| other.first.clone());
+        other.used.iter().for_each(|id| self.insert(*id));
     }
 
     fn insert(&mut self, id: TensorId) {
         if self.all.insert(id) {
-            self.new.push(id);
+            self.used.push(id);
         }
     }
 
     /// The parameters that were not there at the last call.
     pub(crate) fn take_new(&mut self) -> Vec<TensorId> {
-        std::mem::take(&mut self.new)
+        let new = self.used.iter().skip(self.taken).copied().collect();
+        self.taken = self.used.len();
+        new
     }
 
     pub(crate) fn first(&self) -> Option<&Tensor> {

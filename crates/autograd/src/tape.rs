@@ -173,13 +173,18 @@ pub(crate) fn without_saving<T>(f: impl FnOnce() -> T) -> T {
     let frame = FrameGuard::enter(Frame::Deferred(Parameters::default()));
     let y = f();
     if let Some(Frame::Deferred(parameters)) = frame.leave() {
-        FRAMES.with_borrow_mut(|frames| {
-            if let Some(Frame::Taped(tape)) = frames.last_mut() {
-                tape.parameters.extend(parameters);
-            }
-        });
+        use_parameters(&parameters);
     }
     y
+}
+
+/// Makes them parameters of the tape that is recording: those of a function that is one operation of it.
+pub(crate) fn use_parameters(parameters: &Parameters) {
+    FRAMES.with_borrow_mut(|frames| {
+        if let Some(Frame::Taped(tape)) = frames.last_mut() {
+            tape.parameters.extend(parameters);
+        }
+    });
 }
 
 /// Runs `f` and returns its result with the tape of it; `leaves` need gradients.
@@ -199,10 +204,9 @@ pub(crate) fn record_tape(
 }
 
 impl Tape {
-    /// One of the parameters that were used.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn parameter(&self) -> Option<&Tensor> {
-        self.parameters.first()
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// Whether `y` depends on a leaf or a parameter.

@@ -17,14 +17,14 @@ pub(crate) fn is_recording() -> bool {
     IS_RECORDING.get()
 }
 
-/// Whether work of this device may be recorded: after [`crate::allow_recording`], if it has memory pools. `SDFT_CUDA_GRAPHS=0` forbids it.
+/// Whether work of this device may be recorded: with `SDFT_CUDA_GRAPHS=1`, after [`crate::allow_recording`], if it has memory pools.
 pub fn can_record(device: &Device) -> bool {
     let Ok(device) = device.as_cuda_device() else {
         return false;
     };
     is_recording_allowed()
         && device.cuda_stream().context().has_async_alloc()
-        && std::env::var_os("SDFT_CUDA_GRAPHS").is_none_or(|wanted| wanted != "0")
+        && std::env::var_os("SDFT_CUDA_GRAPHS").is_some_and(|wanted| wanted == "1")
 }
 
 /// Runs `f` as a first run of work that is recorded later: small constants that candle uploads, such as the strides of a view, stay on

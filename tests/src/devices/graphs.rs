@@ -2,13 +2,14 @@
 
 use super::{Finding, bound, finding, wave};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
-use sdft_autograd::backward;
+use sdft_autograd::{backward, backward_each};
 use sdft_diffusion::{ComputeMode, Condition, PredictionType, Trainable};
 use sdft_models::Architecture;
 use sdft_testing::nonzero_params;
 use serde_json::json;
+use std::collections::HashMap;
 
 /// A small network of each architecture, with classes.
 fn architectures() -> Result<Vec<Architecture>> {
@@ -130,6 +131,71 @@ pub(super) fn repeated_steps(
             let expected = gradients(&*load()?, step, device)?;
             let title = architecture.title();
             let name = format!("step {step} of {title} {}", dtype.as_str());
+            let bound = 2.0 * bound_of_repeats(dtype);
+            findings.push(finding(name, &found, &expected, bound)?);
+        }
+    }
+    Ok(())
+}
+
+/// A loss of two calls, of which a GPU records the first: the other one comes before the backward pass of that. `is_last` puts the first
+/// call last, so that it is differentiated before or after the other one.
+fn loss_of_pair(net: &dyn Trainable, step: u64, is_last: bool, device: &Device) -> Result<Tensor> {
+    let call = |i: u64| -> Result<Tensor> {
+        let (x, t, labels) = inputs(i, 2, device)?;
+        let condition = Condition {
+            labels: Some(&labels),
+            ..Condition::default()
+        };
+        let y = net.predict(&x, &t, &condition)?.output;
+        Ok(y.mul(&wave(y.dims(), 90 + i, device)?)?.sum_all()?)
+    };
+    let (first, second) = (call(2 * step)?, call(2 * step + 1)?);
+    Ok(match is_last {
+        true => (second + first)?,
+        false => (first + second)?,
+    })
+}
+
+/// Gradients that are passed on while a backward pass of two calls runs, compared with those of a network that was never called. Each must
+/// come once, when both calls have added to it.
+pub(super) fn repeated_pairs(
+    dtype: DType,
+    device: &Device,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let mode = ComputeMode {
+        dtype,
+        recompute: false,
+    };
+    for architecture in architectures()? {
+        let params = nonzero_params(architecture.specs()?, 3).to(DType::F32, device)?;
+        let load = || architecture.trainable(&params, PredictionType::Epsilon, mode);
+        let net = load()?;
+        for step in 0..6u64 {
+            let is_last = step % 2 == 1;
+            let loss = loss_of_pair(&*net, step, is_last, device)?;
+            let mut each = backward_each(&loss, HashMap::new(), |all, id, gradient| {
+                match all.insert(id, gradient) {
+                    None => Ok(()),
+                    Some(_) => candle_core::bail!("a gradient came twice"),
+                }
+            })?;
+            let plain = load()?;
+            let all = backward(&loss_of_pair(&*plain, step, is_last, device)?)?;
+            let (mut found, mut expected) = (Vec::new(), Vec::new());
+            for ((name, var), (_, of)) in net.vars().iter().zip(plain.vars()) {
+                let gradient = each.remove(&var.id());
+                let gradient = gradient.with_context(|| format!("{name}: no gradient"))?;
+                found.push(gradient.flatten_all()?);
+                let gradient = all.get(&of);
+                let gradient = gradient.with_context(|| format!("{name}: none expected"))?;
+                expected.push(gradient.flatten_all()?);
+            }
+            ensure!(each.is_empty(), "gradients of other variables");
+            let title = architecture.title();
+            let name = format!("pair {step} of {title} {}", dtype.as_str());
+            let (found, expected) = (Tensor::cat(&found, 0)?, Tensor::cat(&expected, 0)?);
             let bound = 2.0 * bound_of_repeats(dtype);
             findings.push(finding(name, &found, &expected, bound)?);
         }

@@ -7,7 +7,7 @@ mod optimisers;
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use graphs::{repeated_calls, repeated_steps};
+use graphs::{repeated_calls, repeated_pairs, repeated_steps};
 use networks::{blocks, network};
 use operations::operations;
 use optimisers::optimisers;
@@ -47,8 +47,8 @@ fn bound(dtype: DType) -> f64 {
     }
 }
 
-/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of repeated calls and steps, of noise and of optimiser steps: those whose
-/// names are `wanted`.
+/// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of repeated calls, steps and pairs of
+/// calls, of noise and of optimiser steps: those whose names are `wanted`.
 pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -72,6 +72,10 @@ pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Fi
         if wanted("repeated steps") {
             let done = repeated_steps(dtype, device, &mut findings);
             note(done, "repeated steps", &mut findings);
+        }
+        if wanted("repeated pairs") {
+            let done = repeated_pairs(dtype, device, &mut findings);
+            note(done, "repeated pairs", &mut findings);
         }
     }
     if wanted("noise") {

@@ -41,11 +41,11 @@ impl Graphs {
     /// `f(x, others)` inside [`crate::taped`] or [`crate::no_grad`], where `x` is a map `[B, C, H, W]`.
     ///
     /// `repeats` states that `f` is the same function in all such calls: of its arguments, and of parameters that are only changed in
-    /// place. The first call of a shape runs it. On a GPU, after [`sdft_cuda::allow_recording`], the second call records its work, and
-    /// later calls launch the recording; where gradients are needed, the backward pass has its own. The first two launches are compared
-    /// with `f` and its gradients. If a bit differs, or the work cannot be recorded, all calls of this shape run `f`. So do calls with
-    /// more than 2^18 pixels, or 2^17 with gradients, which are not limited by launches, and a call while another one still waits for its
-    /// backward pass.
+    /// place. The first call of a shape runs it. On a GPU with `SDFT_CUDA_GRAPHS=1`, after [`sdft_cuda::allow_recording`], the second call
+    /// records its work, and later calls launch the recording; where gradients are needed, the backward pass has its own. The first two
+    /// launches are compared with `f` and its gradients. If a bit differs, or the work cannot be recorded, all calls of this shape run `f`.
+    /// So do calls with more than 2^18 pixels, or 2^17 with gradients, which are not limited by launches, and a call while another one
+    /// still waits for its backward pass.
     ///
     /// # Shapes
     /// - returns: that of `f`

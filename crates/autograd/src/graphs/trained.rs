@@ -3,6 +3,7 @@
 // One recording is the forward pass, whose saved values stay allocated, and one is the backward pass, which frees them.
 
 use super::call::{Call, check, fill, like, log};
+use crate::parameters::Parameters;
 use crate::tape::{self, Gradients, Tape, record_tape};
 use candle_core::{Result, Tensor, TensorId, bail};
 use sdft_cuda::{Recording, rehearse};
@@ -38,8 +39,7 @@ struct Passes {
     seed: Tensor,
     forward: Recording,
     backward: Option<Backward>,
-    /// One of the parameters, if there are any, as an anchor in candle's graph.
-    parameter: Option<Tensor>,
+    parameters: Parameters,
     is_busy: bool,
     has_failed: bool,
     launches: u64,
@@ -65,20 +65,13 @@ pub(super) fn run_on_own_tape(
     let (y, own) = rehearse(call.device(), || {
         record_tape(leaves, || f(call.x, call.others))
     })?;
-    use_parameter(own.parameter())?;
+    // Another tape of the same pass must not take a gradient for complete to which this one will add.
+    tape::use_parameters(own.parameters());
     Ok((y, own))
 }
 
 fn ids(leaves: &[(usize, TensorId)]) -> Vec<TensorId> {
     leaves.iter().map(|(_, id)| *id).collect()
-}
-
-/// Makes it a parameter of the tape that is recording.
-fn use_parameter(parameter: Option<&Tensor>) -> Result<()> {
-    match parameter {
-        Some(parameter) => tape::is_tracked(parameter).map(drop),
-        None => Ok(()),
-    }
 }
 
 fn lock(passes: &Mutex<Passes>) -> MutexGuard<'_, Passes> {
@@ -94,8 +87,7 @@ impl Trained {
         own: Tape,
         f: &impl Fn(&Tensor, &[Tensor]) -> Result<Tensor>,
     ) -> Result<Self> {
-        let parameter = own.parameter().cloned();
-        let started = Self::start(call, y, parameter, f);
+        let started = Self::start(call, y, own.parameters().clone(), f);
         let (trained, waiting) = match started {
             Ok((trained, waiting)) => (Ok(trained), Some(waiting)),
             Err(reason) => (Err(reason), None),
@@ -107,7 +99,7 @@ impl Trained {
     fn start(
         call: &Call<'_>,
         y: &Tensor,
-        parameter: Option<Tensor>,
+        parameters: Parameters,
         f: &impl Fn(&Tensor, &[Tensor]) -> Result<Tensor>,
     ) -> Result<(Self, Waiting)> {
         let inputs = call.inputs().map(like).collect::<Result<Vec<_>>>()?;
@@ -130,7 +122,7 @@ impl Trained {
             seed,
             forward,
             backward: None,
-            parameter,
+            parameters,
             is_busy: true,
             has_failed: false,
             launches: 1,
@@ -174,7 +166,7 @@ impl Trained {
         let waiting = self.launch(call)?;
         let y = {
             let passes = lock(&self.0);
-            use_parameter(passes.parameter.as_ref())?;
+            tape::use_parameters(&passes.parameters);
             passes.output.copy()?
         };
         let leaves = call.leaves(call.inputs());
@@ -204,7 +196,9 @@ impl Trained {
 fn record_own(call: &Call<'_>, y: &Tensor, own: Tape, waiting: Option<Waiting>) {
     let (id, leaves, device) = (y.id(), call.leaves(call.inputs()), call.device().clone());
     tape::record(y, move |dy, gradients| {
-        let all = rehearse(&device, || own.backward(id, dy.contiguous()?, |_, _| Ok(())))?;
+        let all = rehearse(&device, || {
+            own.backward(id, dy.contiguous()?, |_, _| Ok(()))
+        })?;
         if let Some(waiting) = waiting {
             waiting.check(dy, &all, &leaves);
         }
