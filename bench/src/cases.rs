@@ -440,22 +440,22 @@ pub(crate) fn cases() -> Vec<Case> {
     all
 }
 
-/// The cases for a GPU: the light 256x256 network at the batch size of the paper and at a large one.
+/// The cases for a GPU: the light 256x256 network at the batch size of the paper and at a large one, and a small one, which launches limit.
 pub(crate) fn gpu_cases() -> Vec<Case> {
-    let network = |batch| Work::Network {
+    let network = |side, batch| Work::Network {
         label: "light".into(),
         batch,
-        config: Box::new(light(256).into()),
+        config: Box::new(light(side).into()),
         weighting: "p2".into(),
     };
     let mut all = Vec::new();
-    for batch in [8, 32] {
+    for (side, batch) in [(256, 8), (256, 32), (64, 4)] {
         for pass in [Pass::Step, Pass::Sampling, Pass::Sdft] {
-            let work = network(batch);
+            let work = network(side, batch);
             all.push(Case { work, pass });
         }
     }
-    let (work, pass) = (network(8), Pass::Recomputed);
+    let (work, pass) = (network(256, 8), Pass::Recomputed);
     all.push(Case { work, pass });
     all
 }

@@ -53,10 +53,52 @@ pub(super) fn speed(cases: &Value) -> Vec<Verdict> {
     verdicts
 }
 
+/// Whether cases are faster as graphs than as single launches; nothing about a case that one of them does not have.
+pub(super) fn graphs([launches, graphs]: [Value; 2]) -> Vec<Verdict> {
+    let rows = |cases: &Value| cases.as_array().cloned().unwrap_or_default();
+    let launches = rows(&launches);
+    let compared = rows(&graphs).into_iter().filter_map(|graph| {
+        let plain = launches.iter().find(|case| case["case"] == graph["case"])?;
+        let median = |case: &Value| case["wall"]["median"].as_f64();
+        let ratio = median(plain)? / median(&graph)?;
+        Some(Verdict {
+            demand: format!(
+                "{}: faster with SDFT_CUDA_GRAPHS=1",
+                graph["case"].as_str()?
+            ),
+            found: format!("{ratio:.2}"),
+            holds: ratio > 1.0,
+        })
+    });
+    compared.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn graphs_are_compared_with_launches_of_the_same_case() {
+        let case = |name: &str, wall: f64| json!({ "case": name, "wall": { "median": wall } });
+        let found = graphs([
+            json!([case("step", 2.0), case("ddim10", 1.0)]),
+            json!([
+                case("ddim10", 1.25),
+                case("sdft step", 1.0),
+                case("step", 1.6)
+            ]),
+        ]);
+        let found = found.iter().map(|v| (&*v.demand, &*v.found, v.holds));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            [
+                ("ddim10: faster with SDFT_CUDA_GRAPHS=1", "0.80", false),
+                ("step: faster with SDFT_CUDA_GRAPHS=1", "1.25", true),
+            ]
+        );
+        assert!(graphs([json!(null), json!([])]).is_empty());
+    }
 
     #[test]
     fn each_comparison_that_was_made_has_a_verdict() {

@@ -28,7 +28,10 @@ const PARTS: [(&str, &str); 9] = [
         "operations",
         "operations, blocks and optimiser steps compared with the CPU",
     ),
-    ("speed", "speed and memory at batch 8"),
+    (
+        "speed",
+        "speed and memory at batch 8, and of CUDA graphs at 64x64",
+    ),
     ("eager", "compared with PyTorch eager at batch 8"),
     ("parity", "the parity cases in f32 and bf16"),
     ("sanitizer", "operations under compute-sanitizer"),
@@ -57,8 +60,20 @@ impl Place<'_> {
         self.program("sdft-parity").arg(&self.device)
     }
 
+    /// The file of measurements.
+    fn json(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    /// What was measured; null without that file.
+    fn cases(&self, name: &str) -> Value {
+        let text = std::fs::read_to_string(self.json(name)).unwrap_or_default();
+        let mut rows: Value = serde_json::from_str(&text).unwrap_or_default();
+        rows["cases"].take()
+    }
+
     fn bench(&self, part: &str, cases: &str) -> Command {
-        let json = self.folder.join(format!("{part}.json"));
+        let json = self.json(part);
         self.program("sdft-bench")
             .arg(&self.device)
             .arg(format!("--only={cases}"))
@@ -173,9 +188,7 @@ fn check(name: &str, place: &Place<'_>, log: &Path) -> Result<(Ended, Vec<Verdic
         Ok((ended, vec![verdict]))
     };
     let measured = |ended: Ended| -> Result<(Ended, Vec<Verdict>)> {
-        let text = std::fs::read_to_string(place.folder.join(format!("{name}.json")));
-        let rows: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
-        let mut found = judge::speed(&rows["cases"]);
+        let mut found = judge::speed(&place.cases(name));
         if !ended.succeeded() {
             found.push(Verdict {
                 demand: format!(
@@ -215,7 +228,18 @@ fn check(name: &str, place: &Place<'_>, log: &Path) -> Result<(Ended, Vec<Verdic
             let own = place
                 .bench(name, "batch 8 step,batch 8 sdft,batch 8 ddim10")
                 .env("SDFT_CUDA_LOG", "1");
-            measured(run([own], 90, log)?)
+            // Whether small networks are faster as graphs.
+            let small = |name, graphs| {
+                let bench = place.bench(name, "@64 batch 4");
+                bench
+                    .env("SDFT_CUDA_GRAPHS", graphs)
+                    .env("SDFT_CUDA_LOG", "1")
+            };
+            let files = ["speed-launches", "speed-graphs"];
+            let [launches, graphs] = [small(files[0], "0"), small(files[1], "1")];
+            let (ended, mut found) = measured(run([own, launches, graphs], 120, log)?)?;
+            found.extend(judge::graphs(files.map(|name| place.cases(name))));
+            Ok((ended, found))
         }
         "eager" => measured(run(
             [place.against("eager", name, "batch 8 step,batch 8 ddim10")],
