@@ -105,7 +105,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
         (&["--strength", "nan"], &["--strength NaN"]),
         (
             &["--strength", "1", "--strength", "2"],
-            &["one for each of 1"],
+            &["one for each (1), found 2"],
         ),
         (&["--sweep", "1,1"], &["--sweep 1: given twice"]),
         (

@@ -67,10 +67,18 @@ fn a_preset_of_the_digits_reports_dropped_settings_for_a_folder() {
     let place = place_with_photos();
     let config = ["train", "--config", "digits-sdft", "--data", "photos"];
     let plan = place.run(&[&config[..], &["--dry-run"]].concat()).ok();
-    for words in ["left out", "data.style, data.classes, data.per_class"] {
+    for words in [
+        "ignored, because",
+        "data.style, data.classes, data.per_class",
+    ] {
         assert!(plan.err.contains(words), "{words}: {}", plan.err);
     }
-    assert_eq!(plan.err.matches("left out").count(), 1, "{}", plan.err);
+    assert_eq!(
+        plan.err.matches("ignored, because").count(),
+        1,
+        "{}",
+        plan.err
+    );
     assert!(!plan.out.contains("classes = [1"), "{}", plan.out);
     assert!(plan.out.contains("name = \"photos-sdft\""), "{}", plan.out);
     // The run continues like any other.

@@ -351,7 +351,7 @@ mod tests {
         let error = compare(a.path(), b.path(), PairOptions::default()).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("32x24") && text.contains("16x12") && text.contains("--size"),
+            text.contains("24x32") && text.contains("12x16") && text.contains("--size"),
             "{text}"
         );
         let options = PairOptions {

@@ -42,7 +42,7 @@ pub(crate) struct Cli {
     /// Where to compute: auto, cpu, cuda or cuda:N. auto uses a GPU if there is one and this build supports it.
     #[arg(long, global = true, help_heading = GLOBAL, default_value_t = DeviceSpec::Auto, value_name = "PLACE")]
     pub(crate) device: DeviceSpec,
-    /// Number type of the feature maps; auto is f32 on the CPU (bf16 to sample with AMX), and bf16 or f16 on a GPU to train or sample.
+    /// Type of the feature maps; auto is f32 on the CPU (bf16 with AMX, except to train), and bf16 or f16 on a GPU to train or sample.
     #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "TYPE")]
     pub(crate) precision: Option<PrecisionArg>,
     #[command(subcommand)]

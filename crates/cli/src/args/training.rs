@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     /// Any other setting, as in the TOML file: `--set optim.lr=1e-4`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Fail if an image cannot be read, instead of reporting it and leaving it out.
+    /// Fail if an image cannot be read, instead of leaving it out.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Continue the run in this folder.

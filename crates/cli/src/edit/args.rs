@@ -108,7 +108,9 @@ pub(crate) struct EditTrainArgs {
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show. With `--set goal.network=emoji`, or a preset such as `emoji-man-to-woman`, an attribute such as gender=man.
+    /// What the images show.
+    ///
+    /// With `--set goal.network=emoji`, or a preset such as `emoji-man-to-woman`, it is an attribute such as gender=man.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.

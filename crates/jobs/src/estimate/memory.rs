@@ -17,7 +17,7 @@ use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 /// Buffers of the kernels, and memory that the allocator cannot reuse.
 const BUFFERS: f64 = 46e6;
 /// A training pass, with the gradients of maps.
-const TRAINED: f64 = 1.6;
+const TRAINED: f64 = 1.4;
 /// A pass without gradients, which frees memory too late for the next block.
 const FROZEN: f64 = 0.8;
 /// Batches in memory at once: two wait, one is being made, one is used.

@@ -376,11 +376,11 @@ mod tests {
                 "repeats 0",
             ),
             (sweep(Sdedit, "t0"), "sweep t0: expected NAME=A,B"),
-            (sweep(Sdedit, "t0=0.3,x"), "x is not a number"),
+            (sweep(Sdedit, "t0=0.3,x"), "in its range, found \"x\""),
             (sweep(Sdedit, "t0=0.3,0.3"), "twice"),
             (sweep(Sdedit, "t1=0.3"), "expected one of t0"),
             (sweep(Sdedit, "factor=4"), "does not use it"),
-            (sweep(Sdedit, "repeats=0"), "0 is not a number"),
+            (sweep(Sdedit, "repeats=0"), "in its range, found \"0\""),
         ] {
             let found = options
                 .check()

@@ -176,7 +176,7 @@ impl Variant {
         let wrong = || {
             option(
                 "sweep",
-                format!("{name}: expected a number, found {text:?}"),
+                format!("{name}: expected a number in its range, found {text:?}"),
             )
         };
         let real = || text.parse::<f64>().map_err(|_| wrong());
