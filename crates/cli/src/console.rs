@@ -199,8 +199,8 @@ struct Ticker {
     total: usize,
     /// The last count, with images that are made in part.
     done: f64,
-    /// The last count of whole images, and when it was reported.
-    complete: (usize, Instant),
+    /// When all images were there.
+    ended: Option<Instant>,
     /// Whether the count started at 0, so that the clock measures all images.
     is_timed: bool,
     started: Instant,
@@ -218,7 +218,7 @@ impl Ticker {
             label: label.to_owned(),
             total,
             done,
-            complete: (0, now),
+            ended: None,
             is_timed: done == 0.0,
             started: now,
             printed: now,
@@ -228,8 +228,8 @@ impl Ticker {
     /// `done` images are done.
     fn tick(&mut self, done: f64) {
         self.done = done;
-        if done.fract() == 0.0 {
-            self.complete = (whole(done), Instant::now());
+        if done >= self.total as f64 {
+            self.ended = Some(Instant::now());
         }
         let elapsed = self.started.elapsed().as_secs_f64();
         let left = elapsed * (self.total as f64 - done).max(0.0) / done.max(1e-9);
@@ -256,20 +256,21 @@ impl Ticker {
         }
     }
 
-    /// Prints how long the images took, if all are there: a part of a batch is no image.
     fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let (done, when) = self.complete;
-        if done > 0 && done == self.total && self.is_timed {
-            let took = when - self.started;
-            let speed = done as f64 / took.as_secs_f64().max(1e-9);
-            note(format!(
-                "{done} images in {}, {speed:.2} img/s",
-                duration(took)
-            ));
+        if let Some(text) = self.summary() {
+            note(text);
         }
+    }
+
+    /// How long the images took, if all are there: a part of a batch is no image.
+    fn summary(&self) -> Option<String> {
+        let took = self.ended.filter(|_| self.is_timed && self.total > 0)? - self.started;
+        let speed = self.total as f64 / took.as_secs_f64().max(1e-9);
+        let (total, took) = (self.total, duration(took));
+        Some(format!("{total} images in {took}, {speed:.2} img/s"))
     }
 }
 
@@ -286,6 +287,19 @@ pub(crate) fn duration(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_all_images_are_summed_up() {
+        let mut ticker = Ticker::new(None, "sample", 20, 0.0);
+        // A batch of 20 in its third of five steps.
+        ticker.tick(12.0);
+        assert_eq!(ticker.summary(), None);
+        ticker.tick(20.0);
+        assert!(ticker.summary().unwrap().starts_with("20 images in "));
+        let mut continued = Ticker::new(None, "sample", 20, 10.0);
+        continued.tick(20.0);
+        assert_eq!(continued.summary(), None);
+    }
 
     #[test]
     fn a_cause_is_printed_once() {

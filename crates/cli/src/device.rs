@@ -96,24 +96,30 @@ fn without_gpu_code(spec: DeviceSpec) -> String {
 
 /// Fails if another precision was given for a command that computes in f32. On a GPU, products may be rounded to TF32.
 pub(crate) fn in_f32(verb: &str) -> Result<()> {
-    let precision = match asked() {
-        None | Some(Precision::Auto | Precision::F32) => return Ok(()),
-        Some(Precision::Tf32) if device()?.is_cuda() => return Ok(()),
-        Some(precision) => format!("{precision:?}").to_lowercase(),
-    };
-    Err(usage(format!(
-        "--precision {precision}: {verb} computes in f32, or on a GPU in tf32"
-    )))
+    match asked() {
+        Some(Precision::Bf16) => Err(not_in(Precision::Bf16, verb, "f32")),
+        _ => computes_in(verb, "f32"),
+    }
 }
 
-/// Fails if f16 was given for a command that computes in f32 or bf16: the maps of some networks are larger than it can hold.
-pub(crate) fn without_f16(verb: &str) -> Result<()> {
+/// As [`in_f32`] for a command that also computes in bf16. The maps of some networks are larger than f16 can hold.
+pub(crate) fn in_f32_or_bf16(verb: &str) -> Result<()> {
+    computes_in(verb, "f32 or bf16")
+}
+
+fn computes_in(verb: &str, types: &str) -> Result<()> {
     match asked() {
-        Some(Precision::F16) => Err(usage(format!(
-            "--precision f16: {verb} computes in f32 or bf16, or on a GPU in tf32"
-        ))),
+        Some(Precision::F16) => Err(not_in(Precision::F16, verb, types)),
+        Some(Precision::Tf32) if !device()?.is_cuda() => Err(not_in(Precision::Tf32, verb, types)),
         _ => Ok(()),
     }
+}
+
+fn not_in(precision: Precision, verb: &str, types: &str) -> anyhow::Error {
+    usage(format!(
+        "--precision {}: {verb} computes in {types}, or on a GPU in tf32",
+        precision.name()
+    ))
 }
 
 /// The rank of this process, if it is one of several.

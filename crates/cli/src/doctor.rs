@@ -77,10 +77,10 @@ fn device_line() -> String {
     match device() {
         Ok(device) if device.is_cuda() => {
             let precision = resolve_precision(asked().unwrap_or_default(), &device);
-            format!("GPU, {precision:?} where models train and draw").to_lowercase()
+            format!("gpu, {} where models train and draw", precision.name())
         }
         Ok(_) if !has_gpu() && bf16_is_fast() => {
-            "cpu, with a matrix unit: bf16 where models draw".to_owned()
+            "cpu, with a matrix unit: bf16 except to train".to_owned()
         }
         Ok(_) if !has_gpu() => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
         Verb::Missing(args) => resolve::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
         Verb::Evaluate(args) => {
-            device::without_f16("evaluate").and_then(|()| evaluate::evaluate(&args))
+            device::in_f32_or_bf16("evaluate").and_then(|()| evaluate::evaluate(&args))
         }
         Verb::Reproduce(args) => reproduce::reproduce(&args),
         Verb::Compare(args) => compare::compare(&args),

@@ -117,6 +117,18 @@ fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_folder_with_the_name_of_embedded_images_is_pointed_out() {
+    let place = workspace();
+    std::fs::create_dir(place.path("emoji")).unwrap();
+    let words = "write ./emoji for the folder";
+    let train = ["train", "--source", "emoji-source", "--data", "emoji"];
+    let plan = place.run(&[&train[..], &["--dry-run"]].concat()).ok();
+    assert!(plan.err.contains(words), "{}", plan.err);
+    let other = place.run(&["evaluate", "--real", "emoji", "--fake", "emoji"]);
+    assert!(other.err.contains(words), "{}", other.err);
+}
+
+#[test]
 fn the_memory_of_a_dry_run_is_what_the_run_takes() {
     let place = workspace();
     for more in [

@@ -74,7 +74,7 @@ impl<'a> Context<'a> {
     }
 
     /// The precision of edits and measurements: on a GPU f32 unless the caller chooses, elsewhere that of [`Self::fast_precision_or`].
-    pub(crate) fn exact_precision(&self) -> Precision {
+    pub(crate) fn fine_precision(&self) -> Precision {
         match self.device.is_cuda() {
             true => self.fast_precision_or(Precision::F32),
             false => self.fast_precision_or(Precision::Auto),
@@ -288,7 +288,7 @@ mod tests {
             (Some(Precision::Tf32), Precision::Tf32, Precision::Tf32),
         ] {
             context.precision = given;
-            assert_eq!(context.exact_precision(), expected, "{given:?}");
+            assert_eq!(context.fine_precision(), expected, "{given:?}");
             assert_eq!(context.f32_or_tf32(), trained, "{given:?}");
         }
     }

@@ -103,6 +103,20 @@ fn gradients(net: &dyn Trainable, call: u64, device: &Device) -> Result<Tensor> 
     Ok(Tensor::cat(&all.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
+/// Makes the same network in training each time it is called.
+fn trainable(
+    architecture: &Architecture,
+    dtype: DType,
+    device: &Device,
+) -> Result<impl Fn() -> candle_core::Result<Box<dyn Trainable>>> {
+    let mode = ComputeMode {
+        dtype,
+        recompute: false,
+    };
+    let params = nonzero_params(architecture.specs()?, 3).to(DType::F32, device)?;
+    Ok(move || architecture.trainable(&params, PredictionType::Epsilon, mode))
+}
+
 /// Steps of one network in training, each compared with a network that was never called. Some calls have no backward pass, and in some a
 /// second call comes before it.
 pub(super) fn repeated_steps(
@@ -110,13 +124,8 @@ pub(super) fn repeated_steps(
     device: &Device,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let mode = ComputeMode {
-        dtype,
-        recompute: false,
-    };
     for architecture in architectures()? {
-        let params = nonzero_params(architecture.specs()?, 3).to(DType::F32, device)?;
-        let load = || architecture.trainable(&params, PredictionType::Epsilon, mode);
+        let load = trainable(&architecture, dtype, device)?;
         let net = load()?;
         for step in 0..8u64 {
             let (x, t, labels) = inputs(step, 2, device)?;
@@ -164,13 +173,8 @@ pub(super) fn repeated_pairs(
     device: &Device,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let mode = ComputeMode {
-        dtype,
-        recompute: false,
-    };
     for architecture in architectures()? {
-        let params = nonzero_params(architecture.specs()?, 3).to(DType::F32, device)?;
-        let load = || architecture.trainable(&params, PredictionType::Epsilon, mode);
+        let load = trainable(&architecture, dtype, device)?;
         let net = load()?;
         for step in 0..6u64 {
             let is_last = step % 2 == 1;

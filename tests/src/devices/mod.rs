@@ -47,6 +47,17 @@ fn bound(dtype: DType) -> f64 {
     }
 }
 
+/// Compares several operations in one type.
+type Group = fn(DType, &Device, &mut Vec<Finding>) -> Result<()>;
+
+const GROUPS: [(&str, Group); 5] = [
+    ("blocks", blocks),
+    ("network", network),
+    ("repeated calls", repeated_calls),
+    ("repeated steps", repeated_steps),
+    ("repeated pairs", repeated_pairs),
+];
+
 /// Values and gradients of every operation in f32, bf16 and f16, of blocks and a whole network, of repeated calls, steps and pairs of
 /// calls, of noise and of optimiser steps: those whose names are `wanted`.
 pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Finding> {
@@ -57,25 +68,8 @@ pub fn compare_devices(device: &Device, wanted: impl Fn(&str) -> bool) -> Vec<Fi
             let done = operation.compare(dtype, device, &name, &mut findings);
             note(done, &name, &mut findings);
         }
-        if wanted("blocks") {
-            let done = blocks(dtype, device, &mut findings);
-            note(done, "blocks", &mut findings);
-        }
-        if wanted("network") {
-            let done = network(dtype, device, &mut findings);
-            note(done, "network", &mut findings);
-        }
-        if wanted("repeated calls") {
-            let done = repeated_calls(dtype, device, &mut findings);
-            note(done, "repeated calls", &mut findings);
-        }
-        if wanted("repeated steps") {
-            let done = repeated_steps(dtype, device, &mut findings);
-            note(done, "repeated steps", &mut findings);
-        }
-        if wanted("repeated pairs") {
-            let done = repeated_pairs(dtype, device, &mut findings);
-            note(done, "repeated pairs", &mut findings);
+        for (name, compare) in GROUPS.into_iter().filter(|(name, _)| wanted(name)) {
+            note(compare(dtype, device, &mut findings), name, &mut findings);
         }
     }
     if wanted("noise") {

@@ -6,7 +6,7 @@ mod example;
 mod range;
 mod train;
 
-use crate::device::{in_f32, without_f16};
+use crate::device::{in_f32, in_f32_or_bf16};
 use crate::runs::STOP;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
@@ -17,7 +17,9 @@ use std::sync::atomic::Ordering;
 pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
     let ended = match &args.verb {
         Some(EditVerb::Train(args)) => in_f32("edit train").and_then(|()| train::train(args)),
-        Some(EditVerb::Apply(args)) => without_f16("edit apply").and_then(|()| apply::apply(args)),
+        Some(EditVerb::Apply(args)) => {
+            in_f32_or_bf16("edit apply").and_then(|()| apply::apply(args))
+        }
         Some(EditVerb::Range(args)) => in_f32("edit range").and_then(|()| range::range(args)),
         None => in_f32("edit").and_then(|()| example::example()),
     };

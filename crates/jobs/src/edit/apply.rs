@@ -103,7 +103,7 @@ fn prepare(options: &EditOptions, context: &mut Context<'_>) -> Result<(Editor, 
         .transpose()?;
     let process = &model.process;
     let network_sha256 = model.network_sha256()?;
-    let precision = context.exact_precision();
+    let precision = context.fine_precision();
     let runtime = context.runtime_in(precision);
     let net = runtime.network_in_steps(&model)?;
     let net = Conditioned::new(net, "class", class, None, &model)?;

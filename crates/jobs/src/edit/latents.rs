@@ -63,7 +63,7 @@ fn kernels(precision: Precision, context: &Context<'_>) -> String {
     // The CPU does not round to TF32.
     match (context.device.is_cuda(), precision.compute_dtype()) {
         (false, DType::F32) => kernels,
-        _ => format!("{kernels} {precision:?}").to_lowercase(),
+        _ => format!("{kernels} {}", precision.name()),
     }
 }
 

@@ -13,7 +13,7 @@ pub use pairs::{evaluate_pairs, read_lpips, serve_pairs};
 pub use sets::{evaluate_sets, serve_sets};
 
 use crate::choice::Choice;
-use crate::context::{f32_if_absent, is_f32};
+use crate::context::{Context, f32_if_absent, is_f32};
 use crate::error::{Result, option};
 use options::is_range;
 use sdft_eval::{Pairing, Report, SetFeatures};
@@ -130,6 +130,17 @@ impl Evaluation {
             None => outputs.forget(NEIGHBOURS)?,
         }
         Ok(Some(out))
+    }
+}
+
+/// The precision of an evaluation's networks. `without` states why there are none that could round.
+fn precision_of(without: Option<String>, context: &Context<'_>) -> Result<Precision> {
+    match (without, context.precision) {
+        (None, _) => Ok(context.fine_precision()),
+        (Some(reason), Some(Precision::Bf16)) => {
+            Err(option("precision", format!("bf16: {reason}")))
+        }
+        (Some(_), _) => Ok(context.f32_or_tf32()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     EvaluatePlan, Evaluation, PairPart, PairsOptions, SetsOptions, check_out, check_range,
-    warn_of_rounding,
+    precision_of, warn_of_rounding,
 };
 use crate::context::Context;
 use crate::error::{Error, Result, failed, option};
@@ -47,7 +47,7 @@ fn described(folder: &Path) -> Result<String> {
 pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<Evaluation> {
     let common = &options.common;
     let folders = [options.input.as_path(), options.output.as_path()];
-    let precision = context.exact_precision();
+    let precision = precision(options, context)?;
     let plan = EvaluatePlan::new(&SetsOptions::default(), options, folders, common, precision);
     check_range(common)?;
     check_out(common, &plan, &folders)?;
@@ -88,7 +88,7 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
             .settings
             .push(("text".into(), format!("{from:?} to {to:?}")));
     }
-    let arithmetic = ("arithmetic".into(), name_of(precision));
+    let arithmetic = ("arithmetic".into(), precision.name().to_owned());
     report.settings.push(arithmetic);
     warn_of_rounding(&mut report, precision);
     Ok(Evaluation {
@@ -110,7 +110,7 @@ pub fn serve_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Result<
     let nets = pair_nets(options, context)?;
     check_same(
         &announced,
-        &networks(&nets, context.exact_precision()),
+        &networks(&nets, precision(options, context)?),
         context,
     )?;
     Ok(nets.serve(&context.group)?)
@@ -125,22 +125,25 @@ fn networks(nets: &PairNets, precision: Precision) -> BTreeMap<&'static str, Str
         ("lpips", lpips),
         ("identity", nets.identity.as_ref().map(of)),
         ("text", text),
-        ("arithmetic", Some(name_of(precision))),
+        ("arithmetic", Some(precision.name().to_owned())),
     ];
     all.into_iter()
         .filter_map(|(name, net)| Some((name, net?)))
         .collect()
 }
 
-/// As it is given to `--precision`.
-fn name_of(precision: Precision) -> String {
-    format!("{precision:?}").to_lowercase()
+/// The precision of the networks, if there are any.
+fn precision(options: &PairsOptions, context: &Context<'_>) -> Result<Precision> {
+    let left_out = |part| options.without.contains(&part);
+    let none = options.text.is_none() && left_out(PairPart::Lpips) && left_out(PairPart::Identity);
+    let reason = || "PSNR and SSIM are computed without a network".to_owned();
+    precision_of(none.then(reason), context)
 }
 
 /// The networks that the options choose.
 fn pair_nets(options: &PairsOptions, context: &Context<'_>) -> Result<PairNets> {
     let weights = &options.common.weights;
-    let runtime = context.runtime_in(context.exact_precision());
+    let runtime = context.runtime_in(context.fine_precision());
     let (device, dtype) = (&runtime.device, runtime.compute_dtype);
     let read = |view, files: &Files| -> Result<Extractor> {
         let net = Extractor::read(view, &files.weights, device)?;

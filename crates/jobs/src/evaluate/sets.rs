@@ -4,10 +4,11 @@ use super::asked::asked;
 use super::judged::emoji_measures;
 use super::pairs::read_lpips;
 use super::{
-    EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range, warn_of_rounding,
+    EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range, precision_of,
+    warn_of_rounding,
 };
 use crate::context::Context;
-use crate::embedded::{DIGITS, EMOJI};
+use crate::embedded::{DIGITS, EMBEDDED_IMAGES, EMOJI, hidden_folder};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::judge::{emoji_judge_features, judge_features};
 use crate::shared::{announce, announced, check_same};
@@ -53,6 +54,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         }
     }
     let [digits, emoji] = [DIGITS, EMOJI].map(|name| options.real == Path::new(name));
+    context.notes(options.real.to_str().and_then(hidden_folder));
     let embedded = embedded(&options.real)?;
     for path in paths {
         let is_embedded = embedded.is_some() && path == options.real;
@@ -166,21 +168,17 @@ pub fn serve_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result<()
 
 /// The precision of the networks. Judges of embedded sets compute in f32.
 fn precision(options: &SetsOptions, context: &Context<'_>) -> Result<Precision> {
-    let only_judge = [DIGITS, EMOJI]
+    let is_judged = EMBEDDED_IMAGES
         .map(Path::new)
-        .contains(&options.real.as_path())
-        && options.intra_lpips.is_none();
-    match context.precision {
-        Some(Precision::Bf16) if only_judge => Err(option(
-            "precision",
-            format!(
-                "bf16: the judge of the {} computes in f32",
-                options.real.display()
-            ),
-        )),
-        _ if only_judge => Ok(context.f32_or_tf32()),
-        _ => Ok(context.exact_precision()),
-    }
+        .contains(&options.real.as_path());
+    let only_judge = is_judged && options.intra_lpips.is_none();
+    let reason = || {
+        format!(
+            "the judge of the {} computes in f32",
+            options.real.display()
+        )
+    };
+    precision_of(only_judge.then(reason), context)
 }
 
 /// The networks that all ranks need.
@@ -203,7 +201,7 @@ fn extractor(options: &SetsOptions, context: &Context<'_>) -> Result<Extractor> 
         let otherwise = format!("give --weights {}=FILE", network.name());
         let files = options.common.weights.of(network, &otherwise)?;
         let view = options.features.view(options.resize);
-        let runtime = context.runtime_in(context.exact_precision());
+        let runtime = context.runtime_in(context.fine_precision());
         Extractor::read(view, &files.weights, &runtime.device)?
             .with_compute_dtype(runtime.compute_dtype)
     };
@@ -236,7 +234,7 @@ impl FewShot {
         let net = LpipsNet::Vgg;
         let otherwise = "give --weights lpips-vgg=FILE, or omit --intra-lpips";
         let files = options.common.weights.of(Network::Lpips(net), otherwise)?;
-        let runtime = context.runtime_in(context.exact_precision());
+        let runtime = context.runtime_in(context.fine_precision());
         let (network, name) = read_lpips(net, &files, &runtime.device)?;
         let network = network.with_compute_dtype(runtime.compute_dtype);
         Ok(Self {

@@ -33,6 +33,6 @@ pub(super) fn describe_device(plan: &TrainPlan, device: &Device, processes: usiz
     };
     match device {
         Device::Cpu => processes,
-        _ => format!("{processes} on the GPU, {:?}", plan.steps.precision).to_lowercase(),
+        _ => format!("{processes} on the GPU, {}", plan.steps.precision.name()),
     }
 }

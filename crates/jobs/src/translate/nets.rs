@@ -343,8 +343,46 @@ mod tests {
     use crate::model::load_model;
     use sdft_diffusion::Variance;
     use sdft_models::LoadOptions;
-    use sdft_train::NoopProgress;
+    use sdft_train::{NoopProgress, Precision};
     use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn networks_compute_in_the_precision_of_the_plan_and_not_of_the_context() {
+        let model = load_model(DIGITS_SOURCE, &LoadOptions::default()).unwrap();
+        let x0 = Tensor::arange(0f32, 768.0, &Device::Cpu).unwrap();
+        let x0 = x0.sin().unwrap().reshape((1, 3, 16, 16)).unwrap();
+        let (stop, mut silent) = (AtomicBool::new(false), NoopProgress);
+        let mut context = Context::new(Device::Cpu, &stop, &mut silent);
+        let mut made = |of_context, of_plan| {
+            context.precision = Some(of_context);
+            let variant = Variant {
+                t0: Some(0.5),
+                repeats: Some(1),
+                ..Variant::default()
+            };
+            let (method, walk) = (TranslationMethod::Sdedit, WalkKind::Part);
+            let plan = TranslatePlan {
+                steps: Some("ddim4".into()),
+                precision: of_plan,
+                ..TranslatePlan::as_in_the_paper(method, walk, variant, &model, &context)
+            };
+            let models = TranslationModels {
+                model: &model,
+                source: None,
+                classifier: None,
+                guide: None,
+                mask: None,
+            };
+            let translator = Translator::new(&plan, models, &context).unwrap();
+            let mut noise = NumberedNoise::new(1, vec![0]);
+            let y = translator.run(0, &x0, &mut noise, &mut |_| Ok(())).unwrap();
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let [f32_maps, bf16] = [Precision::F32, Precision::Bf16].map(|of| made(of, of));
+        assert_ne!(f32_maps, bf16);
+        assert_eq!(made(Precision::Bf16, Precision::F32), f32_maps);
+        assert_eq!(made(Precision::F32, Precision::Bf16), bf16);
+    }
 
     #[test]
     fn each_walk_starts_where_its_source_does() {

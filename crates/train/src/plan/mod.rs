@@ -258,6 +258,17 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name in plans and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
     /// The type of feature maps.
     pub fn compute_dtype(self) -> DType {
         match self {
