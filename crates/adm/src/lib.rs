@@ -23,7 +23,7 @@ pub use crate::{
     encoder::{Encoder, EncoderConfig, Pool},
     error::{ConfigError, NotAdm},
     infer::{Inferred, Origin, infer},
-    trainable::{TrainableUnet, is_removed_by_norm},
+    trainable::{is_removed_by_norm, trainable_unet},
     unet::{Unet, UnetCall},
 };
 pub use sdft_nn::Cost;

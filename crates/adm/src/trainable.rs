@@ -1,22 +1,15 @@
-//! The U-Net as a network that can be trained: its variables, and the metadata of its file.
+//! The U-Net in training, and the metadata of its file.
 
 use crate::{AdmConfig, ConfigError, Unet};
-use candle_core::{Result, Tensor, Var};
-use sdft_diffusion::{
-    ComputeMode, Condition, KIND_KEY, MODEL_KEY, Network, Prediction, PredictionType, Trainable,
-};
+use candle_core::{Result, Var};
+use sdft_diffusion::{ComputeMode, PredictionType, TrainableNetwork, Trained, config_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 
 impl AdmConfig {
     /// The metadata of a file of such a network: its kind (`unet` or `classifier`) and its configuration as JSON.
     pub fn metadata(&self, kind: &str) -> BTreeMap<String, String> {
-        // A struct of numbers, texts and lists always has JSON.
-        let config = serde_json::to_string(self).unwrap_or_default();
-        BTreeMap::from([
-            (KIND_KEY.to_owned(), kind.to_owned()),
-            (MODEL_KEY.to_owned(), config),
-        ])
+        config_metadata(kind, self)
     }
 
     /// Fails unless the U-Net can be built and trained.
@@ -40,76 +33,35 @@ impl AdmConfig {
     }
 }
 
-/// A [`Unet`] with the variables that it computes with.
-#[derive(Clone, Debug)]
-pub struct TrainableUnet {
-    unet: Unet,
-    vars: Vec<(String, Var)>,
-    frozen: Vec<(String, Tensor)>,
+/// A [`Unet`] that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
+///
+/// # Errors
+/// A configuration that cannot be trained; parameters that are missing or of another shape.
+pub fn trainable_unet(
+    params: &Params,
+    config: &AdmConfig,
+    prediction_type: PredictionType,
     mode: ComputeMode,
+) -> Result<Trained<Unet>> {
+    config.check_trainable().map_err(candle_core::Error::wrap)?;
+    let (params, vars) = params.trainable()?;
+    let unet = Unet::load(&params, config)?
+        .with_prediction_type(prediction_type)
+        .with_compute_dtype(mode.dtype);
+    let unet = match mode.recompute {
+        true => unet.recomputed(),
+        false => unet,
+    };
+    Ok(Trained::new(unet, vars, params.frozen(), mode))
 }
 
-impl TrainableUnet {
-    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
-    ///
-    /// # Errors
-    /// A configuration that cannot be trained; parameters that are missing or of another shape.
-    pub fn new(
-        params: &Params,
-        config: &AdmConfig,
-        prediction_type: PredictionType,
-        mode: ComputeMode,
-    ) -> Result<Self> {
-        config.check_trainable().map_err(candle_core::Error::wrap)?;
-        let (params, vars) = params.trainable()?;
-        let unet = Unet::load(&params, config)?
-            .with_prediction_type(prediction_type)
-            .with_compute_dtype(mode.dtype);
-        let unet = match mode.recompute {
-            true => unet.recomputed(),
-            false => unet,
-        };
-        Ok(Self {
-            unet,
-            vars,
-            frozen: params.frozen(),
-            mode,
-        })
-    }
-
-    /// The network.
-    pub fn unet(&self) -> &Unet {
-        &self.unet
-    }
-}
-
-impl Trainable for TrainableUnet {
-    fn vars(&self) -> Vec<(String, Var)> {
-        self.vars.clone()
-    }
-
-    fn buffers(&self) -> Vec<(String, Tensor)> {
-        self.frozen.clone()
-    }
-
-    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        self.unet.predict_with(xt, t, condition)
-    }
-
+impl TrainableNetwork for Unet {
     fn metadata(&self) -> BTreeMap<String, String> {
-        self.unet.config().metadata("unet")
+        self.config().metadata("unet")
     }
 
-    fn pulls_back(&self) -> bool {
-        false
-    }
-
-    fn compute_mode(&self) -> ComputeMode {
-        self.mode
-    }
-
-    fn has_zero_gradient(&self, name: &str) -> bool {
-        is_removed_by_norm(name, &self.vars, self.unet.config().norm_groups)
+    fn has_zero_gradient(&self, name: &str, vars: &[(String, Var)]) -> bool {
+        is_removed_by_norm(name, vars, self.config().norm_groups)
     }
 }
 

@@ -40,6 +40,7 @@ pub use crate::{
         AUTOENCODER_KEY, CLASSES_KEY, ComputeMode, Condition, IMAGE_KEY, KIND_KEY, MODEL_KEY,
         PROCESS_KEY, PROVENANCE_PREFIX, Trainable, file_metadata, named_vars,
     },
+    trained::{TrainableNetwork, Trained, config_metadata},
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
 
@@ -62,4 +63,5 @@ mod process;
 mod quantile;
 mod sampling;
 mod trainable;
+mod trained;
 mod variational;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
-use sdft_adm::{TrainableUnet, Unet};
+use sdft_adm::{Unet, trainable_unet};
 use sdft_asyrp::{EditPlan, Mix, descent, edit, sequence, step};
 use sdft_autograd::backward;
 use sdft_diffusion::{ComputeMode, Condition, Denoiser, Prediction, PredictionType, Trainable};
@@ -126,7 +126,7 @@ fn networks() -> Vec<Box<dyn Trainable>> {
     let params = nonzero_params(specs.clone(), 3);
     let build = |params: &sdft_nn::Params| -> Result<Box<dyn Trainable>> {
         let (kind, mode) = (PredictionType::Epsilon, ComputeMode::default());
-        Ok(Box::new(TrainableUnet::new(params, &config, kind, mode)?))
+        Ok(Box::new(trainable_unet(params, &config, kind, mode)?))
     };
     let lora = AdapterConfig {
         kind: AdapterKind::Lora,

@@ -5,7 +5,7 @@
 //! time and class in every block, the official code one for all (`shared_embedder`); the frequencies of the timestep (`freq_shift`); and
 //! the second norm's epsilon (`norm_eps`). [`DitConfig::from_json`] computes every field of a `config.json` as diffusers does, or refuses
 //! it by name.
-//! [`Dit`] is a [`sdft_diffusion::Network`], and [`TrainableDit`] a [`sdft_diffusion::Trainable`].
+//! [`Dit`] is a [`sdft_diffusion::Network`]; [`trainable_dit`] makes one that is trained.
 //!
 //! # Example: DiT-XL/2 as diffusers has it
 //! ```
@@ -30,7 +30,7 @@ pub use crate::{
     infer::{Inferred, infer},
     names::{OfficialNames, POSITIONS},
     positions::positions,
-    trainable::TrainableDit,
+    trainable::trainable_dit,
 };
 pub use sdft_fields::ConfigError;
 pub use sdft_nn::Cost;

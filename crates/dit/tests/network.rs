@@ -10,7 +10,7 @@ use sdft_diffusion::{
     BottleneckNet, ComputeMode, Condition, Denoiser, FeatureNet, KIND_KEY, MODEL_KEY, Network,
     PredictionType, Trainable,
 };
-use sdft_dit::{Dit, DitConfig, TrainableDit};
+use sdft_dit::{Dit, DitConfig, trainable_dit};
 use sdft_nn::{Init, Params};
 use sdft_noise::DropoutKey;
 
@@ -270,7 +270,7 @@ fn a_new_network_returns_zeros_and_every_variable_has_a_gradient_behind_them() {
             recompute: true,
             ..ComputeMode::default()
         };
-        let net = TrainableDit::new(&params(&config, 2), &config, PredictionType::V, mode).unwrap();
+        let net = trainable_dit(&params(&config, 2), &config, PredictionType::V, mode).unwrap();
         let metadata = net.metadata();
         assert_eq!(metadata[KIND_KEY], "dit");
         let again: DitConfig = serde_json::from_str(&metadata[MODEL_KEY]).unwrap();

@@ -27,7 +27,7 @@ pub use crate::{
     error::{ConfigError, NotEdm},
     infer::{Inferred, infer},
     net::EdmNet,
-    trainable::TrainableEdm,
+    trainable::trainable_edm,
     unet::EdmInputs,
 };
 

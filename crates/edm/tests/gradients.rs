@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use networks::{all, ddpmpp, images, params, values, wave};
 use sdft_autograd::backward;
 use sdft_diffusion::{ComputeMode, Condition, Denoiser, Trainable};
-use sdft_edm::{EdmConfig, EdmNet, ModelConfig, TrainableEdm};
+use sdft_edm::{EdmConfig, EdmNet, ModelConfig, trainable_edm};
 use sdft_nn::Params;
 use sdft_noise::DropoutKey;
 
@@ -79,7 +79,7 @@ fn step(config: &EdmConfig, recompute: bool, seed: u64) -> (Vec<f64>, Vec<(Strin
         dtype: DType::F32,
         recompute,
     };
-    let net = TrainableEdm::new(&params(config), config, mode).unwrap();
+    let net = trainable_edm(&params(config), config, mode).unwrap();
     let condition = Condition {
         dropout: Some(DropoutKey {
             seed,
@@ -127,7 +127,7 @@ fn the_layers_of_labels_are_trained_if_there_are_labels() {
             ModelConfig::SongUNet(model) => model.augment_dim = 9,
             ModelConfig::DhariwalUNet(model) => model.augment_dim = 9,
         }
-        let net = TrainableEdm::new(&params(&config), &config, ComputeMode::default()).unwrap();
+        let net = trainable_edm(&params(&config), &config, ComputeMode::default()).unwrap();
         let rows = wave(&[2, 9], 0.4);
         let gradients = |labels: &[u32]| {
             let condition = Condition {
@@ -158,7 +158,7 @@ fn without_augmentation_labels_their_layer_has_no_gradient() {
     if let ModelConfig::SongUNet(model) = &mut config.model {
         model.augment_dim = 9;
     }
-    let net = TrainableEdm::new(&params(&config), &config, ComputeMode::default()).unwrap();
+    let net = trainable_edm(&params(&config), &config, ComputeMode::default()).unwrap();
     for (name, gradient) in step(&config, false, 1).1 {
         assert_eq!(gradient.is_empty(), net.has_zero_gradient(&name), "{name}");
     }

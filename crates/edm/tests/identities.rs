@@ -8,7 +8,7 @@ use sdft_diffusion::{
     BottleneckNet, ComputeMode, Condition, Denoiser, FeatureNet, Guided, Network, Precond,
     PredictionType, Trainable,
 };
-use sdft_edm::{EdmConfig, EdmInputs, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
+use sdft_edm::{EdmConfig, EdmInputs, EdmNet, ModelConfig, SongUnetConfig, trainable_edm};
 use sdft_nn::Params;
 use std::collections::HashMap;
 
@@ -249,7 +249,7 @@ fn with_constants() -> EdmConfig {
 fn constants_belong_to_the_file_and_are_not_trained() {
     let config = with_constants();
     let params = params(&config);
-    let net = TrainableEdm::new(&params, &config, ComputeMode::default()).unwrap();
+    let net = trainable_edm(&params, &config, ComputeMode::default()).unwrap();
     let buffers = net.buffers();
     assert!(
         buffers

@@ -1,15 +1,15 @@
 //! The architectures that a file can hold, behind one interface.
 
 use candle_core::{DType, Result};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_adm::{AdmConfig, Unet, trainable_unet};
 use sdft_diffusion::{
     ComputeMode, FlowConvention, Network, PRECOND_KEY, Precond, Preconditioned, PredictionType,
     Trainable,
 };
-use sdft_dit::{Dit, DitConfig, TrainableDit};
-use sdft_edm::{DhariwalConfig, EdmConfig, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
+use sdft_dit::{Dit, DitConfig, trainable_dit};
+use sdft_edm::{DhariwalConfig, EdmConfig, EdmNet, ModelConfig, SongUnetConfig, trainable_edm};
 use sdft_nn::{Cost, ParamSource, ParamSpec, Params};
-use sdft_unet2d::{TrainableUnet2d, Unet2d, Unet2dConfig};
+use sdft_unet2d::{Unet2d, Unet2dConfig, trainable_unet2d};
 use std::collections::BTreeMap;
 
 /// The architecture of a diffusion network, with its configuration.
@@ -238,22 +238,18 @@ impl Architecture {
         mode: ComputeMode,
     ) -> Result<Box<dyn Trainable>> {
         Ok(match self {
-            Self::Adm(config) => {
-                Box::new(TrainableUnet::new(params, config, prediction_type, mode)?)
-            }
+            Self::Adm(config) => Box::new(trainable_unet(params, config, prediction_type, mode)?),
             Self::AdmEdm(config) => {
-                let net = TrainableUnet::new(params, config, prediction_type, mode)?;
+                let net = trainable_unet(params, config, prediction_type, mode)?;
                 Box::new(Preconditioned::new(net, Precond::CONSISTENCY_ADM))
             }
             Self::Unet2d(config) => {
-                Box::new(TrainableUnet2d::new(params, config, prediction_type, mode)?)
+                Box::new(trainable_unet2d(params, config, prediction_type, mode)?)
             }
-            Self::Edm(config) => Box::new(TrainableEdm::new(params, config, mode)?),
-            Self::Dit(config) => {
-                Box::new(TrainableDit::new(params, config, prediction_type, mode)?)
-            }
+            Self::Edm(config) => Box::new(trainable_edm(params, config, mode)?),
+            Self::Dit(config) => Box::new(trainable_dit(params, config, prediction_type, mode)?),
             Self::DitFlow(config, convention) => {
-                let net = TrainableDit::new(params, config, prediction_type, mode)?;
+                let net = trainable_dit(params, config, prediction_type, mode)?;
                 let convention = *convention;
                 Box::new(Preconditioned::new(net, Precond::Flow { convention }))
             }

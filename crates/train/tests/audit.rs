@@ -1,7 +1,7 @@
 //! The gradient audit of ADM's U-Net in every way that it computes.
 
 use candle_core::{DType, Device, Tensor, Var};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_adm::{AdmConfig, Unet, trainable_unet};
 use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
@@ -20,7 +20,7 @@ fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recomput
         dtype: precision.compute_dtype(),
         recompute,
     };
-    let network = TrainableUnet::new(&params, &config, PredictionType::Epsilon, mode).unwrap();
+    let network = trainable_unet(&params, &config, PredictionType::Epsilon, mode).unwrap();
     let vars = network.vars();
     let mut plan = Plan {
         method: Method::Naive,

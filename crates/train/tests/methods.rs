@@ -1,7 +1,7 @@
 //! Methods of fine-tuning other than SDFT: what they leave unchanged, and which do not depend on how a batch is split.
 
 use candle_core::{Device, Tensor};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_adm::{AdmConfig, Unet, trainable_unet};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::{ComputeMode, PredictionType};
 use sdft_nn::Params;
@@ -51,7 +51,7 @@ fn bank() -> Arc<dyn ImageSource> {
 fn learner(plan: &Plan) -> Learner {
     let start = start(plan);
     let mode = ComputeMode::default();
-    let network = TrainableUnet::new(&start, &plan.model, PredictionType::Epsilon, mode).unwrap();
+    let network = trainable_unet(&start, &plan.model, PredictionType::Epsilon, mode).unwrap();
     let source = Source::Plain(Box::new(Unet::load(&start, &plan.model).unwrap()));
     let learner = Learner::new(plan, Box::new(network), Some(source), [3, 16, 16], 0).unwrap();
     let learner = match plan.needs_bank() {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Conv2d, Conv2dConfig, Linear, Module, VarBuilder, VarMap, conv2d, linear};
 use sdft_adapters::{AdaptedNetwork, AdapterConfig, AdapterKind, Base};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_adm::{AdmConfig, Unet, trainable_unet};
 use sdft_checkpoint::ReadOptions;
 use sdft_data::{Digits, DigitsSource, Style};
 use sdft_diffusion::{
@@ -230,7 +230,7 @@ fn adapted() -> AdaptedNetwork {
     };
     AdaptedNetwork::new(&adapter, base, 0, |params| {
         let (kind, mode) = (PredictionType::Epsilon, ComputeMode::default());
-        Ok(Box::new(TrainableUnet::new(params, &config, kind, mode)?))
+        Ok(Box::new(trainable_unet(params, &config, kind, mode)?))
     })
     .unwrap()
 }

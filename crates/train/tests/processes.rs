@@ -1,8 +1,8 @@
 //! Several processes (here threads) compute what one computes alone.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_diffusion::{ComputeMode, Condition, Prediction, PredictionType, Trainable};
+use sdft_adm::{AdmConfig, Unet, trainable_unet};
+use sdft_diffusion::{ComputeMode, Condition, Prediction, PredictionType, Trainable, Trained};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
@@ -48,12 +48,12 @@ fn learner(plan: &Plan, start: &Params, source: Option<Source>) -> Learner {
     learner_of(plan, Box::new(network(plan, start)), source)
 }
 
-fn network(plan: &Plan, start: &Params) -> TrainableUnet {
+fn network(plan: &Plan, start: &Params) -> Trained<Unet> {
     let mode = ComputeMode {
         dtype: plan.steps.precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
-    TrainableUnet::new(start, &plan.model, PredictionType::Epsilon, mode).unwrap()
+    trainable_unet(start, &plan.model, PredictionType::Epsilon, mode).unwrap()
 }
 
 fn learner_of(plan: &Plan, network: Box<dyn Trainable>, source: Option<Source>) -> Learner {
@@ -68,7 +68,7 @@ fn learner_of(plan: &Plan, network: Box<dyn Trainable>, source: Option<Source>) 
 }
 
 /// A network whose gradients are summed over processes when the backward pass has ended.
-struct AtTheEnd(TrainableUnet);
+struct AtTheEnd(Trained<Unet>);
 
 impl Trainable for AtTheEnd {
     fn vars(&self) -> Vec<(String, Var)> {

@@ -2,8 +2,8 @@
 //!
 //! Parameters have diffusers' names, so files are exchanged without renaming; [`modern_name`] renames those of older files.
 //! [`Unet2dConfig::from_json`] honours every field of a `config.json` or refuses it by name: `Skip*` blocks and the Fourier embedding of
-//! NCSN++ are not supported, nor are activations other than SiLU and ReLU. [`Unet2d`] is a [`sdft_diffusion::Network`], and
-//! [`TrainableUnet2d`] a [`sdft_diffusion::Trainable`].
+//! NCSN++ are not supported, nor are activations other than SiLU and ReLU. [`Unet2d`] is a [`sdft_diffusion::Network`];
+//! [`trainable_unet2d`] makes one that is trained.
 //!
 //! # Example: the network of google/ddpm-cifar10-32
 //! ```
@@ -35,7 +35,7 @@ pub use crate::{
     },
     embedding::Class,
     names::modern_name,
-    trainable::TrainableUnet2d,
+    trainable::trainable_unet2d,
     unet::Unet2d,
 };
 pub use sdft_fields::ConfigError;

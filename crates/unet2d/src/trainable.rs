@@ -1,95 +1,47 @@
-//! The U-Net as a network that can be trained: its variables, and the metadata of its file.
+//! The U-Net in training, and the metadata of its file.
 
 use crate::{TimeScaleShift, Unet2d, Unet2dConfig};
-use candle_core::{Result, Tensor, Var};
-use sdft_diffusion::{
-    ComputeMode, Condition, KIND_KEY, MODEL_KEY, Network, Prediction, PredictionType, Trainable,
-};
+use candle_core::{Result, Var};
+use sdft_diffusion::{ComputeMode, PredictionType, TrainableNetwork, Trained, config_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 
 impl Unet2dConfig {
     /// The metadata of a file of such a network: its kind `unet2d`, and its configuration as JSON.
     pub fn metadata(&self) -> BTreeMap<String, String> {
-        // A struct of numbers, texts and lists always has JSON.
-        let config = serde_json::to_string(self).unwrap_or_default();
-        BTreeMap::from([
-            (KIND_KEY.to_owned(), "unet2d".to_owned()),
-            (MODEL_KEY.to_owned(), config),
-        ])
+        config_metadata("unet2d", self)
     }
 }
 
-/// A [`Unet2d`] with the variables that it computes with.
-#[derive(Clone, Debug)]
-pub struct TrainableUnet2d {
-    unet: Unet2d,
-    vars: Vec<(String, Var)>,
-    frozen: Vec<(String, Tensor)>,
+/// A [`Unet2d`] that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
+///
+/// # Errors
+/// A configuration that cannot be trained; parameters that are missing or of another shape.
+pub fn trainable_unet2d(
+    params: &Params,
+    config: &Unet2dConfig,
+    prediction_type: PredictionType,
     mode: ComputeMode,
+) -> Result<Trained<Unet2d>> {
+    config.check_trainable().map_err(candle_core::Error::wrap)?;
+    let (params, vars) = params.trainable()?;
+    let unet = Unet2d::load(&params, config)?
+        .with_prediction_type(prediction_type)
+        .with_compute_dtype(mode.dtype);
+    let unet = match mode.recompute {
+        true => unet.recomputed(),
+        false => unet,
+    };
+    Ok(Trained::new(unet, vars, params.frozen(), mode))
 }
 
-impl TrainableUnet2d {
-    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
-    ///
-    /// # Errors
-    /// A configuration that cannot be trained; parameters that are missing or of another shape.
-    pub fn new(
-        params: &Params,
-        config: &Unet2dConfig,
-        prediction_type: PredictionType,
-        mode: ComputeMode,
-    ) -> Result<Self> {
-        config.check_trainable().map_err(candle_core::Error::wrap)?;
-        let (params, vars) = params.trainable()?;
-        let unet = Unet2d::load(&params, config)?
-            .with_prediction_type(prediction_type)
-            .with_compute_dtype(mode.dtype);
-        let unet = match mode.recompute {
-            true => unet.recomputed(),
-            false => unet,
-        };
-        Ok(Self {
-            unet,
-            vars,
-            frozen: params.frozen(),
-            mode,
-        })
-    }
-
-    /// The network.
-    pub fn unet(&self) -> &Unet2d {
-        &self.unet
-    }
-}
-
-impl Trainable for TrainableUnet2d {
-    fn vars(&self) -> Vec<(String, Var)> {
-        self.vars.clone()
-    }
-
-    fn buffers(&self) -> Vec<(String, Tensor)> {
-        self.frozen.clone()
-    }
-
-    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        self.unet.predict_with(xt, t, condition)
-    }
-
+impl TrainableNetwork for Unet2d {
     fn metadata(&self) -> BTreeMap<String, String> {
-        self.unet.config().metadata()
+        self.config().metadata()
     }
 
-    fn pulls_back(&self) -> bool {
-        false
-    }
-
-    fn compute_mode(&self) -> ComputeMode {
-        self.mode
-    }
-
-    fn has_zero_gradient(&self, name: &str) -> bool {
-        is_removed(name, self.unet.config())
+    fn has_zero_gradient(&self, name: &str, _: &[(String, Var)]) -> bool {
+        is_removed(name, self.config())
     }
 }
 

@@ -13,8 +13,8 @@ use sdft_diffusion::{
 use sdft_nn::{Init, Params};
 use sdft_noise::DropoutKey;
 use sdft_unet2d::{
-    Class, ClassEmbed, DownBlock, ResampleType, TimeEmbedding, TimeScaleShift, TrainableUnet2d,
-    Unet2d, Unet2dConfig, UpBlock,
+    Class, ClassEmbed, DownBlock, ResampleType, TimeEmbedding, TimeScaleShift, Unet2d,
+    Unet2dConfig, UpBlock, trainable_unet2d,
 };
 
 /// Two levels, one with attention; every kind of block occurs here or in [`variants`].
@@ -317,7 +317,7 @@ fn a_trainable_network_writes_what_makes_it_again_and_knows_its_zero_gradients()
             dtype: DType::F64,
             recompute: true,
         };
-        let network = TrainableUnet2d::new(&params, &config, PredictionType::V, mode).unwrap();
+        let network = trainable_unet2d(&params, &config, PredictionType::V, mode).unwrap();
         assert_eq!(network.compute_mode(), mode);
         let metadata = network.metadata();
         assert_eq!(metadata[KIND_KEY], "unet2d");

@@ -7,7 +7,7 @@ use sdft_adapters::{AdaptedNetwork, Adapter, AdapterConfig, Base};
 use sdft_autograd::backward;
 use sdft_diffusion::{ComputeMode, Condition, PredictionType, Trainable};
 use sdft_testing::{Case, compute_dtype, device};
-use sdft_unet2d::{TrainableUnet2d, Unet2d, Unet2dConfig};
+use sdft_unet2d::{Unet2d, Unet2dConfig, trainable_unet2d};
 use std::collections::BTreeMap;
 
 /// A network with an adapter that peft wrote.
@@ -36,7 +36,7 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
     };
     let network = AdaptedNetwork::new(&settings, base, 0, |params| {
         let kind = PredictionType::Epsilon;
-        Ok(Box::new(TrainableUnet2d::new(params, &config, kind, mode)?))
+        Ok(Box::new(trainable_unet2d(params, &config, kind, mode)?))
     })?;
     let tensors: BTreeMap<&str, &Tensor> = adapter.tensors().collect();
     let mut vars = network.vars();
