@@ -1,6 +1,7 @@
 //! The error type.
 
 use crate::finite::NonFinite;
+use sdft_files::plural;
 use std::path::PathBuf;
 
 /// Why a weights file cannot be read or written.
@@ -44,7 +45,7 @@ pub enum Error {
         available: String,
     },
     /// Weights with values that are NaN or infinite.
-    #[error("{}: {} with values that are not finite\n{lines}\nthe file is damaged, or the training that made it diverged; {advice}, or export the weights again", path.display(), counted(.tensors.len()))]
+    #[error("{}: {} with values that are not finite\n{lines}\nthe file is damaged, or the training that made it diverged; {advice}, or export the weights again", path.display(), plural(.tensors.len(), "tensor", "tensors"))]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -62,13 +63,6 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
-
-fn counted(n: usize) -> String {
-    match n {
-        1 => "1 tensor".to_owned(),
-        n => format!("{n} tensors"),
-    }
-}
 
 /// What is wrong with a part of a file, without its place, which the caller knows.
 #[derive(Debug, thiserror::Error)]

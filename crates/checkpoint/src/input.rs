@@ -26,7 +26,7 @@ impl<'a> Input<'a> {
         let file = sdft_files::open_regular(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound => Error::Missing {
                 path: path.to_owned(),
-                hint: hint(path),
+                hint: sdft_files::similar_path(path),
             },
             ErrorKind::InvalidInput => Error::Format {
                 path: path.to_owned(),
@@ -145,18 +145,4 @@ impl<'a> Input<'a> {
         }
         Ok(())
     }
-}
-
-/// `"; did you mean NAME?"` for files of similar names in the same folder.
-fn hint(path: &Path) -> String {
-    let folder = sdft_files::parent_of(path);
-    if !folder.is_dir() {
-        return format!("; the folder {} does not exist", folder.display());
-    }
-    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names: Vec<String> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    sdft_files::did_you_mean(&wanted, names.iter().map(String::as_str))
 }

@@ -6,6 +6,7 @@ use crate::inventory::{Dict, Inventory};
 use crate::notes::{Choice, quoted};
 use crate::parts::{Part, Tensors, is_moment, parts};
 use crate::short::{list, short};
+use sdft_files::plural;
 use std::collections::BTreeMap;
 
 /// The weights to take if a file has both.
@@ -151,7 +152,10 @@ fn no_such(input: &Input<'_>, inventory: &Inventory, all: &[Part], key: &str) ->
         .iter()
         .map(|part| {
             let path = short(&part.path());
-            format!("{path:?} ({} tensors)", part.tensors.len())
+            format!(
+                "{path:?} ({})",
+                plural(part.tensors.len(), "tensor", "tensors")
+            )
         })
         .collect();
     let is_list = inventory.lists.iter().any(|list| list.path == key);

@@ -1,6 +1,7 @@
 //! Images in the form of their files, and in the 8-bit RGB that networks take.
 
 use crate::error::{EvalError, Result};
+use sdft_files::plural;
 use sdft_imaging::{Conversions, Depth, Image, ImageSpec, Limits, Reading, Rgb8, Samples};
 use sdft_metrics::{Picture, PictureSamples};
 use std::path::Path;
@@ -95,15 +96,14 @@ impl Native {
 
     /// Its channels, depth and range for people: `1 channel of 16 bits, 0 to 65535`.
     pub(crate) fn form(&self) -> String {
-        let plural = if self.image.channels == 1 { "" } else { "s" };
+        let channels = plural(self.image.channels, "channel", "channels");
         let depth = match self.image.depth() {
             Depth::F32 => "floats".to_owned(),
             depth => format!("{depth} bits"),
         };
         let alpha = if self.has_alpha { " with alpha" } else { "" };
         format!(
-            "{} channel{plural} of {depth}{alpha}, {}",
-            self.image.channels,
+            "{channels} of {depth}{alpha}, {}",
             describe_range(self.range)
         )
     }

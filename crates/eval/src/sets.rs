@@ -3,6 +3,7 @@
 use crate::error::{Result, of};
 use crate::report::{Measure, Report};
 use crate::set::ImageSet;
+use sdft_files::plural;
 use sdft_imaging::Conversions;
 use sdft_metrics::{
     Features, KidOptions, KidSubsets, Neighbour, SubsetDraw, fid, kid, manifold, memorisation,
@@ -55,13 +56,17 @@ pub fn compare_sets(
 ) -> Result<(Report, Vec<Neighbour>)> {
     let mut report = Report::default();
     let n = |set: &ImageSet| set.n().map_or_else(|| "?".to_owned(), |n| n.to_string());
+    let images = |set: &ImageSet| match set.n() {
+        Some(n) => plural(n, "image", "images"),
+        None => "an unknown number of images".to_owned(),
+    };
     let sizes = format!("{} / {}", n(real), n(fake));
     for (role, set) in [("real", real), ("fake", fake)] {
         let others = match &set.describe_skipped {
             Some(text) => format!("; skipped: {text}"),
             None => String::new(),
         };
-        let text = format!("{} ({} images{others})", set.label, n(set));
+        let text = format!("{} ({}{others})", set.label, images(set));
         report.settings.push((role.to_owned(), text));
     }
     let mut put = |name: &str, value: f64, spread: Option<f64>, note: String| {

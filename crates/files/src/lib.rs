@@ -1,4 +1,4 @@
-//! Atomic writes, safe opening, hashes, and the words of messages about files: sizes and suggestions.
+//! Atomic writes, safe opening, hashes, and the words of messages: sizes, numbers, short names and suggestions.
 //!
 //! A file is written under a temporary name in its folder, flushed, and renamed, so that no reader ever sees half of it, even after a
 //! crash or with a full disk. Temporary names are short, so a final name may have 255 bytes. [`sweep`] removes what a killed process
@@ -15,6 +15,7 @@
 //! **Invariant:** the old file stays until the new one is complete; links are replaced, never followed for writing.
 
 mod digest;
+mod name;
 mod read;
 mod records;
 mod similar;
@@ -23,10 +24,11 @@ mod temporary;
 mod write;
 
 pub use digest::{record_key, sha256_bytes, sha256_file};
+pub use name::short_name;
 pub use read::{guarded, kind_of, open_regular, read_regular, read_text};
 pub use records::{RecordKey, Records};
-pub use similar::{did_you_mean, nearest, similar, suggest};
-pub use size::human_size;
+pub use similar::{did_you_mean, nearest, similar, similar_path, suggest};
+pub use size::{human_size, plural};
 pub use temporary::{is_temporary, sweep, sweep_older, temporary_path};
 pub use write::{
     Flush, open_append, parent_of, rename_synced, replace, sync_dir, write_atomic,

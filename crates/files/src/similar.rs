@@ -1,4 +1,6 @@
-//! Suggestions for misspelled words.
+//! Suggestions for misspelled words and paths.
+
+use std::path::Path;
 
 /// The most suggestions in a message.
 const MOST: usize = 4;
@@ -44,6 +46,21 @@ pub fn suggest(suggestions: &[&str]) -> String {
     }
 }
 
+/// What to add to an error about a path that does not exist: `"; did you mean NAME?"` of a similar name in its folder, or that the folder does
+/// not exist; empty otherwise.
+pub fn similar_path(path: &Path) -> String {
+    let folder = crate::parent_of(path);
+    if !folder.is_dir() {
+        return format!("; the folder {} does not exist", folder.display());
+    }
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    did_you_mean(&wanted, names.iter().map(String::as_str))
+}
+
 /// The candidate that takes the fewest changes; the first of several, none where there are no candidates.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
@@ -56,6 +73,18 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelled_path_finds_its_neighbour_or_names_the_missing_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("faces.pt"), "").unwrap();
+        let near = |path: &str| similar_path(&dir.path().join(path));
+        assert_eq!(near("faecs.pt"), "; did you mean faces.pt?");
+        assert_eq!(near("x"), "");
+        let folder = dir.path().join("runs");
+        let expected = format!("; the folder {} does not exist", folder.display());
+        assert_eq!(near("runs/faces.pt"), expected);
+    }
 
     #[test]
     fn a_misspelled_word_finds_its_word_and_nonsense_finds_none() {

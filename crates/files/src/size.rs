@@ -1,4 +1,6 @@
-//! Sizes for people.
+//! Numbers for people.
+
+use std::fmt::Display;
 
 /// A number of bytes with a unit: `374.3 MB`. Units are powers of 1000, as on the pages of the Hugging Face Hub.
 pub fn human_size(bytes: u64) -> String {
@@ -11,9 +13,20 @@ pub fn human_size(bytes: u64) -> String {
     }
 }
 
+/// A number and what it counts: `1 image`, `2 images`.
+pub fn plural<N: Copy + Display + PartialEq + From<u8>>(n: N, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == N::from(1) { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_is_not_many() {
+        let of = |n: u64| plural(n, "image", "images");
+        assert_eq!([0, 1, 2].map(of), ["0 images", "1 image", "2 images"]);
+    }
 
     #[test]
     fn a_size_has_the_largest_unit_that_it_reaches() {

@@ -1,5 +1,6 @@
 //! What was changed in input images while they were read.
 
+use sdft_files::plural;
 use sdft_imaging::{Conversions, Decoded, Depth, ImageSpec};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -48,10 +49,7 @@ impl Changes {
             n => format!("{n} images {several}"),
         };
         for ([found, expected], &n) in &self.channels {
-            let channels = match found {
-                1 => "1 channel".to_owned(),
-                n => format!("{n} channels"),
-            };
+            let channels = plural(*found, "channel", "channels");
             notes.push(format!(
                 "{} {channels}: converted to the model's {expected}",
                 images(n, "has", "have")

@@ -7,7 +7,7 @@ use crate::outputs::{Outputs, check_name};
 use crate::refusal::{check_apart, check_folder};
 use crate::sheet::{check_sheet, shown_of, write_sheet};
 use crate::space::space_warning;
-use sdft_files::sha256_file;
+use sdft_files::{plural, sha256_file};
 use sdft_imaging::{Image, ImageSpec, ImagingError, Rgb8, contact_sheet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,7 +156,8 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let (labels, spec) = (self.maker.labels(), self.maker.spec());
         let n = self.inputs.len();
         caller.note(&format!(
-            "{n} images of {spec}, {}{}; writes {}",
+            "{} of {spec}, {}{}; writes {}",
+            plural(n, "image", "images"),
             self.maker.name(),
             match labels.len() {
                 1 => String::new(),
@@ -179,8 +180,9 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let strays = self.strays(&outputs);
         if strays > 0 {
             caller.note(&format!(
-                "{strays} images in {} have no input any more, and are kept",
-                self.out.display()
+                "{}: {} without an input stay",
+                self.out.display(),
+                plural(strays, "image", "images")
             ));
         }
         let total: usize = pending.iter().map(|(_, needs)| needs.len()).sum();

@@ -1,5 +1,6 @@
 //! Counts of the conversions of pictures while they are read.
 
+use sdft_files::plural;
 use std::ops::AddAssign;
 
 /// How many pictures were converted while they were read, by kind.
@@ -105,14 +106,14 @@ impl Conversions {
         lines
             .filter(|(n, _)| *n > 0)
             .map(|(n, (what, done))| {
-                let images = if n == 1 { "image" } else { "images" };
+                let images = plural(n, "image", "images");
                 let text = match (what.strip_prefix("with "), n) {
                     (Some(what), 1) => format!("has {what}"),
                     (Some(what), _) => format!("have {what}"),
                     (None, 1) => format!("is {what}"),
                     (None, _) => format!("are {what}"),
                 };
-                format!("{n} {images} {text}: {done}")
+                format!("{images} {text}: {done}")
             })
             .collect()
     }

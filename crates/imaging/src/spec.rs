@@ -1,5 +1,6 @@
 //! The form of the images of a data set or a model, and the conversion between it and [-1, 1].
 
+use sdft_files::plural;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -214,8 +215,7 @@ impl fmt::Display for ImageSpec {
         if self.channels == 3 && self.depth == Depth::U8 {
             return Ok(());
         }
-        let plural = if self.channels == 1 { "" } else { "s" };
-        write!(f, ", {} channel{plural} of ", self.channels)?;
+        write!(f, ", {} of ", plural(self.channels, "channel", "channels"))?;
         match self.depth {
             Depth::F32 => f.write_str("floats"),
             depth => write!(f, "{depth} bits"),

@@ -1,5 +1,6 @@
 //! The form of the images of a set: what all inputs have in common.
 
+use sdft_files::plural;
 use std::sync::{Mutex, PoisonError};
 
 use sdft_imaging::{Depth, Image};
@@ -44,16 +45,12 @@ impl Form {
 
 impl std::fmt::Display for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let channels = if self.channels == 1 {
-            "channel"
-        } else {
-            "channels"
-        };
+        let channels = plural(self.channels, "channel", "channels");
         let samples = match self.depth {
             Depth::F32 => "floats".to_owned(),
             depth => format!("{depth} bits"),
         };
-        write!(f, "{} {channels} of {samples}", self.channels)
+        write!(f, "{channels} of {samples}")
     }
 }
 

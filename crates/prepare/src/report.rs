@@ -1,5 +1,6 @@
 //! The report of a prepared set.
 
+use sdft_files::plural;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use sdft_imaging::{Conversions, Depth, ImageSpec};
@@ -79,12 +80,14 @@ impl Report {
         let classes = match self.classes.len() {
             _ if !self.has_labels => return None,
             0 => "classes by number".to_owned(),
-            1 => "1 class".to_owned(),
-            n => format!("{n} classes"),
+            n => plural(n, "class", "classes"),
         };
         Some(match self.unlabelled {
             0 => format!("{classes}, in dataset.json"),
-            n => format!("{classes}, in dataset.json; {n} images without one"),
+            n => {
+                let images = plural(n, "image", "images");
+                format!("{classes}, in dataset.json; {images} without one")
+            }
         })
     }
 }
@@ -95,9 +98,9 @@ impl fmt::Display for Report {
         let seconds = self.took.as_secs_f64();
         write!(
             f,
-            "{}: {} images of {}",
+            "{}: {} of {}",
             self.folder.display(),
-            self.images,
+            plural(self.images, "image", "images"),
             self.describe()
         )?;
         match self.made {

@@ -125,7 +125,7 @@ fn a_set_of_8_bit_rgb_has_the_index_that_it_always_had() {
         expected
     );
     assert!(
-        report.to_string().contains("1 images of 16x16 ("),
+        report.to_string().contains("1 image of 16x16 ("),
         "{report}"
     );
 }
@@ -261,7 +261,7 @@ fn images_get_any_size_by_every_fit() {
             ..Options::new(16)
         };
         let report = made(&input, &out, &options);
-        assert!(report.to_string().contains("1 images of 32x24"), "{report}");
+        assert!(report.to_string().contains("1 image of 32x24"), "{report}");
         assert_eq!(report.enlarged, enlarged, "{name}");
         let image = &images(&out)[0].1;
         assert_eq!((image.width, image.height), (24, 32));

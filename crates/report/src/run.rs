@@ -5,6 +5,7 @@ use crate::error::{OnPath as _, Result};
 use crate::picture::{Embedded, embed};
 use crate::plan::{Setting, read_plan, settings, text, value};
 use crate::sessions::Sessions;
+use sdft_files::short_name;
 use serde::Serialize;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -150,11 +151,11 @@ fn facts(
         ),
         (
             "Source model",
-            said(&["source"]).map(|path| file_name(&path)),
+            said(&["source"]).map(|path| short_name(&path)),
         ),
         (
             "Images",
-            said(&["data", "path"]).map(|path| file_name(&path)),
+            said(&["data", "path"]).map(|path| short_name(&path)),
         ),
         ("Seed", integer(&["seed"]).map(|seed| seed.to_string())),
         ("Time", sessions.time()),
@@ -174,15 +175,6 @@ fn facts(
     all.into_iter()
         .filter_map(|(name, fact)| Some((name, fact?)))
         .collect()
-}
-
-/// The last part of a path; the whole one is among the settings.
-pub(crate) fn file_name(path: &str) -> String {
-    let name = Path::new(path).file_name();
-    name.map_or_else(
-        || path.to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }
 
 /// The pictures of samples, and what is wrong with those that cannot be read.

@@ -1,6 +1,7 @@
 //! What the processes of a run recorded about themselves, from its `sessions.jsonl`.
 
 use crate::error::{OnPath as _, Result};
+use sdft_files::plural;
 use serde_json::Value as Json;
 use std::path::Path;
 
@@ -109,7 +110,7 @@ impl Sessions {
         let said = |key: &str| machine.get(key).and_then(Json::as_str).unwrap_or_default();
         let threads = machine.get("threads").and_then(Json::as_u64).unwrap_or(0);
         let mut parts = vec![said("device").to_owned(), said("processor").to_owned()];
-        parts.push(format!("{threads} threads"));
+        parts.push(plural(threads, "thread", "threads"));
         parts.push(said("kernels").to_owned());
         parts.retain(|part| !part.is_empty() && part != "0 threads");
         (!parts.is_empty()).then(|| parts.join(", "))

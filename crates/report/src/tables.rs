@@ -5,6 +5,7 @@ use crate::error::{Error, OnPath as _, Result};
 use crate::images::Named;
 use crate::picture::embed;
 use crate::plan::{Setting, read_plan, settings};
+use sdft_files::plural;
 use serde::Serialize;
 use serde_json::Value as Json;
 use std::fs;
@@ -66,7 +67,7 @@ pub(crate) fn read_evaluation(root: &Path, name: String, most: usize) -> Result<
         let mut columns: Vec<String> = first.keys().filter(|key| *key != "name").cloned().collect();
         columns.insert(0, "name".to_owned());
         tables.push(Table {
-            caption: format!("{} pairs", pairs.len()),
+            caption: plural(pairs.len(), "pair", "pairs"),
             rows: pairs
                 .iter()
                 .map(|pair| columns.iter().map(|key| cell(pair, key)).collect())

@@ -5,13 +5,14 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use sdft_files::plural;
 use sdft_imaging::{Conversions, Fit, ImageSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::describe_skipped;
 
 pub(crate) use make::make;
-use text::{counted, plural};
+use text::counted;
 
 /// The result of checking an image folder.
 ///

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use sdft_files::plural;
 use sdft_imaging::Fit;
 
 use super::{Duplicate, MaskCount, Report, Spread, Unreadable};
@@ -166,11 +167,6 @@ impl Report {
             "used as", self.form
         )
     }
-}
-
-/// A number and the words for it.
-pub(super) fn plural(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Counts with names: `3 PNG, 1 TIFF`.

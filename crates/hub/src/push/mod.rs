@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdft_files::human_size;
+use sdft_files::{human_size, plural};
 
 pub use files::Upload;
 pub use target::Target;
@@ -92,7 +92,8 @@ impl Publication {
             let _ = writeln!(out, "{}", line.trim_end());
         }
         let total = self.files.iter().map(|file| file.size).sum();
-        let _ = write!(out, "{} files, {}", self.files.len(), human_size(total));
+        let files = plural(self.files.len(), "file", "files");
+        let _ = write!(out, "{files}, {}", human_size(total));
         if !self.left_out.is_empty() {
             let _ = write!(out, "\nnot published: {}", self.left_out.join(", "));
         }

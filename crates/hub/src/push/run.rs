@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sdft_files::{did_you_mean, read_text, sha256_file};
+use sdft_files::{read_text, sha256_file, similar_path};
 use toml::{Table, Value};
 
 use super::names::public;
@@ -80,7 +80,7 @@ impl Folder {
         if !root.is_dir() {
             return wrong(match root.exists() {
                 true => "expected the folder of a run or of a model, found a file; give the folder that holds it".to_owned(),
-                false => format!("no such folder{}", neighbours(root)),
+                false => format!("no such folder{}", similar_path(root)),
             });
         }
         if root.join("state.json").is_file() && root.join("ema.safetensors").is_file() {
@@ -225,21 +225,6 @@ fn hide_paths(value: &mut Value) {
         Value::Table(all) => all.iter_mut().for_each(|(_, value)| hide_paths(value)),
         _ => {}
     }
-}
-
-/// A folder of a similar name next to one that does not exist, as part of a message.
-fn neighbours(path: &Path) -> String {
-    let parent = sdft_files::parent_of(path);
-    let Ok(entries) = std::fs::read_dir(parent) else {
-        return String::new();
-    };
-    let names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    did_you_mean(&name, names.iter().map(String::as_str))
 }
 
 #[cfg(test)]

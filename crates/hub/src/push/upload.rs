@@ -1,5 +1,6 @@
 //! The upload: one commit, so that a repository has all files of a call or none.
 
+use sdft_files::plural;
 use std::{
     sync::{
         Arc,
@@ -194,7 +195,11 @@ impl Session<'_> {
             is_committing: Arc::clone(&is_committing),
         };
         progress.begin(
-            &format!("{} files to {}", files.len(), target.repository()),
+            &format!(
+                "{} to {}",
+                plural(files.len(), "file", "files"),
+                target.repository()
+            ),
             Some(total),
         );
         let sent = thread::scope(|scope| {
