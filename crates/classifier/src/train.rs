@@ -8,13 +8,14 @@ use sdft_autoencoder::AutoencoderFile;
 use sdft_autograd::backward;
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined, held_out};
 use sdft_diffusion::{AUTOENCODER_KEY, Diffusion};
+use sdft_files::short_name;
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::randn;
 use sdft_schedule::{Respacing, TimestepSampler};
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result, RunFolder, RunPlan,
-    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due, file_name,
+    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due,
     model_metadata, provenance,
 };
 use std::collections::{BTreeMap, HashMap};
@@ -282,10 +283,10 @@ impl Task for Classifying<'_> {
         let plan = self.plan;
         let facts = provenance(&[
             ("run", plan.name.clone()),
-            ("init", file_name(&plan.init)),
+            ("init", short_name(&plan.init)),
             ("init_sha256", plan.init_sha256.clone()),
-            ("source_domain", file_name(&plan.data.source.path)),
-            ("target_domain", file_name(&plan.data.target.path)),
+            ("source_domain", short_name(&plan.data.source.path)),
+            ("target_domain", short_name(&plan.data.target.path)),
             ("steps", position.step.to_string()),
             ("seed", plan.seed.to_string()),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
@@ -299,7 +300,7 @@ impl Task for Classifying<'_> {
         model_metadata(network, &plan.process, &facts)
     }
 
-    fn finish(&mut self, position: &Position) -> Result<Finished> {
+    fn finish(&mut self, position: &Position, _: &mut dyn Progress) -> Result<Finished> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
         let metadata = self.metadata(position)?;

@@ -73,10 +73,12 @@ impl Inverted<'_> {
         n: usize,
         title: &str,
         generate: &mut dyn FnMut(usize, usize, &Tensor) -> candle_core::Result<Tensor>,
+        progress: &mut dyn Progress,
     ) -> Result<()> {
         let n = n.min(self.data.len());
         let spec = self.data.spec();
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
+        progress.samples(0.0, n);
         for i in 0..n {
             let picture = self.data.image(i)?;
             let x0 = to_tensor(std::slice::from_ref(&picture), spec)?.to_device(self.device)?;
@@ -93,6 +95,7 @@ impl Inverted<'_> {
                     other => other,
                 })?;
                 rows[row + 1].extend(drawn);
+                progress.samples(i as f64 + 0.5 * (row + 1) as f64, n);
             }
         }
         write_png(path, &sheet(&rows.concat(), n, title))?;

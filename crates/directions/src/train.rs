@@ -13,13 +13,14 @@ use sdft_autoencoder::Space;
 use sdft_autograd::{backward, no_grad};
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
+use sdft_files::short_name;
 use sdft_nn::Params;
 use sdft_optim::Verdict;
 use sdft_randn::NumberedNoise;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
     RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, file_name, provenance,
+    drive, provenance,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -191,9 +192,9 @@ impl Directing<'_> {
         let plan = self.plan;
         provenance(&[
             ("run", plan.name.clone()),
-            ("model", file_name(&plan.source)),
+            ("model", short_name(&plan.source)),
             ("model_sha256", plan.source_sha256.clone()),
-            ("data", file_name(&plan.data.path)),
+            ("data", short_name(&plan.data.path)),
             ("network", plan.goal.network.clone()),
             ("steps", position.step.to_string()),
             ("seed", plan.seed.to_string()),
@@ -202,7 +203,7 @@ impl Directing<'_> {
     }
 
     /// Writes a picture of the first images: as they are, drawn by the unchanged model, edited by the block.
-    fn draw(&self, path: &Path) -> Result<()> {
+    fn draw(&self, path: &Path, progress: &mut dyn Progress) -> Result<()> {
         let walk = &self.plan.walk;
         let plan = EditPlan {
             steps: sequence(self.plan.output.sampler, walk.t_0),
@@ -217,7 +218,7 @@ impl Directing<'_> {
         ];
         let title = format!("images / as drawn / {}", self.plan.goal.to);
         let n = self.plan.output.samples;
-        self.images.draw(path, n, &title, &mut |i, row, latent| {
+        let mut generated = |i, row: usize, latent: &Tensor| {
             let mut noise = NumberedNoise::new(self.plan.seed, vec![i as u64]);
             no_grad(|| {
                 edit(
@@ -230,7 +231,8 @@ impl Directing<'_> {
                     &mut |_| self.images.check_stop(),
                 )
             })
-        })
+        };
+        self.images.draw(path, n, &title, &mut generated, progress)
     }
 }
 
@@ -316,7 +318,7 @@ impl Task for Directing<'_> {
         Ok(direction_metadata(&self.info(), &self.facts(position))?)
     }
 
-    fn finish(&mut self, position: &Position) -> Result<Finished> {
+    fn finish(&mut self, position: &Position, progress: &mut dyn Progress) -> Result<Finished> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
         self.folder.put(&model, |temporary| {
@@ -329,7 +331,7 @@ impl Task for Directing<'_> {
         })?;
         let n = self.plan.output.samples;
         let shown = self.images.shown(self.folder, n, position.step, |path| {
-            self.updater.with_averaged(|| self.draw(path))
+            self.updater.with_averaged(|| self.draw(path, progress))
         })?;
         Ok(Finished { model, shown })
     }

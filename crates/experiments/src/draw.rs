@@ -39,6 +39,7 @@ pub(crate) fn samples(
         context,
     )?;
     let sampler = Sampler::new(plan, model, guide, context)?;
+    context.progress.images(0.0, n);
     let parts = (0..n)
         .step_by(BATCH)
         .map(|first| {

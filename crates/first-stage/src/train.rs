@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use sdft_autoencoder::{Autoencoder, AutoencoderConfig};
 use sdft_autograd::backward;
 use sdft_data::{Batch, Batches, ImageSource, Joined, held_out};
+use sdft_files::short_name;
 use sdft_imaging::ImageSpec;
 use sdft_models::autoencoder_metadata;
 use sdft_nn::Params;
@@ -14,8 +15,8 @@ use sdft_noise::Purpose;
 use sdft_randn::randn;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result, RunFolder, RunPlan,
-    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due, file_name,
-    provenance, sheet, to_screens,
+    StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients, drive, due, provenance,
+    sheet, to_screens,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -227,7 +228,7 @@ impl Reconstructing<'_> {
         let plan = self.plan;
         let facts = provenance(&[
             ("run", plan.name.clone()),
-            ("data", file_name(&plan.data.path)),
+            ("data", short_name(&plan.data.path)),
             ("steps", position.step.to_string()),
             ("seed", plan.seed.to_string()),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
@@ -319,7 +320,7 @@ impl Task for Reconstructing<'_> {
         Ok(self.file_metadata(&self.objective.config, position))
     }
 
-    fn finish(&mut self, position: &Position) -> Result<Finished> {
+    fn finish(&mut self, position: &Position, _: &mut dyn Progress) -> Result<Finished> {
         let model = self.folder.final_model();
         let shown = self.draw(position.step)?;
         let device = self.objective.device;

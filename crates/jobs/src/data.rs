@@ -1,7 +1,7 @@
 //! Training images, and input images.
 
 use crate::context::Context;
-use crate::embedded::{EMBEDDED_IMAGES, hidden_folder};
+use crate::embedded::EMBEDDED_IMAGES;
 use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_data::{
     DataError, Digits, DigitsOptions, DigitsSource, EmbeddedForm, Emoji, EmojiOptions, EmojiSource,
@@ -77,7 +77,6 @@ pub fn open_data(
             depth,
             range,
         };
-        context.notes(hidden_folder(&plan.path));
         return open_embedded(plan, &form);
     }
     let mut options = FolderOptions::new(size[0]);

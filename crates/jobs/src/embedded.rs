@@ -1,7 +1,6 @@
 //! Images and models that are part of the library, and their names.
 
 use sdft_data::{Digits, Emoji};
-use std::path::Path;
 
 /// The name of the embedded digits.
 pub const DIGITS: &str = "digits";
@@ -26,16 +25,6 @@ pub const EMBEDDED_IMAGES: [&str; 2] = [EMOJI, DIGITS];
 
 /// The names of embedded models.
 pub const EMBEDDED_MODELS: [&str; 3] = [EMOJI_SOURCE, DIGITS_SOURCE, DIGITS_DIT_SOURCE];
-
-/// A note on the folder that embedded images hide, if there is one of their name here.
-pub(crate) fn hidden_folder(images: &str) -> Option<String> {
-    let is_hidden = EMBEDDED_IMAGES.contains(&images) && Path::new(images).is_dir();
-    is_hidden.then(|| {
-        format!(
-            "{images} means the images in the program; write ./{images} for the folder of this name"
-        )
-    })
-}
 
 /// The width and height of the images of an embedded model; `None` for other names.
 pub fn embedded_size(model: &str) -> Option<usize> {

@@ -8,6 +8,7 @@ use crate::training::make_absolute;
 use candle_core::Tensor;
 use sdft_autoencoder::{AutoencoderFile, Space};
 use sdft_data::{ImageSource, LatentFile, Moments, WithLatents};
+use sdft_files::plural;
 use sdft_imaging::Image;
 use sdft_models::{LoadedAutoencoder, save_autoencoder, state_shape};
 use sdft_train::{Precision, to_tensor};
@@ -108,7 +109,8 @@ pub(crate) fn with_latents(
         }
         if !is_noted {
             progress.borrow_mut().note(&format!(
-                "computing the latents of {total} images with {}; they stay in {}",
+                "computing the latents of {} with {}; they stay in {}",
+                plural(total, "image", "images"),
                 autoencoder.path.display(),
                 path.display()
             ));

@@ -3,7 +3,7 @@
 use crate::error::{Result, ResultExt as _, failed, option};
 use sdft_assets::{Error, HubCache};
 use sdft_features::Network;
-use sdft_files::did_you_mean;
+use sdft_files::{did_you_mean, similar_path};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ impl Weights {
             if !path.is_file() {
                 return Err(option(
                     "weights",
-                    format!("{argument}: {file} is not a file"),
+                    format!("{argument}: {file} is not a file{}", similar_path(&path)),
                 ));
             }
             files.entry(known).or_default().push(path);

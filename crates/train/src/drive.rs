@@ -8,9 +8,9 @@ use crate::log::{Log, LogLine};
 use crate::plan::{LoopPlan, OutputPlan};
 use crate::progress::{Progress, StepReport};
 use crate::task::{Finished, StepOutcome, Task};
-use candle_core::{Device, Tensor};
+use crate::values::not_finite;
+use candle_core::Device;
 use sdft_data::{Batches, Prefetcher};
-use sdft_optim::non_finite;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,6 +107,7 @@ pub fn drive(
     task.begin(&mut position, progress)?;
     let mut log = Log::open(folder, position.log_bytes, position.event_bytes)?;
     let mut prefetch = Prefetcher::new(batches, position.step);
+    // The time of steps alone: samples, evaluations and checkpoints stop it.
     let mut clock = Instant::now();
     let mut since = 0;
     // The step that the device computes while the next one is prepared.
@@ -157,9 +158,12 @@ pub fn drive(
         }
         position.step += 1;
         since += pace.batch as u64;
+        let step_seconds = step_started.elapsed().as_secs_f64();
         let done = position.step;
         if position.skipped_in_row == 0 {
+            let paused = Instant::now();
             task.evaluate(&mut position, &mut log, progress)?;
+            clock += paused.elapsed();
         }
         let last = done == pace.steps || task.is_over(&position);
         let images = done * pace.batch as u64;
@@ -181,7 +185,7 @@ pub fn drive(
             step: done,
             steps: pace.steps,
             images,
-            step_seconds: step_started.elapsed().as_secs_f64(),
+            step_seconds,
             images_per_second,
             means: means.clone(),
         });
@@ -189,6 +193,7 @@ pub fn drive(
             clock = Instant::now();
             since = 0;
         }
+        let paused = Instant::now();
         if due(done, output.sample_every)
             && !last
             && let Some(picture) = task.draw_samples(done, progress)?
@@ -201,6 +206,7 @@ pub fn drive(
             task.saved(&position)?;
             saved_at = Some(done);
         }
+        clock += paused.elapsed();
     }
 
     if let Some(before) = waiting.take() {
@@ -231,7 +237,7 @@ pub fn drive(
     if position.step < pace.steps && !task.is_over(&position) {
         return Ok(Ending::Interrupted { checkpoint });
     }
-    let Finished { model, shown } = task.finish(&position)?;
+    let Finished { model, shown } = task.finish(&position, progress)?;
     if shown.extension().is_some_and(|e| e == "png") {
         log.picture(position.step, "samples", &shown)?;
     }
@@ -299,25 +305,13 @@ fn save(
     checkpoint::save(folder, position, &state, &metadata, keep)
 }
 
-/// Names of tensors that hold NaN or infinite values.
-pub(crate) fn not_finite<'a>(
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
-) -> Result<Vec<String>> {
-    let (names, values): (Vec<&str>, Vec<Option<Tensor>>) = tensors
-        .map(|(name, tensor)| (name, Some(tensor.clone())))
-        .unzip();
-    Ok(non_finite(names, &values)?
-        .into_iter()
-        .map(str::to_owned)
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, TrainingState};
     use crate::plan::Plan;
     use crate::progress::NoopProgress;
+    use candle_core::Tensor;
     use sdft_data::{Augment, Batch, Digits, DigitsSource, Style};
     use std::collections::{BTreeMap, VecDeque};
     use std::path::Path;
@@ -394,7 +388,7 @@ mod tests {
             self.skipped = position.skipped;
             Ok(())
         }
-        fn finish(&mut self, _: &Position) -> Result<Finished> {
+        fn finish(&mut self, _: &Position, _: &mut dyn Progress) -> Result<Finished> {
             Ok(Finished {
                 model: PathBuf::new(),
                 shown: PathBuf::new(),

@@ -4,6 +4,7 @@ use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
 use crate::preview::{Choice, Samples, to_tensor};
+use crate::progress::Progress;
 use candle_core::Device;
 use sdft_autoencoder::Space;
 use sdft_data::{Digits, Emoji, ImageSource};
@@ -125,8 +126,13 @@ impl Evaluation {
     }
 
     /// Samples the averaged weights after `step` steps and measures the samples.
-    pub(crate) fn evaluate(&self, learner: &Learner, step: u64) -> Result<EvalReport> {
-        let drawn = self.samples.averaged(learner)?;
+    pub(crate) fn evaluate(
+        &self,
+        learner: &Learner,
+        step: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<EvalReport> {
+        let drawn = self.samples.averaged(learner, progress)?;
         let images: Vec<Rgb8> = drawn
             .into_iter()
             .map(|image| self.evaluator.seen(image))

@@ -2,7 +2,7 @@
 
 use crate::best::{check_best, is_best, is_exhausted, keep_best, publish_best};
 use crate::checkpoint::{Checkpoint, Position, Tensors, TrainingState};
-use crate::drive::{due, not_finite};
+use crate::drive::due;
 use crate::error::{Result, TrainError};
 use crate::evaluator::Evaluation;
 use crate::folder::RunFolder;
@@ -15,11 +15,13 @@ use crate::outcome::{Outcome, PendingStep};
 use crate::plan::{Method, Plan};
 use crate::preview::Preview;
 use crate::progress::Progress;
-use crate::provenance::{file_name, provenance};
+use crate::provenance::provenance;
 use crate::task::{Finished, StepOutcome, Task};
+use crate::values::not_finite;
 use candle_core::{Device, Tensor};
 use sdft_autoencoder::Space;
 use sdft_data::Batch;
+use sdft_files::short_name;
 use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -59,9 +61,9 @@ impl<M> FineTuning<'_, M> {
                     false => plan.adapter.to_string(),
                 },
             ),
-            ("source", file_name(&plan.source)),
+            ("source", short_name(&plan.source)),
             ("source_sha256", plan.source_sha256.clone()),
-            ("data", file_name(&plan.data.path)),
+            ("data", short_name(&plan.data.path)),
             ("steps", position.step.to_string()),
             ("seed", plan.seed.to_string()),
             ("weights", format!("ema {}", plan.optim.ema)),
@@ -79,10 +81,10 @@ impl<M> FineTuning<'_, M> {
     }
 
     /// Writes the grid of the averaged weights, next to that of the raw ones while these draw something else.
-    fn draw(&self, step: u64) -> Result<PathBuf> {
+    fn draw(&self, step: u64, progress: &mut dyn Progress) -> Result<PathBuf> {
         let path = self.folder.samples().join(format!("step-{step:06}.png"));
         if let Some(preview) = &self.preview {
-            preview.write(&self.learner, step, &path)?;
+            preview.write(&self.learner, step, &path, progress)?;
         }
         Ok(path)
     }
@@ -127,7 +129,8 @@ impl<M> Task for FineTuning<'_, M> {
                 "data.augment: the network takes no augmentation labels, so augmented images may appear in samples",
             );
         }
-        let preview = Preview::new(self.plan, &self.learner, self.space.clone(), self.device);
+        let (learner, space) = (&self.learner, self.space.clone());
+        let preview = Preview::new(self.plan, learner, space, self.device, progress);
         self.preview = Some(preview.map_err(|error| match error {
             TrainError::Image { .. } => {
                 TrainError::Evaluation(format!("samples of the source model: {error}"))
@@ -194,7 +197,7 @@ impl<M> Task for FineTuning<'_, M> {
         let Some(evaluation) = self.evaluation.as_ref().filter(|_| self.is_due(done)) else {
             return Ok(());
         };
-        let report = match evaluation.evaluate(&self.learner, done) {
+        let report = match evaluation.evaluate(&self.learner, done, progress) {
             Err(error @ TrainError::Image { .. }) => {
                 progress.note(&self.note_without_images(done, error)?);
                 return Ok(());
@@ -249,7 +252,7 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn draw_samples(&mut self, step: u64, progress: &mut dyn Progress) -> Result<Option<PathBuf>> {
-        match self.draw(step) {
+        match self.draw(step, progress) {
             Err(error @ TrainError::Image { .. }) => {
                 progress.note(&self.note_without_images(step, error)?);
                 Ok(None)
@@ -274,11 +277,12 @@ impl<M> Task for FineTuning<'_, M> {
         publish_best(self.folder, position)
     }
 
-    fn finish(&mut self, position: &Position) -> Result<Finished> {
+    fn finish(&mut self, position: &Position, progress: &mut dyn Progress) -> Result<Finished> {
         let path = self
             .files(position)
             .write(self.folder, self.learner.updater())?;
-        let picture = self.draw(position.step).map_err(|error| match error {
+        let drawn = self.draw(position.step, progress);
+        let picture = drawn.map_err(|error| match error {
             TrainError::Image { .. } => TrainError::Evaluation(format!(
                 "samples of {} after step {}: {error}",
                 path.display(),

@@ -53,9 +53,11 @@ pub use crate::{
         PairwisePlan, Plan, PlanError, Precision, Size, SizeError, adapter_error, check_classes,
         check_counts, check_name, check_optim, check_pace, check_process,
     },
-    preview::{contact_sheet, sheet, to_images, to_pictures, to_screens, to_tensor},
+    preview::{
+        contact_sheet, drawn_for_grid, sheet, to_images, to_pictures, to_screens, to_tensor,
+    },
     progress::{NoopProgress, Progress, StepReport},
-    provenance::{file_name, model_metadata, provenance},
+    provenance::{model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
     run::{MethodInputs, Setup, run},
     sessions::{Machine, Recorder, SessionLine},

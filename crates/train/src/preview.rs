@@ -3,6 +3,7 @@
 use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::Plan;
+use crate::progress::Progress;
 use candle_core::{DType, Device, Tensor};
 use sdft_autoencoder::Space;
 use sdft_diffusion::{Diffusion, Prediction};
@@ -16,6 +17,11 @@ use std::path::Path;
 
 /// Images that show whether the raw weights draw something else than their average.
 const PROBES: usize = 4;
+/// How many samples are drawn, at most, for a grid of `n` samples of a model in training: with a few of the raw weights.
+pub fn drawn_for_grid(n: usize) -> usize {
+    n + PROBES.min(n)
+}
+
 /// Images are different from this mean difference of pixels on, of 255 levels.
 const VISIBLE: f64 = 12.0;
 /// Grey between images.
@@ -70,11 +76,20 @@ impl Samples {
         })
     }
 
-    /// The first images of a model as a screen shows them, by deterministic DDIM.
-    pub(crate) fn draw(&self, predict: Predict<'_>, range: Range<usize>) -> Result<Vec<Rgb8>> {
+    /// These images of a model as a screen shows them, by deterministic DDIM.
+    pub(crate) fn draw(
+        &self,
+        predict: Predict<'_>,
+        range: Range<usize>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Rgb8>> {
         let mut states = Vec::new();
+        if !range.is_empty() {
+            progress.samples(0.0, range.len());
+        }
         for start in range.clone().step_by(self.at_once) {
             let n = self.at_once.min(range.end - start);
+            let before = (start - range.start) as f64;
             let labels = self.labels.as_ref().map(|all| &all[start..start + n]);
             let model = |xt: &Tensor, t: &[f32]| predict(xt, t, labels);
             let out = sample_ddim(
@@ -83,7 +98,11 @@ impl Samples {
                 &self.noise.narrow(0, start, n)?,
                 &Ddim::default(),
                 &mut SeededNoise::new(0, 0),
-                &mut |_| Ok(()),
+                &mut |step| {
+                    let part = step.done as f64 / step.total as f64;
+                    progress.samples(before + n as f64 * part, range.len());
+                    Ok(())
+                },
             )?;
             states.push(out);
         }
@@ -96,10 +115,14 @@ impl Samples {
     }
 
     /// All images of the averaged weights.
-    pub(crate) fn averaged(&self, learner: &Learner) -> Result<Vec<Rgb8>> {
+    pub(crate) fn averaged(
+        &self,
+        learner: &Learner,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Rgb8>> {
         learner
             .updater()
-            .with_averaged(|| self.draw(&frozen(learner), 0..self.len()))
+            .with_averaged(|| self.draw(&frozen(learner), 0..self.len(), progress))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,6 +151,7 @@ impl Preview {
         learner: &Learner,
         space: Space,
         device: &Device,
+        progress: &mut dyn Progress,
     ) -> Result<Self> {
         let choice = Choice {
             n: plan.output.samples,
@@ -141,7 +165,7 @@ impl Preview {
                 let predict = |xt: &Tensor, t: &[f32], labels: Option<&[u32]>| {
                     source.predict(xt, t, labels, None)
                 };
-                let images = samples.draw(&predict, 0..samples.len())?;
+                let images = samples.draw(&predict, 0..samples.len(), progress)?;
                 Some(contact_sheet(&images, "source"))
             }
         };
@@ -149,9 +173,15 @@ impl Preview {
     }
 
     /// Samples the averaged weights, and the raw ones if they draw something else, and writes the picture.
-    pub(crate) fn write(&self, learner: &Learner, step: u64, path: &Path) -> Result<()> {
-        let averaged = self.samples.averaged(learner)?;
-        let raw = self.raw_unless_similar(learner, &averaged)?;
+    pub(crate) fn write(
+        &self,
+        learner: &Learner,
+        step: u64,
+        path: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let averaged = self.samples.averaged(learner, progress)?;
+        let raw = self.raw_unless_similar(learner, &averaged, progress)?;
         let mut sheets: Vec<Rgb8> = self.before.iter().cloned().collect();
         match raw {
             None => sheets.push(contact_sheet(&averaged, &format!("step {step}"))),
@@ -165,13 +195,19 @@ impl Preview {
     }
 
     /// The images of the raw weights, unless the first few look like `others`, which are of the same noise.
-    fn raw_unless_similar(&self, learner: &Learner, others: &[Rgb8]) -> Result<Option<Vec<Rgb8>>> {
+    fn raw_unless_similar(
+        &self,
+        learner: &Learner,
+        others: &[Rgb8],
+        progress: &mut dyn Progress,
+    ) -> Result<Option<Vec<Rgb8>>> {
         let few = PROBES.min(others.len());
-        let mut images = self.samples.draw(&frozen(learner), 0..few)?;
+        let mut images = self.samples.draw(&frozen(learner), 0..few, progress)?;
         if mean_difference(&images, &others[..few]) < VISIBLE {
             return Ok(None);
         }
-        images.extend(self.samples.draw(&frozen(learner), few..others.len())?);
+        let rest = few..others.len();
+        images.extend(self.samples.draw(&frozen(learner), rest, progress)?);
         Ok(Some(images))
     }
 }
@@ -296,6 +332,16 @@ mod tests {
         }
     }
 
+    /// The shares of the samples that were reported.
+    #[derive(Default)]
+    struct Counted(Vec<f64>);
+
+    impl Progress for Counted {
+        fn samples(&mut self, done: f64, total: usize) {
+            self.0.push(done / total as f64);
+        }
+    }
+
     /// The width of a picture of grids of five 8x8 images, for a network whose variable moved from `average` to `raw`.
     fn written(average: f32, raw: f32) -> usize {
         let mut plan = <Plan>::default();
@@ -309,8 +355,16 @@ mod tests {
         let learner = Learner::new(&plan, network, None, [3, 8, 8], 0).unwrap();
         var.set(&value(raw)).unwrap();
         let space = Space::images(ImageSpec::rgb8(8, 8));
-        let preview = Preview::new(&plan, &learner, space, &Device::Cpu).unwrap();
-        preview.write(&learner, 1, &path).unwrap();
+        let progress = &mut Counted::default();
+        let preview = Preview::new(&plan, &learner, space, &Device::Cpu, progress).unwrap();
+        preview.write(&learner, 1, &path, progress).unwrap();
+        assert!(
+            progress
+                .0
+                .is_sorted_by(|before, next| before < next || *before == 1.0)
+        );
+        let ends = [progress.0.first(), progress.0.last()];
+        assert_eq!(ends, [Some(&0.0), Some(&1.0)]);
         sdft_imaging::decode_file(&path, &sdft_imaging::Limits::default())
             .unwrap()
             .width

@@ -11,7 +11,7 @@ pub struct StepReport {
     pub images: u64,
     /// Duration of this step in seconds.
     pub step_seconds: f64,
-    /// Speed since the last log line.
+    /// Speed of the steps since the last log line, without samples, evaluations and checkpoints.
     pub images_per_second: f64,
     /// Means of the loss terms since the last log line, if this step writes one.
     pub means: Option<Vec<(String, f64)>>,
@@ -26,6 +26,11 @@ pub trait Progress {
 
     /// Is called while images are read, generated or measured: `done` of `total` are finished. An image in the making counts in part.
     fn images(&mut self, done: f64, total: usize) {
+        let _ = (done, total);
+    }
+
+    /// Is called while a run draws samples of its model: `done` of `total` are finished. A sample in the making counts in part.
+    fn samples(&mut self, done: f64, total: usize) {
         let _ = (done, total);
     }
 

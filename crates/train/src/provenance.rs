@@ -4,15 +4,6 @@ use crate::error::Result;
 use sdft_diffusion::{Process, file_metadata};
 use std::collections::BTreeMap;
 
-/// The last part of a path. A published file should not show the folders of its author's disk.
-pub fn file_name(path: &str) -> String {
-    let name = std::path::Path::new(path).file_name();
-    name.map_or_else(
-        || path.to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
-}
-
 /// Facts about how a file was made, without those that are empty.
 pub fn provenance(facts: &[(&str, String)]) -> BTreeMap<String, String> {
     let known = facts.iter().filter(|(_, value)| !value.is_empty());

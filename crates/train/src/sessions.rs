@@ -125,6 +125,10 @@ impl Progress for Recorder<'_> {
         self.inner.images(done, total);
     }
 
+    fn samples(&mut self, done: f64, total: usize) {
+        self.inner.samples(done, total);
+    }
+
     fn note(&mut self, text: &str) {
         // The caller sees the note in any case, and a full disk ends the run at its next checkpoint.
         let _ = self.write(&SessionLine::Note(text.to_owned()));

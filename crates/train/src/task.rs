@@ -133,5 +133,5 @@ pub trait Task {
     ///
     /// # Errors
     /// The file system fails.
-    fn finish(&mut self, position: &Position) -> Result<Finished>;
+    fn finish(&mut self, position: &Position, progress: &mut dyn Progress) -> Result<Finished>;
 }

@@ -1,9 +1,10 @@
-//! Variables that hold other values for a while, and networks that compute without gradients.
+//! Variables that hold other values for a while, networks that compute without gradients, and values that are not finite.
 
 use crate::error::Result;
 use candle_core::{Tensor, Var};
 use sdft_autograd::no_grad;
 use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
+use sdft_optim::non_finite;
 
 /// Runs `f` while the variables hold `values`, then restores them, also after an error or a panic.
 ///
@@ -80,6 +81,19 @@ pub(crate) fn frozen(
     };
     // candle's own layers record in any case; detaching frees that before the next step of a sampler.
     Ok(no_grad(|| network.predict(xt, t, &condition))?.detach())
+}
+
+/// Names of tensors that hold NaN or infinite values.
+pub(crate) fn not_finite<'a>(
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<Vec<String>> {
+    let (names, values): (Vec<&str>, Vec<Option<Tensor>>) = tensors
+        .map(|(name, tensor)| (name, Some(tensor.clone())))
+        .unzip();
+    Ok(non_finite(names, &values)?
+        .into_iter()
+        .map(str::to_owned)
+        .collect())
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ impl Inputs {
         let mut missing = Vec::new();
         if source.is_empty() {
             missing.push("--source FILE: the source model, for example ffhq-10m".to_owned());
+        } else if !sdft_jobs::is_embedded(&source) && !Path::new(&source).exists() {
+            missing.push(format!("--source {source}: there is no such file"));
         }
         if data.is_empty() {
             missing.push("--data DIR: the target images".to_owned());

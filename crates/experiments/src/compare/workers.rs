@@ -3,6 +3,7 @@
 use crate::methods::interrupted;
 use candle_core::Device;
 use sdft_cuda::allow_recording;
+use sdft_files::plural;
 use sdft_jobs::{Context, Error, Result, ResultExt, runs_at_once, train_table};
 use sdft_train::{Precision, Progress};
 use std::collections::VecDeque;
@@ -59,8 +60,9 @@ pub(crate) fn train_all(
     }
     (context.on_start)();
     context.progress.note(&format!(
-        "{all} runs, {workers} at once on {threads} thread{} each",
-        if threads == 1 { "" } else { "s" }
+        "{}, {workers} at once on {} each",
+        plural(all, "run", "runs"),
+        plural(threads, "thread", "threads")
     ));
     let surroundings = Surroundings {
         device: context.device.clone(),

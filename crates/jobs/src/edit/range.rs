@@ -16,6 +16,7 @@ use sdft_autoencoder::Space;
 use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, GoalPlan};
 use sdft_features::{LpipsNet, Network};
+use sdft_files::plural;
 use sdft_models::LoadOptions;
 use sdft_train::DataPlan;
 
@@ -141,7 +142,8 @@ pub(crate) fn measure_range(
     let kept = open_distances(images.cache, &inversion, &eye, context);
     let (n, [c, h, w]) = (data.len(), data.spec().shape());
     context.progress.note(&format!(
-        "range: {n} images, inversions of {} steps, each step measured twice by LPIPS{}",
+        "range: {}, inversions of {} steps, each step measured twice by LPIPS{}",
+        plural(n, "image", "images"),
         steps.len(),
         match kept.folder() {
             Some(folder) => format!(", kept in {}", folder.display()),

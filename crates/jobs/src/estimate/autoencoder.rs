@@ -6,6 +6,7 @@ use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
 use sdft_autoencoder::Autoencoder;
 use sdft_autograd::backward;
+use sdft_files::plural;
 use sdft_first_stage::AutoencoderPlan;
 use sdft_nn::Params;
 use std::time::Instant;
@@ -24,8 +25,12 @@ pub(crate) fn estimate_autoencoder(
     };
     let parameters = plan.config().cost(plan.size().sides()).parameters;
     Ok(Estimate {
-        subject: format!("{images} images, {parameters} parameters"),
+        subject: format!(
+            "{}, {parameters} parameters",
+            plural(images, "image", "images")
+        ),
         seconds,
+        drawing_seconds: None,
         trajectory_seconds: None,
         memory: needed.bytes,
         problem,

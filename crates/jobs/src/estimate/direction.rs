@@ -12,6 +12,7 @@ use sdft_autograd::backward;
 use sdft_data::ImageSource;
 use sdft_diffusion::BottleneckNet;
 use sdft_directions::DirectionPlan;
+use sdft_files::plural;
 use sdft_nn::Params;
 use std::time::Instant;
 
@@ -47,11 +48,13 @@ pub(crate) fn estimate_direction(
     let folder = inversions_folder(cache);
     Ok(Estimate {
         subject: format!(
-            "{images} images, {} parameters of the direction, {} training steps in a trajectory",
+            "{}, {} parameters of the direction, {} training steps in a trajectory",
+            plural(images, "image", "images"),
             count(&specs),
             steps.len()
         ),
         seconds: Some(inversions + images as f64 * plan.pace.epochs as f64 * trajectory),
+        drawing_seconds: None,
         trajectory_seconds: Some(trajectory),
         memory: sdft_runtime::peak_memory().unwrap_or(0),
         problem: None,

@@ -21,6 +21,8 @@ pub struct Estimate {
     pub subject: String,
     /// Seconds of the whole run, by a trial pass. `None` if there is not enough memory for one.
     pub seconds: Option<f64>,
+    /// Those of them that draw samples of the model; `None` where they are not counted or not measured.
+    pub drawing_seconds: Option<f64>,
     /// Seconds of one trajectory, where a run consists of trajectories.
     pub trajectory_seconds: Option<f64>,
     /// The most memory, in bytes.

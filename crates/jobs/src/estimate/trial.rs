@@ -9,11 +9,11 @@ use sdft_autograd::backward;
 use sdft_classifier::{ClassifierPlan, start_classifier};
 use sdft_cuda::synchronize;
 use sdft_diffusion::{Condition, LevelDraw};
-use sdft_files::human_size;
+use sdft_files::{human_size, plural};
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, DistillSampling, noise_levels};
+use sdft_train::{AuxSampling, DistillSampling, drawn_for_grid, noise_levels};
 use std::time::Instant;
 
 /// A trial pass has as many images as this many operations allow, at least one.
@@ -26,10 +26,13 @@ pub(super) const PATIENCE: f64 = 10.0;
 pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Result<Estimate> {
     let needed = memory_of(plan)?;
     let problem = needed.problem(device);
-    let seconds = match problem {
-        Some(_) => None,
-        None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
-    };
+    let (mut seconds, mut drawing_seconds) = (None, None);
+    if problem.is_none() {
+        let passes = trial(plan, trial_images(plan), device)?;
+        let drawing = drawn_steps(plan)? * passes.0;
+        let steps = step_seconds(plan, passes)? * plan.steps.steps as f64;
+        (seconds, drawing_seconds) = (Some(steps + drawing), Some(drawing));
+    }
     let (checkpoint, bytes) = disk(plan)?;
     let parameters = trained_architecture(plan).cost(sides(plan)).parameters;
     let trained = match adapter_sizes(plan)? {
@@ -37,8 +40,12 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         Some(sizes) => format!(", {} trained as {}", sizes.trained, plan.adapter),
     };
     Ok(Estimate {
-        subject: format!("{images} images, {parameters} parameters{trained}"),
+        subject: format!(
+            "{}, {parameters} parameters{trained}",
+            plural(images, "image", "images")
+        ),
         seconds,
+        drawing_seconds,
         trajectory_seconds: None,
         memory: needed.bytes,
         problem,
@@ -70,23 +77,59 @@ fn latents_bytes(plan: &TrainPlan, images: usize) -> u64 {
     (images * mirrored * each) as u64
 }
 
-/// Seconds of one optimizer step.
-fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
-    let aux = aux_per_image(plan);
-    let trained_images = 1.0 + aux + kept_per_image(plan);
-    let frozen_images = aux + source_share(plan)? + guided_per_image(plan);
-    let micro = plan.micro_batch() as f64 * trained_images;
+/// Seconds of one optimizer step, from those of the passes of [`trial`].
+fn step_seconds(plan: &TrainPlan, (forward, both): (f64, f64)) -> Result<f64> {
+    let frozen_images = aux_per_image(plan) + source_share(plan)? + guided_per_image(plan);
     let recomputed = f64::from(u8::from(plan.steps.recompute));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a small positive number"
-    )]
-    let images =
-        (TRIAL_FLOPS / plan.model.cost(sides(plan)).forward_flops).clamp(1.0, micro) as usize;
-    let (forward, both) = trial(plan, images, device)?;
-    let trained = (both + recomputed * forward) * trained_images;
+    let trained = (both + recomputed * forward) * trained_per_image(plan);
     Ok(plan.steps.batch as f64 * (trained + forward * frozen_images))
+}
+
+/// Forward passes of single images for all samples of a run: the source model's, and those of the model in training, as long as its raw
+/// weights draw the same as their average.
+fn drawn_steps(plan: &TrainPlan) -> Result<f64> {
+    // The last step is followed by samples in any case.
+    let times = |every: u64| {
+        plan.steps
+            .steps
+            .saturating_sub(1)
+            .checked_div(every)
+            .unwrap_or(0)
+    };
+    let steps = |respacing: &Respacing| -> Result<f64> {
+        Ok(plan.process.diffusion(false, respacing)?.n_steps() as f64)
+    };
+    let n = plan.output.samples;
+    let of_source = if plan.source.is_empty() { 0 } else { n as u64 };
+    let shown = of_source + (1 + times(plan.output.sample_every)) * drawn_for_grid(n) as u64;
+    let evaluations = plan.steps.steps.checked_div(plan.eval.every).unwrap_or(0);
+    let bank = &plan.loss.bank;
+    let is_drawn = plan.needs_bank() && bank.path.is_empty();
+    let parts = [
+        (shown, &plan.output.sampler),
+        (evaluations * plan.eval.samples as u64, &plan.eval.sampler),
+        (u64::from(is_drawn) * bank.images as u64, &bank.sampler),
+    ];
+    let drawn = parts.into_iter().filter(|(images, _)| *images > 0);
+    drawn
+        .map(|(images, sampler)| Ok(images as f64 * steps(&sampler.parse()?)?))
+        .sum()
+}
+
+/// The number of images of a trial pass.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a small positive number"
+)]
+fn trial_images(plan: &TrainPlan) -> usize {
+    let micro = plan.micro_batch() as f64 * trained_per_image(plan);
+    (TRIAL_FLOPS / plan.model.cost(sides(plan)).forward_flops).clamp(1.0, micro) as usize
+}
+
+/// Images that the network in training predicts, for each image of a batch.
+fn trained_per_image(plan: &TrainPlan) -> f64 {
+    1.0 + aux_per_image(plan) + kept_per_image(plan)
 }
 
 /// Kept samples for each image.
@@ -224,8 +267,12 @@ pub(crate) fn estimate_classifier(
     };
     let parameters = encoder_parameters(plan)?;
     Ok(Estimate {
-        subject: format!("{source} source and {target} target images, {parameters} parameters"),
+        subject: format!(
+            "{source} source and {}, {parameters} parameters",
+            plural(target, "target image", "target images")
+        ),
         seconds,
+        drawing_seconds: None,
         trajectory_seconds: None,
         memory: needed.bytes,
         problem,

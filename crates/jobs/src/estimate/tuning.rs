@@ -15,7 +15,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::{Denoiser, Trainable};
 use sdft_diffusionclip::{Tuned, tuning_steps};
 use sdft_directions::{TuningPlan, UpdateEach};
-use sdft_files::human_size;
+use sdft_files::{human_size, plural};
 use std::time::Instant;
 
 /// What a trial step of a [`TuningPlan`] needs.
@@ -69,10 +69,12 @@ pub(crate) fn estimate_tuning(trial: &TuningTrial<'_>) -> Result<Estimate> {
     };
     Ok(Estimate {
         subject: format!(
-            "{images} images, {parameters} parameters{trained}, {} steps in a generation",
+            "{}, {parameters} parameters{trained}, {} steps in a generation",
+            plural(images, "image", "images"),
             plan.walk.steps
         ),
         seconds,
+        drawing_seconds: None,
         trajectory_seconds,
         // The trial includes the networks of the goal.
         memory: needed.bytes.max(sdft_runtime::peak_memory().unwrap_or(0)),

@@ -133,14 +133,14 @@ impl Evaluation {
     }
 }
 
-/// The precision of an evaluation's networks. `without` states why there are none that could round.
+/// The precision of an evaluation's networks. `without` states why it can only be f32.
 fn precision_of(without: Option<String>, context: &Context<'_>) -> Result<Precision> {
     match (without, context.precision) {
         (None, _) => Ok(context.fine_precision()),
-        (Some(reason), Some(Precision::Bf16)) => {
-            Err(option("precision", format!("bf16: {reason}")))
+        (Some(_), None | Some(Precision::Auto | Precision::F32)) => Ok(Precision::F32),
+        (Some(reason), Some(other)) => {
+            Err(option("precision", format!("{}: {reason}", other.name())))
         }
-        (Some(_), _) => Ok(context.f32_or_tf32()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     warn_of_rounding,
 };
 use crate::context::Context;
-use crate::embedded::{DIGITS, EMBEDDED_IMAGES, EMOJI, hidden_folder};
+use crate::embedded::{DIGITS, EMBEDDED_IMAGES, EMOJI};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::judge::{emoji_judge_features, judge_features};
 use crate::shared::{announce, announced, check_same};
@@ -54,12 +54,12 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         }
     }
     let [digits, emoji] = [DIGITS, EMOJI].map(|name| options.real == Path::new(name));
-    context.notes(options.real.to_str().and_then(hidden_folder));
     let embedded = embedded(&options.real)?;
-    for path in paths {
+    for (name, path) in ["real", "fake"].into_iter().zip(paths) {
         let is_embedded = embedded.is_some() && path == options.real;
         if !is_embedded && !path.exists() {
-            return Err(usage(format!("{}: no such folder or file", path.display())));
+            let problem = format!("{}: no such folder or file", path.display());
+            return Err(option(name, problem));
         }
     }
     context.note_precision(precision);

@@ -15,6 +15,7 @@ use crate::guide::{Guide, GuideOptions};
 use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
 use crate::shared::{announce, announced, check_same};
 use sdft_diffusion::{Continuous, TimeUnit};
+use sdft_files::plural;
 use sdft_gallery::{
     Outputs, check_folder, check_sheet, full_path, recorded_names, space_warning, usual_batch,
     write_sheet,
@@ -134,8 +135,9 @@ pub fn sample_to_folder(
     (context.on_start)();
     let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
     context.progress.note(&format!(
-        "{n} images of {form} from {name}, {} steps; writes {}",
-        sampler.steps(),
+        "{} of {form} from {name}, {}; writes {}",
+        plural(n, "image", "images"),
+        plural(sampler.steps(), "step", "steps"),
         out.display()
     ));
     let arrays = if options.npz { 2 } else { 1 };
@@ -302,7 +304,8 @@ pub fn sample_as_in_the_paper(
     let bytes = n * form.len() * form.depth.bytes();
     context.notes(space_warning(folder, bytes as u64));
     context.progress.note(&format!(
-        "{n} samples of {name}; writes {}",
+        "{} of {name}; writes {}",
+        plural(n, "sample", "samples"),
         folder.display()
     ));
     Ok(sampler.fill(&mut outputs, n, usual_batch(&form), context)? == n)

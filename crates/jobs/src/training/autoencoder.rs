@@ -13,6 +13,7 @@ use candle_core::{DType, Device};
 use sdft_data::ImageSource;
 use sdft_eval::hash_of;
 use sdft_features::{Lpips, LpipsNet, Network};
+use sdft_files::plural;
 use sdft_first_stage::{
     AutoencoderPlan, AutoencoderSetup, Perceptual, PerceptualNet, train_autoencoder,
 };
@@ -151,12 +152,16 @@ impl Training for AutoencoderTraining {
     ) -> Result<Ending> {
         let config = plan.config();
         context.progress.note(&format!(
-            "{}: {} images of {}, {factor}x{factor} pixels to {} latent channels, {} steps of {}; writes {}",
+            "{}: {} of {}, {factor}x{factor} pixels to {}, {} of {}; writes {}",
             plan.name,
-            self.images.len(),
+            plural(self.images.len(), "image", "images"),
             self.images.spec(),
-            config.latent_channels(),
-            plan.steps.steps,
+            plural(
+                config.latent_channels(),
+                "latent channel",
+                "latent channels"
+            ),
+            plural(plan.steps.steps, "step", "steps"),
             plan.steps.batch,
             folder.root().display(),
             factor = config.factor(),

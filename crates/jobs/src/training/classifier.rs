@@ -16,6 +16,7 @@ use sdft_classifier::{
 };
 use sdft_data::ImageSource;
 use sdft_diffusion::Process;
+use sdft_files::plural;
 use sdft_imaging::Depth;
 use sdft_models::{LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put, set_all};
@@ -296,11 +297,11 @@ impl Training for ClassifierTraining {
         }
         let spec = *source.spec();
         context.progress.note(&format!(
-            "{}: {} source and {} target images of {spec}, {} steps of {}; writes {}",
+            "{}: {} source and {} of {spec}, {} of {}; writes {}",
             plan.name,
             source.len(),
-            target.len(),
-            plan.steps.steps,
+            plural(target.len(), "target image", "target images"),
+            plural(plan.steps.steps, "step", "steps"),
             plan.steps.batch,
             folder.root().display()
         ));

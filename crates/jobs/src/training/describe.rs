@@ -2,13 +2,12 @@
 
 use super::networks::TrainPlan;
 use candle_core::Device;
+use sdft_files::short_name;
 use sdft_train::Method;
-use std::path::Path;
 
 /// The weights that training starts from, and the method.
 pub(super) fn describe_method(plan: &TrainPlan) -> String {
-    let source = Path::new(&plan.source).file_name().unwrap_or_default();
-    let source = source.to_string_lossy();
+    let source = short_name(&plan.source);
     let adapter = match plan.adapter.is_full() {
         true => String::new(),
         false => format!(" as {}", plan.adapter),

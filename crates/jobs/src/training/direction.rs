@@ -22,6 +22,7 @@ use sdft_asyrp::Goal;
 use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
+use sdft_files::plural;
 use sdft_settings::{given, put};
 use sdft_train::{Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::{Path, PathBuf};
@@ -306,12 +307,12 @@ impl Training for DirectionTraining {
         let latents = open_inversions(&self.cache, &inversion, context);
         let form = self.data.spec();
         context.progress.note(&format!(
-            "{}: from {:?} to {:?} on {} images of {form}, {} epochs; writes {}",
+            "{}: from {:?} to {:?} on {} of {form}, {}; writes {}",
             plan.name,
             plan.goal.from,
             plan.goal.to,
-            self.data.len(),
-            plan.pace.epochs,
+            plural(self.data.len(), "image", "images"),
+            plural(plan.pace.epochs, "epoch", "epochs"),
             folder.root().display(),
         ));
         let setup = DirectionSetup {

@@ -1,12 +1,13 @@
 //! The networks that judge samples while a model is trained.
 
 use super::networks::TrainPlan;
-use crate::error::{Result, ResultExt, failed, usage};
+use crate::error::{Result, failed, usage};
 use crate::judge::{emoji_judge_features, judge_features, load_emoji_judges, load_judge};
 use crate::weights::Weights;
 use candle_core::Device;
 use sdft_eval::Extractor;
 use sdft_features::InceptionResize;
+use sdft_files::similar_path;
 use sdft_train::{Evaluator, SampleJudge};
 use std::path::{Path, PathBuf};
 
@@ -28,9 +29,7 @@ pub(super) fn evaluator(plan: &TrainPlan, device: &Device) -> Result<Evaluator> 
             judge: Some(SampleJudge::Emoji(load_emoji_judges()?.into())),
         });
     }
-    let files = [PathBuf::from(&plan.eval.weights)];
-    let view = plan.eval.features.view(InceptionResize::default());
-    let extractor = Extractor::read(view, &files, device)?;
+    let extractor = extractor(plan, device)?;
     if extractor.weights() != plan.eval.weights_sha256 {
         return Err(failed(format!(
             "{}: the weights changed since the run began: their SHA-256 was {}, now it is {}",
@@ -45,7 +44,13 @@ pub(super) fn evaluator(plan: &TrainPlan, device: &Device) -> Result<Evaluator> 
     })
 }
 
-/// Finds the weights for a run that evaluates.
+fn extractor(plan: &TrainPlan, device: &Device) -> Result<Extractor> {
+    let files = [PathBuf::from(&plan.eval.weights)];
+    let view = plan.eval.features.view(InceptionResize::default());
+    Ok(Extractor::read(view, &files, device)?)
+}
+
+/// Finds and checks the weights for a run that evaluates.
 pub(super) fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
     if plan.eval.every == 0 || plan.data.is_digits() || plan.data.is_emoji() {
         return Ok(());
@@ -64,10 +69,14 @@ pub(super) fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
     let path = Path::new(&plan.eval.weights);
     if !path.is_file() {
         return Err(usage(format!(
-            "eval.weights: {} is not a file",
-            path.display()
+            "eval.weights: {} is not a file{}",
+            path.display(),
+            similar_path(path)
         )));
     }
-    plan.eval.weights_sha256 = sdft_files::sha256_file(path).context(path.display())?;
+    // Before there is a folder: a file of another network is refused here.
+    let read = extractor(plan, &Device::Cpu);
+    let read = read.map_err(|error| usage(format!("eval.weights: {error}")))?;
+    plan.eval.weights_sha256 = read.weights().to_owned();
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::model::{
 };
 use sdft_autoencoder::{AutoencoderFile, Space};
 use sdft_data::{ClassesFrom, ImageSource};
+use sdft_files::plural;
 use sdft_imaging::{Depth, ImageSpec};
 use sdft_models::{
     Adapted, LoadOptions, LoadedAutoencoder, LoadedEncoder, LoadedModel, convert_to_diffusers,
@@ -328,15 +329,15 @@ impl Training for FineTuning {
     ) -> Result<Ending> {
         let spec = *self.data.spec();
         context.progress.note(&format!(
-            "{}: {} on {} images of {spec}{}, {} steps of {}{}; writes {}",
+            "{}: {} on {} of {spec}{}, {} of {}{}; writes {}",
             plan.name,
             describe_method(&plan),
-            self.data.len(),
+            plural(self.data.len(), "image", "images"),
             match plan.data.class_names.len() {
                 0 => String::new(),
-                n => format!(" in {n} classes"),
+                n => format!(" in {}", plural(n, "class", "classes")),
             },
-            plan.steps.steps,
+            plural(plan.steps.steps, "step", "steps"),
             plan.steps.batch,
             describe_device(&plan, &context.device, self.group.size()),
             folder.root().display()

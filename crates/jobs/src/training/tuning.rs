@@ -24,6 +24,7 @@ use sdft_autoencoder::Space;
 use sdft_data::ImageSource;
 use sdft_diffusion::{ComputeMode, Trainable};
 use sdft_directions::{TuningPlan, TuningSetup, tune_model};
+use sdft_files::plural;
 use sdft_models::{LoadedModel, NetworkFile, form_metadata};
 use sdft_settings::given;
 use sdft_train::{Ending, LrSchedule, RunFolder, RunPlan};
@@ -236,7 +237,7 @@ impl Training for ModelTuning {
         let latents = open_inversions(&self.cache, &inversion, context);
         let form = self.data.spec();
         context.progress.note(&format!(
-            "{}: a copy of the model{} learns from {:?} to {:?} on {} images of {form}, {} epochs; writes {}",
+            "{}: a copy of the model{} learns from {:?} to {:?} on {} of {form}, {}; writes {}",
             plan.name,
             match plan.adapter.is_full() {
                 true => String::new(),
@@ -244,8 +245,8 @@ impl Training for ModelTuning {
             },
             plan.goal.from,
             plan.goal.to,
-            self.data.len(),
-            plan.pace.epochs,
+            plural(self.data.len(), "image", "images"),
+            plural(plan.pace.epochs, "epoch", "epochs"),
             folder.root().display(),
         ));
         if let Some(autoencoder) = &self.source.autoencoder {
