@@ -1,8 +1,9 @@
 //! What the program prints: progress and notes on standard error, results on standard output.
 
 use crate::job::text_of;
+use crate::ticker::{SAMPLES, Ticker};
 use indicatif::{ProgressBar, ProgressStyle};
-pub(crate) use sdft_files::human_size as size;
+pub(crate) use sdft_files::{human_size as size, plural};
 pub(crate) use sdft_runtime::{note, print_line as line};
 use sdft_train::{Progress, StepReport};
 use std::io::IsTerminal;
@@ -59,7 +60,7 @@ pub(crate) struct Console {
     /// The terms of the last log line, the loss first.
     terms: Vec<String>,
     label: String,
-    /// Progress over images.
+    /// Progress over images, or over the samples of a run.
     images: Option<Ticker>,
 }
 
@@ -88,10 +89,25 @@ impl Console {
 
     /// Removes the bar, and prints how long the last images took.
     pub(crate) fn finish(&mut self) {
-        if let Some(ticker) = self.images.take() {
-            ticker.finish();
-        } else if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+        if let Some(text) = self.images.take().and_then(|ticker| ticker.summary()) {
+            note(text);
+        }
+    }
+
+    fn count(&mut self, what: &'static str, done: f64, total: usize) {
+        let is_same = |ticker: &Ticker| ticker.counts(what, total, done);
+        if !self.images.as_ref().is_some_and(is_same) {
+            if let Some(text) = self.images.take().and_then(|before| before.summary()) {
+                self.say(&text);
+            }
+            let bar = self.bar.clone();
+            self.images = Some(Ticker::new(bar, &self.label, what, total, done));
+        }
+        if let Some(ticker) = &mut self.images {
+            ticker.tick(done);
         }
     }
 
@@ -105,6 +121,7 @@ impl Console {
 
 impl Progress for Console {
     fn step(&mut self, p: &StepReport) {
+        self.images = None;
         // A job can consist of several runs.
         if p.step <= self.last_step {
             self.first = None;
@@ -166,111 +183,11 @@ impl Progress for Console {
     }
 
     fn images(&mut self, done: f64, total: usize) {
-        let is_same = |ticker: &Ticker| ticker.total == total && ticker.done <= done;
-        if !self.images.as_ref().is_some_and(is_same) {
-            if let Some(before) = self.images.take() {
-                before.finish();
-            }
-            self.images = Some(Ticker::new(self.bar.clone(), &self.label, total, done));
-        }
-        if let Some(ticker) = &mut self.images {
-            ticker.tick(done);
-        }
-    }
-}
-
-/// The number of whole images in `done`.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a number of images"
-)]
-fn whole(done: f64) -> usize {
-    done as usize
-}
-
-/// Seconds between two lines of progress where there is no terminal.
-const QUIET: Duration = Duration::from_secs(5);
-
-/// Progress over a number of images, some of which may be done in part.
-struct Ticker {
-    bar: Option<ProgressBar>,
-    label: String,
-    total: usize,
-    /// The last count, with images that are made in part.
-    done: f64,
-    /// When all images were there.
-    ended: Option<Instant>,
-    /// Whether the count started at 0, so that the clock measures all images.
-    is_timed: bool,
-    started: Instant,
-    printed: Instant,
-}
-
-impl Ticker {
-    fn new(bar: Option<ProgressBar>, label: &str, total: usize, done: f64) -> Self {
-        if let Some(bar) = &bar {
-            bar.set_length(total as u64);
-        }
-        let now = Instant::now();
-        Self {
-            bar,
-            label: label.to_owned(),
-            total,
-            done,
-            ended: None,
-            is_timed: done == 0.0,
-            started: now,
-            printed: now,
-        }
+        self.count("images", done, total);
     }
 
-    /// `done` images are done.
-    fn tick(&mut self, done: f64) {
-        self.done = done;
-        if done >= self.total as f64 {
-            self.ended = Some(Instant::now());
-        }
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let left = elapsed * (self.total as f64 - done).max(0.0) / done.max(1e-9);
-        let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
-        let text = format!(
-            "{:.2} img/s · {} left",
-            done / elapsed.max(1e-9),
-            duration(eta)
-        );
-        let whole = whole(done);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(whole as u64);
-                bar.set_message(text);
-            }
-            None if self.is_timed && self.printed.elapsed() >= QUIET => {
-                self.printed = Instant::now();
-                note(format!(
-                    "{} {whole}/{} images · {text}",
-                    self.label, self.total
-                ));
-            }
-            None => {}
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        if let Some(text) = self.summary() {
-            note(text);
-        }
-    }
-
-    /// How long the images took, if all are there: a part of a batch is no image.
-    fn summary(&self) -> Option<String> {
-        let took = self.ended.filter(|_| self.is_timed && self.total > 0)? - self.started;
-        let speed = self.total as f64 / took.as_secs_f64().max(1e-9);
-        let (total, took) = (self.total, duration(took));
-        Some(format!("{total} images in {took}, {speed:.2} img/s"))
+    fn samples(&mut self, done: f64, total: usize) {
+        self.count(SAMPLES, done, total);
     }
 }
 
@@ -287,19 +204,6 @@ pub(crate) fn duration(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_all_images_are_summed_up() {
-        let mut ticker = Ticker::new(None, "sample", 20, 0.0);
-        // A batch of 20 in its third of five steps.
-        ticker.tick(12.0);
-        assert_eq!(ticker.summary(), None);
-        ticker.tick(20.0);
-        assert!(ticker.summary().unwrap().starts_with("20 images in "));
-        let mut continued = Ticker::new(None, "sample", 20, 10.0);
-        continued.tick(20.0);
-        assert_eq!(continued.summary(), None);
-    }
 
     #[test]
     fn a_cause_is_printed_once() {

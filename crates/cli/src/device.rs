@@ -94,6 +94,22 @@ fn without_gpu_code(spec: DeviceSpec) -> String {
     )
 }
 
+/// Fails if tf32 was given for the CPU, which computes its products in f32.
+pub(crate) fn check_precision() -> Result<()> {
+    let has_gpu = match choice().spec {
+        DeviceSpec::Cpu => false,
+        DeviceSpec::Auto => gpus().is_ok_and(|gpus| !gpus.is_empty()),
+        // The command reports a GPU that is not there.
+        DeviceSpec::Cuda(_) => true,
+    };
+    match asked() {
+        Some(Precision::Tf32) if !has_gpu => Err(usage(
+            "--precision tf32: only GPUs compute in tf32; f32 is the same precision on the CPU",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Fails if another precision was given for a command that computes in f32. On a GPU, products may be rounded to TF32.
 pub(crate) fn in_f32(verb: &str) -> Result<()> {
     match asked() {
@@ -110,7 +126,6 @@ pub(crate) fn in_f32_or_bf16(verb: &str) -> Result<()> {
 fn computes_in(verb: &str, types: &str) -> Result<()> {
     match asked() {
         Some(Precision::F16) => Err(not_in(Precision::F16, verb, types)),
-        Some(Precision::Tf32) if !device()?.is_cuda() => Err(not_in(Precision::Tf32, verb, types)),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! `doctor`: what this machine has, and what the program will use.
 
-use crate::console::{line, size};
+use crate::console::{line, plural, size};
 use crate::device::{asked, device};
 use anyhow::Result;
 use sdft_cuda::{gpus, libraries, versions};
@@ -21,8 +21,8 @@ pub(crate) fn doctor() -> Result<()> {
         }
     ))?;
     line(format_args!(
-        "cores     {cores}; {} threads will be used",
-        rayon::current_num_threads()
+        "cores     {cores}; {} will be used",
+        plural(rayon::current_num_threads(), "thread", "threads")
     ))?;
     line(format_args!("kernels   {}", sdft_kernels::kernel_choice()))?;
     line(format_args!(
@@ -80,7 +80,7 @@ fn device_line() -> String {
             format!("gpu, {} where models train and draw", precision.name())
         }
         Ok(_) if !has_gpu() && bf16_is_fast() => {
-            "cpu, with a matrix unit: bf16 except to train".to_owned()
+            "cpu, with a matrix unit: bf16 except for training".to_owned()
         }
         Ok(_) if !has_gpu() => "cpu".to_owned(),
         Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),

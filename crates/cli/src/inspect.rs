@@ -1,7 +1,7 @@
 //! `inspect`: a weights file -> its architecture, parameters and metadata as text or JSON.
 
 use crate::args::InspectArgs;
-use crate::console::{line, size};
+use crate::console::{line, plural, size};
 use crate::model::model_path;
 use anyhow::Result;
 use sdft_autoencoder::AutoencoderConfig;
@@ -44,8 +44,8 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         .map(|(dtype, count)| format!("{count} {dtype}"))
         .collect();
     line(format_args!(
-        "{} tensors ({}), {} parameters",
-        summary.tensors.len(),
+        "{} ({}), {} parameters",
+        plural(summary.tensors.len(), "tensor", "tensors"),
         types.join(", "),
         summary.n_parameters
     ))?;
@@ -238,10 +238,9 @@ fn finite(odd: &[NonFinite]) -> Result<()> {
     if odd.is_empty() {
         return line(format_args!("every number is finite"));
     }
-    let tensors = if odd.len() == 1 { "tensor" } else { "tensors" };
     line(format_args!(
-        "{} {tensors} with NaN or infinite values, which every command refuses:",
-        odd.len()
+        "{} with NaN or infinite values, which every command refuses:",
+        plural(odd.len(), "tensor", "tensors")
     ))?;
     for tensor in odd.iter().take(MOST) {
         line(format_args!("  {tensor}"))?;

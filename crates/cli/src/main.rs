@@ -30,6 +30,7 @@ mod resolve;
 mod runs;
 mod sample;
 mod shell;
+mod ticker;
 mod train;
 mod translate;
 
@@ -68,7 +69,10 @@ fn main() -> ExitCode {
         console::error(&usage(problem.to_string()));
         return ExitCode::from(2);
     }
-    if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {
+    let checked = device::check_precision();
+    if let Err(error) =
+        checked.and_then(|()| resolve::resolve(&mut cli.verb, &mut names::Names::resolving()))
+    {
         console::error(&error);
         return ExitCode::from(if is_usage(&error) { 2 } else { 1 });
     }

@@ -1,10 +1,14 @@
 //! Names of weights and data sets, and files of the Hub, as paths on this machine.
 
+use crate::console;
+use crate::device::world;
 use anyhow::Result;
 use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets, elsewhere};
-use sdft_files::{similar, suggest};
+use sdft_files::{similar, similar_path, suggest};
 use sdft_jobs::is_embedded;
+use sdft_parallel::World;
 use sdft_runtime::usage;
+use sdft_train::runs_near;
 use std::path::{Path, PathBuf};
 
 /// Replaces names by paths.
@@ -12,14 +16,20 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Names {
     /// Whether missing files are collected instead of reported.
     collects: bool,
+    /// Whether paths where nothing is are left to the command: it lists them itself, or reports to the rank that leads.
+    pub(crate) keeps_paths: bool,
     /// The missing files.
     pub(crate) needs: Vec<Need>,
 }
 
 impl Names {
-    /// Resolves names; a missing file is an error.
+    /// Resolves names; a missing file is an error. Ranks that follow another need no images and no run.
     pub(crate) fn resolving() -> Self {
-        Self::default()
+        let follows = matches!(world(), Ok(Some(World { rank: 1.., .. })));
+        Self {
+            keeps_paths: follows,
+            ..Self::default()
+        }
     }
 
     /// Collects missing files and keeps their names.
@@ -42,7 +52,7 @@ impl Names {
 
     /// A file of weights: a path is kept; a name or `hf:..` becomes the path of its file.
     pub(crate) fn weights(&mut self, option: &str, text: &mut String) -> Result<()> {
-        if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
+        if self.is_at_hand(text) {
             return Ok(());
         }
         if let Some(file) = HubFile::parse(text) {
@@ -68,7 +78,7 @@ impl Names {
             return self.explain(format!("{option} {error}"));
         }
         let Some(asset) = asset(text) else {
-            return self.explain_slip(option, text, false);
+            return self.nothing_at(option, text, false);
         };
         if asset.is_images() {
             return self.explain(format!(
@@ -94,7 +104,7 @@ impl Names {
 
     /// A folder of images: a path is kept; the name of a data set becomes the folder of the set prepared at this size.
     pub(crate) fn images(&mut self, option: &str, text: &mut String, size: usize) -> Result<()> {
-        if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
+        if self.is_at_hand(text) {
             return Ok(());
         }
         if let Some(known) = elsewhere().iter().find(|known| known.name == *text) {
@@ -117,7 +127,7 @@ impl Names {
         let Some(set) = ImageSet::named(text, size) else {
             return match asset(text) {
                 Some(_) => self.explain(format!("{option} {text}: expected images, found weights")),
-                None => self.explain_slip(option, text, true),
+                None => self.nothing_at(option, text, true),
             };
         };
         if set.is_here(Path::new("")) {
@@ -154,33 +164,63 @@ impl Names {
         }
     }
 
+    /// Whether a text is a path where something is, or the name of an embedded model or set. These names hide paths, which is noted.
+    fn is_at_hand(&self, text: &str) -> bool {
+        let exists = Path::new(text).exists();
+        if exists && is_embedded(text) && !self.collects && !self.keeps_paths {
+            console::note(format!(
+                "{text} is the name of one in the program; write ./{text} for the path"
+            ));
+        }
+        text.is_empty() || exists || is_embedded(text)
+    }
+
     /// An error that no download corrects. It also stops collecting, so that nothing is downloaded for a command that cannot start.
     fn explain(&self, problem: String) -> Result<()> {
         Err(usage(problem))
     }
 
-    /// Reports text that looks like a name and is not one. Anything else is reported when it is opened.
-    fn explain_slip(&self, option: &str, text: &str, images: bool) -> Result<()> {
-        if text.contains(['/', '\\', '.']) {
-            return Ok(());
-        }
-        let of_kind = assets().iter().filter(|asset| asset.is_images() == images);
-        let of_kind = of_kind.map(|asset| asset.name.as_str());
-        let others = elsewhere()
-            .iter()
-            .filter(|known| known.file.starts_with("data/") == images);
-        let embedded = match images {
-            true => &sdft_jobs::EMBEDDED_IMAGES[..],
-            false => &sdft_jobs::EMBEDDED_MODELS,
+    /// Reports text that is neither a name nor the path of anything.
+    fn nothing_at(&self, option: &str, text: &str, images: bool) -> Result<()> {
+        let near = match text.contains(['/', '\\', '.']) {
+            true => Vec::new(),
+            false => known_near(text, images),
         };
-        let names = of_kind.chain(others.map(|known| known.name.as_str()));
-        let near = similar(text, names.chain(embedded.iter().copied()));
-        if near.is_empty() {
+        if !near.is_empty() {
+            return self.explain(format!(
+                "{option} {text}: neither a path here nor a known name{} (`cargo xtask fetch --list` shows all names)",
+                suggest(&near)
+            ));
+        }
+        self.path(option, Path::new(text), !images)
+    }
+
+    /// A path that must lead to something; to a run or a file of it if `in_run`.
+    pub(crate) fn path(&self, option: &str, path: &Path, in_run: bool) -> Result<()> {
+        if self.keeps_paths || path.exists() {
             return Ok(());
         }
-        self.explain(format!(
-            "{option} {text}: neither a path here nor a known name{} (`cargo xtask fetch --list` shows all names)",
-            suggest(&near)
-        ))
+        let runs = || runs_near(path).filter(|_| in_run);
+        let near = match similar_path(path) {
+            similar if similar.ends_with('?') => similar,
+            no_folder => runs().map_or(no_folder, |runs| format!("; {runs}")),
+        };
+        let path = path.display();
+        self.explain(format!("{option} {path}: no such file or folder{near}"))
     }
+}
+
+/// The known names that a text may stand for.
+fn known_near(text: &str, images: bool) -> Vec<&'static str> {
+    let of_kind = assets().iter().filter(|asset| asset.is_images() == images);
+    let of_kind = of_kind.map(|asset| asset.name.as_str());
+    let others = elsewhere()
+        .iter()
+        .filter(|known| known.file.starts_with("data/") == images);
+    let embedded = match images {
+        true => &sdft_jobs::EMBEDDED_IMAGES[..],
+        false => &sdft_jobs::EMBEDDED_MODELS,
+    };
+    let names = of_kind.chain(others.map(|known| known.name.as_str()));
+    similar(text, names.chain(embedded.iter().copied()))
 }

@@ -7,7 +7,6 @@ use clap::Args;
 use sdft_jobs::{AUTOENCODERS, CLASSIFIERS, DIRECTIONS, TRAINING};
 use sdft_report::{watch, write_page};
 use sdft_runtime::usage;
-use sdft_train::runs_near;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,8 +29,8 @@ pub(crate) struct ReportArgs {
 pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
     for folder in &args.folders {
         if !folder.is_dir() {
-            let near = runs_near(folder).map_or(String::new(), |runs| format!("; {runs}"));
-            return Err(usage(format!("{}: no such folder{near}", folder.display())));
+            let problem = "a file, expected a folder of results";
+            return Err(usage(format!("report {}: {problem}", folder.display())));
         }
     }
     if args.watch {

@@ -10,6 +10,7 @@ use crate::edit::args::{EditArgs, EditVerb};
 use crate::model::peek_model_file;
 use crate::names::Names;
 use anyhow::Result;
+use sdft_adapters::AdapterFile;
 use sdft_assets::Needs;
 use sdft_features::LpipsNet;
 use sdft_jobs::{ClipModel, EMBEDDED_IMAGES, EditStep, GoalNetwork, PairPart, is_embedded};
@@ -28,11 +29,16 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::TrainClassifier(args) => of_classifier(args, names),
         Verb::TrainAutoencoder(args) => of_autoencoder(args, names),
         Verb::Sample(args) => {
+            adapters(names, &args.file.adapter)?;
             weights(names, "--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             weights(names, "--guide", &mut args.guide.guide)
         }
         Verb::Translate(args) => {
+            if let Some(mask) = &args.mask {
+                names.path("--mask", mask, false)?;
+            }
+            adapters(names, &args.file.adapter)?;
             weights(names, "--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             weights(names, "--source-model", &mut args.source_model)?;
@@ -45,6 +51,7 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::Edit(args) => of_edit(args, names),
         Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
         Verb::Convert(args) => {
+            adapters(names, &args.adapter)?;
             weights(names, "--autoencoder", &mut args.autoencoder)?;
             weights_path(names, "convert", Some(&mut args.input))
         }
@@ -59,7 +66,11 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
             DataVerb::Select(args) => of_select(args, names),
             DataVerb::Prepare { .. } => Ok(()),
         },
-        Verb::Report(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
+        Verb::Report(args) => {
+            let mut folders = args.folders.iter();
+            folders.try_for_each(|folder| names.path("report", folder, true))
+        }
+        Verb::Completions(_) | Verb::Man(_) => Ok(()),
         Verb::Doctor | Verb::Judge(_) | Verb::Missing(_) => Ok(()),
     }
 }
@@ -89,6 +100,11 @@ fn weights(names: &mut Names, option: &str, text: &mut Option<String>) -> Result
         Some(text) => names.weights(option, text),
         None => Ok(()),
     }
+}
+
+fn adapters(names: &Names, files: &[AdapterFile]) -> Result<()> {
+    let mut files = files.iter();
+    files.try_for_each(|file| names.path("--adapter", &file.path, true))
 }
 
 fn weights_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
@@ -175,6 +191,7 @@ fn size_of_run(run: &Path) -> usize {
 
 fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     if let Some(run) = &args.run.resume {
+        names.path("--resume", run, true)?;
         weights(names, "--source", &mut args.source)?;
         return match &mut args.data {
             Some(folder) => names.images("--data", folder, size_of_run(run)),
@@ -221,6 +238,7 @@ const AUTOENCODER: &str = "model.autoencoder.path";
 
 fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
     if let Some(run) = &args.run.resume {
+        names.path("--resume", run, true)?;
         weights(names, "--init", &mut args.init)?;
         let size = size_of_run(run);
         for (option, folder) in [
@@ -259,6 +277,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
 
 fn of_autoencoder(args: &mut AutoencoderArgs, names: &mut Names) -> Result<()> {
     if let Some(run) = &args.run.resume {
+        names.path("--resume", run, true)?;
         return match &mut args.data {
             Some(folder) => names.images("--data", folder, size_of_run(run)),
             None => Ok(()),
@@ -289,6 +308,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         None => Ok(()),
         Some(EditVerb::Train(args)) => {
             if let Some(run) = &args.run.resume {
+                names.path("--resume", run, true)?;
                 weights(names, "--model", &mut args.model)?;
                 return match &mut args.data {
                     Some(folder) => names.images("--data", folder, size_of_run(run)),
@@ -329,8 +349,12 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             Ok(())
         }
         Some(EditVerb::Apply(args)) => {
+            adapters(names, &args.file.adapter)?;
             names.weights("--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
+            if let Some(settings) = &args.settings {
+                names.path("--settings", settings, false)?;
+            }
             for edit in &mut args.edit {
                 names.weights("--edit", edit)?;
             }
@@ -344,6 +368,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             )
         }
         Some(EditVerb::Range(args)) => {
+            adapters(names, &args.file.adapter)?;
             names.weights("--model", &mut args.model)?;
             weights(names, "--autoencoder", &mut args.file.autoencoder)?;
             let stage = args.file.autoencoder.as_deref();
@@ -413,6 +438,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
         Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],
     };
+    names.keeps_paths = true;
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
@@ -426,6 +452,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
 }
 
 fn of_compare(args: &mut CompareArgs, names: &mut Names) -> Result<()> {
+    names.keeps_paths = true;
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
     let is_folder = |data: &PathBuf| !is_embedded(&data.to_string_lossy());

@@ -95,14 +95,17 @@ pub(crate) fn describe<T: Training>(run: &Run<T>) -> Result<ExitCode> {
     console::line(format_args!("# {}", estimate.subject))?;
     let time = |seconds| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     let trajectory = estimate.trajectory_seconds;
+    // A second is the unit of the line.
+    let drawing = estimate.drawing_seconds.filter(|&seconds| seconds >= 1.0);
+    let part = match (trajectory, drawing) {
+        (Some(seconds), _) => format!("; {} for a trajectory", time(seconds)),
+        (None, Some(seconds)) => format!("; {} of it to draw samples", time(seconds)),
+        (None, None) => String::new(),
+    };
     match estimate.seconds {
         Some(seconds) => console::line(format_args!(
-            "# time    about {} on this machine, by a trial pass{}",
+            "# time    about {} on this machine, by a trial pass{part}",
             time(seconds),
-            trajectory.map_or_else(String::new, |seconds| format!(
-                "; {} for a trajectory",
-                time(seconds)
-            ))
         ))?,
         None => console::line("# time    not measured, because there is not enough memory")?,
     }
@@ -158,7 +161,7 @@ pub(crate) fn interrupt(by: Asks) {
     }
     if !STOP.swap(true, Ordering::Relaxed) {
         console::note(
-            "interrupted: finishing the current step and saving; interrupt again to exit at once",
+            "interrupted: stopping after the current step and saving; interrupt again to exit at once",
         );
     }
 }

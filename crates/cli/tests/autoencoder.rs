@@ -157,7 +157,7 @@ fn settings_that_do_not_fit_are_refused_by_key() {
         ),
         (&["--size", "15x16"], &["data.size", "multiples of 2"]),
         (
-            &["--data", "none", "--set", "loss.perceptual=judge"],
+            &["--data", ".", "--set", "loss.perceptual=judge"],
             &["loss.perceptual"],
         ),
         (

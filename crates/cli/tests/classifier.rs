@@ -116,8 +116,8 @@ fn a_classifier_starts_from_another_and_learns_two_folders() {
         ),
         (
             &["train-classifier", "--source", "none", "--target", "in"],
-            1,
-            &["none"],
+            2,
+            &["--source none: no such file or folder"],
         ),
         (
             &["train-classifier", "--set", "data.held_ot=0"],

@@ -60,6 +60,15 @@ fn invalid_requests_are_refused_before_anything_is_done() {
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);
     }
+    // `--key`, and the name that it had before.
+    for option in ["--key=other", "--source-key=other"] {
+        place.write("source.safetensors", sdft_assets::DIGITS_SOURCE_WEIGHTS);
+        let args = ["edit", "train", "--model=source.safetensors", option];
+        let edit = ["--data=in", "--from=a", "--to=b"];
+        place
+            .run(&[&args[..], &edit].concat())
+            .fails(1, &["source.safetensors", "other"]);
+    }
     // Weights without the tokenizer, weights of an unused network, a name in use.
     let weights = "--weights=clip-b16=in/00000.png";
     let pretended = [
@@ -73,8 +82,18 @@ fn invalid_requests_are_refused_before_anything_is_done() {
     train(&[&texts[..], &[weights]].concat()).fails(2, &["clip-b16 is not used here"]);
     // Before anything is read.
     let taken = [
-        "edit", "train", "--name", "turn", "--model", "no.pt", "--data", "none", "--from", "a",
-        "--to", "b",
+        "edit",
+        "train",
+        "--name",
+        "turn",
+        "--model",
+        "in/00000.png",
+        "--data",
+        "in",
+        "--from",
+        "a",
+        "--to",
+        "b",
     ];
     place.run(&taken).fails(1, &["this folder holds a run"]);
     let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
@@ -110,7 +129,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
         (&["--sweep", "1,1"], &["--sweep 1: given twice"]),
         (
             &["--settings", "in/none.toml"],
-            &["--settings in/none.toml", "cannot be read"],
+            &["--settings in/none.toml", "no such file or folder"],
         ),
         (
             &["--settings", "in/00000.png"],
@@ -140,7 +159,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
             ),
             _ => apply(&place, more),
         };
-        let unreadable = more.iter().any(|arg| arg.starts_with("in/"));
+        let unreadable = more.iter().any(|arg| *arg == "in/00000.png");
         let code = if unreadable { 1 } else { 2 };
         assert_eq!(run.code, Some(code), "{more:?} {run:?}");
         assert!(!run.err.contains("panicked"), "{run:?}");

@@ -182,6 +182,13 @@ fn a_set_has_no_distance_from_itself_in_dinov2_and_is_memorised() {
     let digits = ["--set", "eval.every=4", "--set", "eval.features=dinov2"];
     let digits = [&SHORT[..], &digits[..], &["--out", "x"]].concat();
     place.run(&digits).fails(2, &["eval.features"]);
+    // Weights of another network are refused before there is a run.
+    place.write("other.safetensors", sdft_assets::DIGITS_SOURCE_WEIGHTS);
+    let other = ["--set", "eval.weights=other.safetensors"];
+    place
+        .run(&[&train[..], &other, &["--out", "refused"]].concat())
+        .fails(2, &["eval.weights", "other.safetensors"]);
+    assert!(!place.path("refused").exists());
 }
 
 #[test]

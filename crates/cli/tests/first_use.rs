@@ -27,6 +27,7 @@ fn a_folder_of_images_is_enough_and_the_assumptions_are_printed() {
         "channel_mult = [1.0, 2.0, 3.0, 4.0]",
         "ema_ramp = true",
         "# time    about",
+        "of it to draw samples",
         "# memory  about",
         "writes  runs/photos-scratch",
     ] {
@@ -120,7 +121,7 @@ fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
 fn a_folder_with_the_name_of_embedded_images_is_pointed_out() {
     let place = workspace();
     std::fs::create_dir(place.path("emoji")).unwrap();
-    let words = "write ./emoji for the folder";
+    let words = "write ./emoji for the path";
     let train = ["train", "--source", "emoji-source", "--data", "emoji"];
     let plan = place.run(&[&train[..], &["--dry-run"]].concat()).ok();
     assert!(plan.err.contains(words), "{}", plan.err);

@@ -76,7 +76,7 @@ fn a_typo_is_answered_with_the_likely_word() {
                 "--real",
                 "digits",
                 "--fake",
-                "x",
+                ".",
                 "--weights",
                 "inceptoin=y",
             ],

@@ -371,7 +371,7 @@ fn what_latents_cannot_follow_is_refused_by_name() {
         "--autoencoder",
         "nowhere.safetensors",
     ]);
-    missing.fails(1, &["nowhere.safetensors"]);
+    missing.fails(2, &["--autoencoder nowhere.safetensors"]);
     let swapped = place.run(&["sample", "--model", &format!("{source}/vqvae")]);
     swapped.fails(1, &["autoencoder"]);
     let swapped = place.run(&[

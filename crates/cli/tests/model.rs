@@ -158,13 +158,13 @@ fn the_error_of_a_missing_run_lists_existing_runs() {
         .map(|a| if *a == "8" { "1" } else { a })
         .collect();
     place.run(&short).ok();
-    for model in ["runs/nope", "runs"] {
-        sample(&place, model, "x").fails(1, &[model, "the runs in runs are short"]);
-        let resume = ["train", "--resume", model];
-        place.run(&resume).fails(
-            1,
-            &[model, "plan.toml is missing", "the runs in runs are short"],
-        );
+    for (model, code, problem) in [
+        ("runs/nope", 2, "no such file or folder"),
+        ("runs", 1, "plan.toml is missing"),
+    ] {
+        sample(&place, model, "x").fails(code, &[model, "the runs in runs are short"]);
+        let resume = place.run(&["train", "--resume", model]);
+        resume.fails(code, &[model, problem, "the runs in runs are short"]);
     }
     place
         .run(&["train-classifier", "--resume", "runs/short"])

@@ -48,7 +48,9 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 #[test]
 fn a_command_lists_the_names_it_needs() {
     let place = workspace();
-    std::fs::create_dir(place.path("photos")).unwrap();
+    for folder in ["photos", "runs/e"] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+    }
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
     let cases: &[Case<'_>] = &[
         (&["train"], &[]),
@@ -410,7 +412,7 @@ fn names_become_downloaded_files() {
     let png = std::fs::read(set.join("1.png")).unwrap();
     place.write("metfaces/mine.png", &png);
     let plan = run_ok(&args);
-    assert!(plan.contains("# 1 images"), "{plan}");
+    assert!(plan.contains("# 1 image,"), "{plan}");
 }
 
 #[cfg(unix)]

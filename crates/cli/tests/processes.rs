@@ -142,6 +142,11 @@ fn a_missing_device_is_refused() {
     place
         .run(&["evaluate", "--real=digits", "--fake=.", "--precision=bf16"])
         .fails(2, &["--precision bf16", "judge of the digits"]);
+    for command in [&["train"][..], &["evaluate", "--real=digits", "--fake=."]] {
+        place
+            .run(&[command, &["--precision=tf32", "--device=cpu"]].concat())
+            .fails(2, &["--precision tf32", "only GPUs"]);
+    }
     place
         .run(&["train", "--precision=f8"])
         .fails(2, &["--precision", "bf16"]);

@@ -128,6 +128,26 @@ fn a_process_with_another_secret_cannot_join_a_run() {
 }
 
 #[test]
+fn only_the_rank_that_leads_needs_the_folder_of_a_run() {
+    let place = workspace();
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    let start = arguments("--name=apart", "--steps=2");
+    place
+        .run(&[&start[..], &["--config=digits-naive"]].concat())
+        .ok();
+    let args = ["train", "--resume=runs/apart", "--steps=4", "--device=cpu"];
+    let port = free_port();
+    let leader = rank(&place, &args, port, [0, 2]).spawn().unwrap();
+    let mut other = rank(&place, &args, port, [1, 2]);
+    let other = other.current_dir(place.path("elsewhere")).spawn().unwrap();
+    for run in [leader, other].map(end_of) {
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+    let log = std::fs::read_to_string(place.path("runs/apart/log.jsonl")).unwrap();
+    assert!(log.contains("\"step\":4"), "{log}");
+}
+
+#[test]
 fn a_rank_that_fails_before_a_run_names_its_reason_to_the_others() {
     let place = place_with_inputs();
     let args = [
@@ -143,14 +163,10 @@ fn a_rank_that_fails_before_a_run_names_its_reason_to_the_others() {
     end_of(other).fails(1, &["none of the", "can be read"]);
     end_of(leader).fails(1, &["rank 1 failed: none of the", "can be read"]);
     // With a launcher, an error of rank 0 is printed once.
-    let missing = [
-        "train",
-        "--config=digits-naive",
-        "--data=nothere",
-        "--gpus=2",
-    ];
-    let run = place.run(&[&missing[..], &["--device=cpu"]].concat());
-    assert_eq!(run.err.matches("does not exist").count(), 1, "{run:?}");
+    std::fs::create_dir(place.path("empty")).unwrap();
+    let empty = ["train", "--config=digits-naive", "--data=empty", "--gpus=2"];
+    let run = place.run(&[&empty[..], &["--device=cpu"]].concat());
+    assert_eq!(run.err.matches("is empty").count(), 1, "{run:?}");
     assert!(!run.err.contains("disconnected"), "{run:?}");
 }
 

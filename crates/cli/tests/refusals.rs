@@ -100,13 +100,13 @@ fn invalid_requests_are_refused_before_anything_is_written() {
         (&["--method", "ddib"], 2, &["--source-model"]),
         (
             &["--method", "ddib", "--source-model", "none.pt"],
-            1,
-            &["none.pt"],
+            2,
+            &["--source-model none.pt"],
         ),
         (
             &["--method", "egsde", "--classifier", "digits-source.pt"],
-            1,
-            &["digits-source.pt"],
+            2,
+            &["--classifier digits-source.pt"],
         ),
         (
             &["--method", "ilvr", "--factor", "3"],
@@ -115,7 +115,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
         ),
         (&["--steps", "ddim41"], 2, &["--steps", "ddim41"]),
         (&["--walk", "inside", "--t0", "0.0005"], 2, &["--t0 0.0005"]),
-        (&["--mask", "none.png"], 1, &["none.png"]),
+        (&["--mask", "none.png"], 2, &["--mask none.png"]),
     ];
     for (more, code, words) in cases {
         translate(&place, more).fails(code, words);

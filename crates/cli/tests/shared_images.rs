@@ -90,6 +90,31 @@ fn two_processes_translate_and_edit_like_one() {
 }
 
 #[test]
+fn only_the_rank_that_leads_needs_the_images() {
+    let place = place_with_inputs();
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    let args = [
+        "translate",
+        "--model=digits-source",
+        "--input=in",
+        "--steps=ddim4",
+        "--out=apart",
+        "--device=cpu",
+    ];
+    let port = free_port();
+    let leader = rank(&place, &args, port, [0, 2]).spawn().unwrap();
+    let mut other = rank(&place, &args, port, [1, 2]);
+    let other = other.current_dir(place.path("elsewhere")).spawn().unwrap();
+    for run in [leader, other].map(end_of) {
+        run.ok();
+    }
+    assert_eq!(
+        files(&place.path("apart")).len(),
+        files(&place.path("in")).len()
+    );
+}
+
+#[test]
 fn a_folder_whose_process_was_killed_is_continued_by_another_number_of_processes() {
     let place = workspace();
     let slow = ["-n=20", "--batch=1", "--steps=ddim200"];

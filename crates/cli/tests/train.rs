@@ -73,7 +73,7 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
         );
     place
         .run(&["train", "--resume", "runs/nothing"])
-        .fails(1, &["runs/nothing", "plan.toml is missing"]);
+        .fails(2, &["--resume runs/nothing", "the runs in runs"]);
 }
 
 #[test]
@@ -284,8 +284,8 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
         ),
         (
             &["train", "--source", "missing.pt", "--data", "digits"],
-            1,
-            &["missing.pt"],
+            2,
+            &["--source missing.pt"],
         ),
         (
             &["train", "--source", "bad.pt", "--data", "digits"],
@@ -294,8 +294,8 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
         ),
         (
             &["train", "--source", "digits-source", "--data", "nowhere"],
-            1,
-            &["nowhere"],
+            2,
+            &["--data nowhere"],
         ),
         (
             &["train", "--source", "digits-source", "--data", "empty"],

@@ -100,7 +100,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take if it holds several, as `inspect` lists them.
-    #[arg(long, value_name = "KEY", conflicts_with = "resume")]
+    #[arg(long, alias = "key", value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
     /// Train on the latents of this autoencoder instead of on images: a file, a folder of diffusers, or a name such as `sd-vae-ft-mse`. The
     /// default is that of the source model.

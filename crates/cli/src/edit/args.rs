@@ -103,8 +103,13 @@ pub(crate) struct EditTrainArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// The part of the model's file to take if it holds several, as `inspect` lists them.
-    #[arg(long, value_name = "KEY", conflicts_with = "resume")]
-    pub(crate) source_key: Option<String>,
+    #[arg(
+        long,
+        alias = "source-key",
+        value_name = "KEY",
+        conflicts_with = "resume"
+    )]
+    pub(crate) key: Option<String>,
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
@@ -163,7 +168,7 @@ impl EditTrainArgs {
                 EditMethodArg::DiffusionClip => EditMethod::DiffusionClip,
             }),
             model: self.model.clone(),
-            source_key: self.source_key.clone(),
+            source_key: self.key.clone(),
             data: self.data.clone(),
             from: self.from.clone(),
             to: self.to.clone(),
