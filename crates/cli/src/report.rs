@@ -7,6 +7,7 @@ use clap::Args;
 use sdft_jobs::{AUTOENCODERS, CLASSIFIERS, DIRECTIONS, TRAINING};
 use sdft_report::{watch, write_page};
 use sdft_runtime::usage;
+use sdft_train::runs_near;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,12 +39,25 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
         let port = args.port.unwrap_or(0);
         watch(&args.folders, &preset, port, &STOP, &mut |address| {
             console::note(format!("{address} shows the page; Ctrl-C ends it"));
-        })?;
+        })
+        .map_err(explained)?;
     } else {
-        let path = write_page(&args.folders, args.out.as_deref(), &preset)?;
+        let path = write_page(&args.folders, args.out.as_deref(), &preset).map_err(explained)?;
         console::line(format_args!("report   {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The error about a folder without results names the runs in it.
+fn explained(error: sdft_report::Error) -> anyhow::Error {
+    let runs = match &error {
+        sdft_report::Error::Foreign { path } => runs_near(path),
+        _ => None,
+    };
+    match runs {
+        Some(runs) => usage(format!("report {error}; {runs}")),
+        None => error.into(),
+    }
 }
 
 /// Writes the page of finished folders and prints its path. A page that cannot be written is a note, because the results are complete.

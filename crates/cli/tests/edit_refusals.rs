@@ -159,7 +159,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
             ),
             _ => apply(&place, more),
         };
-        let unreadable = more.iter().any(|arg| *arg == "in/00000.png");
+        let unreadable = more.contains(&"in/00000.png");
         let code = if unreadable { 1 } else { 2 };
         assert_eq!(run.code, Some(code), "{more:?} {run:?}");
         assert!(!run.err.contains("panicked"), "{run:?}");
