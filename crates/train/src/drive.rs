@@ -1,23 +1,15 @@
 //! The loop that every kind of training shares: steps, guards, logs, checkpoints, resuming, stopping.
 
-use crate::checkpoint::{self, Position};
-use crate::error::{Result, TrainError};
+use crate::course::Course;
+use crate::error::Result;
 use crate::folder::RunFolder;
-use crate::images::to_tensor;
-use crate::log::{Log, LogLine};
 use crate::plan::{LoopPlan, OutputPlan};
-use crate::progress::{Progress, StepReport};
-use crate::task::{Finished, StepOutcome, Task};
-use crate::values::not_finite;
+use crate::progress::Progress;
+use crate::task::Task;
 use candle_core::Device;
-use sdft_data::{Batches, Prefetcher};
-use std::fs;
+use sdft_data::Batches;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-
-/// Images of the gradient audit.
-const AUDITED: usize = 2;
+use std::sync::atomic::AtomicBool;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,222 +53,9 @@ pub fn drive(
     setup: DriveSetup<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Ending> {
-    let DriveSetup {
-        folder,
-        pace,
-        output,
-        batches,
-        device,
-        stop,
-    } = setup;
-    checkpoint::sweep(folder)?;
-    let (found, notes) = checkpoint::load_newest(folder)?;
-    for note in notes {
-        progress.note(&note);
-    }
-    let mut position = Position::default();
-    let mut last_checkpoint = None;
-    let mut saved_at = None;
-    match found {
-        Some(found) => {
-            position = found.position.clone();
-            progress.note(&format!(
-                "continuing from {} (step {})",
-                found.path.display(),
-                position.step
-            ));
-            if position.step >= pace.steps {
-                progress.note(&format!(
-                    "the run is finished: {} of {} steps",
-                    position.step, pace.steps
-                ));
-            }
-            last_checkpoint = Some(found.path.clone());
-            saved_at = Some(position.step);
-            task.restore(found)?;
-        }
-        None => {
-            if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
-                progress.note("there is no checkpoint: the run starts again from its first step");
-            }
-            let first = to_tensor(&batches.batch(0)?, device)?;
-            task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
-            progress.note("gradient audit: every tensor gets a finite gradient");
-        }
-    }
-    task.begin(&mut position, progress)?;
-    let mut log = Log::open(folder, position.log_bytes, position.event_bytes)?;
-    let mut prefetch = Prefetcher::new(batches, position.step);
-    // The time of steps alone: samples, evaluations and checkpoints stop it.
-    let mut clock = Instant::now();
-    let mut since = 0;
-    // The step that the device computes while the next one is prepared.
-    let mut waiting: Option<u64> = None;
-
-    while position.step < pace.steps && !task.is_over(&position) && !stop.load(Ordering::Relaxed) {
-        let step = position.step;
-        let step_started = Instant::now();
-        let batch = prefetch.next()?;
-        let mut stepped = task.step(step, &to_tensor(&batch, device)?, &batch)?;
-        if matches!(stepped, StepOutcome::Stopped) {
-            break;
-        }
-        if let Some(before) = waiting.take() {
-            let then = task.poll()?;
-            account(
-                then,
-                before,
-                pace,
-                &mut position,
-                &last_checkpoint,
-                progress,
-            )?;
-        }
-        let done = step + 1;
-        let every = [
-            output.log_every,
-            output.sample_every,
-            output.checkpoint_every,
-        ];
-        let result_is_needed = every.iter().any(|&every| due(done, every)) || task.is_due(done);
-        if matches!(stepped, StepOutcome::Pending) {
-            if result_is_needed || done == pace.steps || stop.load(Ordering::Relaxed) {
-                stepped = task.poll()?;
-            } else {
-                waiting = Some(step);
-            }
-        }
-        if waiting.is_none() {
-            account(
-                stepped,
-                step,
-                pace,
-                &mut position,
-                &last_checkpoint,
-                progress,
-            )?;
-        }
-        position.step += 1;
-        since += pace.batch as u64;
-        let step_seconds = step_started.elapsed().as_secs_f64();
-        let done = position.step;
-        if position.skipped_in_row == 0 {
-            let paused = Instant::now();
-            task.evaluate(&mut position, &mut log, progress)?;
-            clock += paused.elapsed();
-        }
-        let last = done == pace.steps || task.is_over(&position);
-        let images = done * pace.batch as u64;
-        let images_per_second = since as f64 / clock.elapsed().as_secs_f64().max(1e-9);
-        let mut means = None;
-        if due(done, output.log_every) || last {
-            let values = position.sums.take();
-            log.write(&LogLine {
-                step: done,
-                images,
-                lr: task.learning_rate(step),
-                skipped: position.skipped,
-                means: &values,
-                images_per_second,
-            })?;
-            means = Some(values);
-        }
-        progress.step(&StepReport {
-            step: done,
-            steps: pace.steps,
-            images,
-            step_seconds,
-            images_per_second,
-            means: means.clone(),
-        });
-        if means.is_some() {
-            clock = Instant::now();
-            since = 0;
-        }
-        let paused = Instant::now();
-        if due(done, output.sample_every)
-            && !last
-            && let Some(picture) = task.draw_samples(done, progress)?
-        {
-            log.picture(done, "samples", &picture)?;
-        }
-        // The weights may be the reason for a skipped step, so the last good checkpoint stays the last.
-        if due(done, output.checkpoint_every) && !last && position.skipped_in_row == 0 {
-            last_checkpoint = Some(save(task, folder, output.keep, &mut position, &mut log)?);
-            task.saved(&position)?;
-            saved_at = Some(done);
-        }
-        clock += paused.elapsed();
-    }
-
-    if let Some(before) = waiting.take() {
-        let then = task.poll()?;
-        account(
-            then,
-            before,
-            pace,
-            &mut position,
-            &last_checkpoint,
-            progress,
-        )?;
-    }
-    if position.skipped_in_row > 0 {
-        return Err(TrainError::Diverged {
-            step: position.step,
-            what: "loss or gradient",
-            skips: position.skipped_in_row,
-            checkpoint: last_checkpoint,
-        });
-    }
-    let checkpoint = match last_checkpoint {
-        // Nothing changed since, so the only good copy is not replaced.
-        Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
-        _ => save(task, folder, output.keep, &mut position, &mut log)?,
-    };
-    task.saved(&position)?;
-    if position.step < pace.steps && !task.is_over(&position) {
-        return Ok(Ending::Interrupted { checkpoint });
-    }
-    let Finished { model, shown } = task.finish(&position, progress)?;
-    if shown.extension().is_some_and(|e| e == "png") {
-        log.picture(position.step, "samples", &shown)?;
-    }
-    Ok(Ending::Finished { model, shown })
-}
-
-/// Counts the outcome of a step.
-fn account(
-    stepped: StepOutcome,
-    step: u64,
-    pace: &LoopPlan,
-    position: &mut Position,
-    last_checkpoint: &Option<PathBuf>,
-    progress: &mut dyn Progress,
-) -> Result<()> {
-    match stepped {
-        StepOutcome::Updated(terms) => {
-            position.skipped_in_row = 0;
-            position.sums.add(&terms);
-        }
-        StepOutcome::Skipped(what) => {
-            position.skipped += 1;
-            position.skipped_in_row += 1;
-            progress.note(&format!(
-                "step {}: the {what} is not finite, the step is skipped",
-                step + 1
-            ));
-            if position.skipped_in_row >= pace.max_skips {
-                return Err(TrainError::Diverged {
-                    step: step + 1,
-                    what,
-                    skips: position.skipped_in_row,
-                    checkpoint: last_checkpoint.clone(),
-                });
-            }
-        }
-        StepOutcome::Stopped | StepOutcome::Pending => {}
-    }
-    Ok(())
+    let mut course = Course::start(task, setup, progress)?;
+    while course.continues() && course.step()? {}
+    course.end()
 }
 
 /// Whether something that happens after every `every` steps happens after `step` of them; 0 means never.
@@ -284,46 +63,33 @@ pub fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-fn save(
-    task: &mut dyn Task,
-    folder: &RunFolder,
-    keep: usize,
-    position: &mut Position,
-    log: &mut Log,
-) -> Result<PathBuf> {
-    let state = task.state(position)?;
-    let metadata = task.metadata(position)?;
-    let weights = state.weights.iter().chain(&state.ema);
-    let broken = not_finite(weights.map(|(name, tensor)| (name.as_str(), tensor)))?;
-    if !broken.is_empty() {
-        return Err(TrainError::NotFinite {
-            step: position.step,
-            names: broken,
-        });
-    }
-    (position.log_bytes, position.event_bytes) = log.sync()?;
-    checkpoint::save(folder, position, &state, &metadata, keep)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, TrainingState};
+    use crate::checkpoint::{Checkpoint, Position, TrainingState};
+    use crate::course::AUDITED;
+    use crate::error::TrainError;
+    use crate::log::Log;
     use crate::plan::Plan;
-    use crate::progress::NoopProgress;
+    use crate::progress::{NoopProgress, StepReport};
+    use crate::task::{Finished, StepOutcome};
     use candle_core::Tensor;
     use sdft_data::{Augment, Batch, Digits, DigitsSource, Style};
     use std::collections::{BTreeMap, VecDeque};
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
     /// Learns nothing, and fails at given steps.
+    #[derive(Default)]
     struct Stumbling {
         bad: Vec<u64>,
         skipped: u64,
         /// As on a GPU: the outcome of a step is known later.
         behind: bool,
         pending: VecDeque<u64>,
+        /// How long an evaluation takes.
+        evaluation: Duration,
     }
 
     impl Task for Stumbling {
@@ -368,6 +134,7 @@ mod tests {
             if self.is_due(position.step) {
                 assert!(self.pending.is_empty());
                 assert!(!self.bad.contains(&(position.step - 1)));
+                std::thread::sleep(self.evaluation);
             }
             Ok(())
         }
@@ -407,6 +174,21 @@ mod tests {
         behind: bool,
         checkpoint_every: u64,
     ) -> (Result<Ending>, u64) {
+        let mut task = Stumbling {
+            bad: bad.to_vec(),
+            behind,
+            ..Stumbling::default()
+        };
+        let ending = drive_task(root, &mut task, checkpoint_every, &mut NoopProgress);
+        (ending, task.skipped)
+    }
+
+    fn drive_task(
+        root: &Path,
+        task: &mut Stumbling,
+        checkpoint_every: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<Ending> {
         let mut plan = <Plan>::default();
         (plan.steps.steps, plan.steps.batch, plan.steps.max_skips) = (8, 4, 2);
         (plan.output.checkpoint_every, plan.output.log_every) = (checkpoint_every, 3);
@@ -414,12 +196,6 @@ mod tests {
         let digits = Digits::embedded().unwrap();
         let source = DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap();
         let batches = Batches::new(Arc::new(source), 0, 4, Augment::default()).unwrap();
-        let mut task = Stumbling {
-            bad: bad.to_vec(),
-            skipped: 0,
-            behind,
-            pending: VecDeque::new(),
-        };
         let setup = DriveSetup {
             folder: &folder,
             pace: &plan.steps,
@@ -428,8 +204,27 @@ mod tests {
             device: &Device::Cpu,
             stop: &AtomicBool::new(false),
         };
-        let ending = drive(&mut task, setup, &mut NoopProgress);
-        (ending, task.skipped)
+        drive(task, setup, progress)
+    }
+
+    #[test]
+    fn the_reported_speed_is_that_of_the_steps_alone() {
+        struct Slowest(f64);
+        impl Progress for Slowest {
+            fn step(&mut self, report: &StepReport) {
+                let by_step = 4.0 / report.step_seconds;
+                self.0 = self.0.min(report.images_per_second).min(by_step);
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut task = Stumbling {
+            evaluation: Duration::from_millis(300),
+            ..Stumbling::default()
+        };
+        let mut slowest = Slowest(f64::INFINITY);
+        drive_task(&dir.path().join("run"), &mut task, 0, &mut slowest).unwrap();
+        // With an evaluation it would be at most 12 images in 0.3 seconds.
+        assert!(slowest.0 > 60.0, "{}", slowest.0);
     }
 
     #[test]

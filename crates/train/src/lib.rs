@@ -71,6 +71,7 @@ mod audit;
 mod best;
 mod checkpoint;
 mod checksums;
+mod course;
 mod drive;
 mod error;
 mod evaluator;
