@@ -29,20 +29,17 @@ pub(super) fn example(out: &Path) -> Result<ExitCode> {
 }
 
 fn report(made: &FineTuningExample) -> String {
-    let shares = made.shares.iter();
-    let shares: Vec<String> = shares
-        .map(|(title, share)| match share {
-            Some(share) => format!("{title} {:.0} %", 100.0 * share),
-            None => format!("{title} none"),
-        })
+    let kept = made.kept.iter();
+    let kept: Vec<String> = kept
+        .map(|(title, kept)| format!("{title} {kept} of {}", made.counted))
         .collect();
     format!(
         "model    {}\n\
-         kept     {} of what the source model draws in {} samples and none of the {} target pictures shows (a woman, dark skin, glasses, a hat, \
-         sadness or anger, an animal), in the new style\n\
+         kept     {}: of {} samples of the source model, those with something that none of the {} target pictures shows (a woman, dark skin, \
+         glasses, a hat, sadness or anger, an animal); kept means that the same noise gives it in the new style\n\
          picture  {} (the source model, target pictures, naive fine-tuning and SDFT from the same noise)",
         made.model.display(),
-        shares.join(", "),
+        kept.join(", "),
         made.samples,
         made.target,
         made.picture.display()
@@ -60,12 +57,13 @@ mod tests {
             runs: Vec::new(),
             picture: "p.png".into(),
             target: 118,
-            shares: vec![("naive", Some(0.042)), ("SDFT", Some(0.5))],
+            counted: 20,
+            kept: vec![("naive", 3), ("SDFT", 5)],
             samples: 72,
         };
         let text = report(&made);
         for words in [
-            "kept     naive 4 %, SDFT 50 % of what the source model draws in 72 samples",
+            "kept     naive 3 of 20, SDFT 5 of 20: of 72 samples of the source model",
             "118",
             "picture  p.png",
         ] {

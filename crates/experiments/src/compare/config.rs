@@ -24,6 +24,7 @@ pub(crate) struct Comparison {
     /// Its name.
     pub(crate) name: String,
     /// Presets and files of settings that methods start from unless they name others.
+    #[serde(default)]
     pub(crate) config: Vec<String>,
     /// Settings of every method.
     #[serde(default)]
@@ -186,6 +187,11 @@ mod tests {
         .unwrap();
         let error = comparison.settings(&comparison.method[0], &[]).unwrap_err();
         assert!(error.to_string().contains("method \"a\""), "{error}");
+        // Nothing but a name, samples and methods is needed.
+        let least = "name = \"mine\"\nsamples = 8\n[[method]]\nlabel = \"a\"";
+        let least: Comparison = toml::from_str(least).unwrap();
+        let set = ["data.path=emoji".to_owned()];
+        assert!(least.settings(&least.method[0], &set).is_ok());
         assert_eq!(slug("SDFT, lambda 0.3 + LoRA"), "sdft-lambda-0.3-lora");
     }
 }

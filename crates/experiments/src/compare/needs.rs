@@ -5,10 +5,10 @@ use super::config::Comparison;
 use sdft_data::ImageSource;
 use sdft_features::Network;
 use sdft_jobs::{
-    Context, Error, Files, Form, ModelFile, Result, TrainPlan, fingerprint, load_model, open_data,
+    Context, Error, Files, Form, ModelFile, Result, fingerprint, load_model, open_data, train_plan,
 };
 use sdft_models::LoadOptions;
-use sdft_settings::{given, plan};
+use sdft_settings::given;
 use sdft_train::DataPlan;
 use std::path::Path;
 use std::sync::Arc;
@@ -125,7 +125,7 @@ impl Inputs {
             key: (!key.is_empty()).then_some(key),
             ..LoadOptions::default()
         };
-        let plan: TrainPlan = plan(first)?;
+        let plan = train_plan(first, context)?;
         let model = load_model(&source, &load)?;
         let images = open_data(&plan.data, &Form::of(&model.image), context)?;
         Ok(Self {

@@ -209,7 +209,7 @@ mod tests {
         let options = quick(dir.path());
         let run = || with_context(|context| fine_tuning_example(&options, context));
         let made = run().unwrap().unwrap();
-        assert_eq!((made.shares.len(), made.samples), (2, 3));
+        assert_eq!((made.kept.len(), made.samples), (2, 3));
         let path = dir.path().join("example.png");
         let picture = decode_file(&path, &Limits::default()).unwrap();
         // Four rows of pictures of 64 pixels in frames of 3 under titles, and a line about the frames.

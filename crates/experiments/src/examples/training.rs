@@ -4,7 +4,7 @@ use super::{ExampleOptions, read_pictures, refill, tensor};
 use crate::emoji::training_set;
 use crate::marked::{legend, marked_sheet};
 use crate::table::GAP;
-use sdft_eval::{judge_emoji, retained_emoji, share_retained};
+use sdft_eval::{judge_emoji, retained_emoji};
 use sdft_files::write_atomic;
 use sdft_imaging::{Rgb8, encode_sheet, is_sheet, stacked};
 use sdft_jobs::{
@@ -35,9 +35,10 @@ pub struct FineTuningExample {
     pub picture: PathBuf,
     /// Number of pictures in the target set.
     pub target: usize,
-    /// For each fine-tuned model, the share of the source's samples with attributes that the target set lacks whose counterpart from the same
-    /// noise has one of these in the target's style. `None` if the source draws none.
-    pub shares: Vec<(&'static str, Option<f64>)>,
+    /// Number of the source's samples with attributes that the target set lacks.
+    pub counted: usize,
+    /// For each fine-tuned model, how many of these have a counterpart from the same noise with one of the attributes, in the target's style.
+    pub kept: Vec<(&'static str, usize)>,
     /// The folder of each run.
     pub runs: Vec<PathBuf>,
     /// Samples of each model.
@@ -73,17 +74,24 @@ pub fn fine_tuning_example(
         .map(|i| target[i * n / COLUMNS.min(n)].clone())
         .collect();
     let title = format!("fine-tuned on {n} pictures such as these, in another style");
+    let judges = load_emoji_judges()?;
+    let judged_source = judge_emoji(&judges, &tensor(&source)?)?;
+    let counts = retained_emoji(&judged_source, &judged_source)?;
+    let counted = counts.iter().flatten().count();
+    // Those that count are shown first.
+    let mut order: Vec<usize> = (0..source.len()).collect();
+    order.sort_by_key(|&i| counts[i].is_none());
+    order.truncate(ROWS * COLUMNS);
     let mut parts = vec![
-        first_rows(
+        rows(
             &source,
+            &order,
             &[],
             "source model: draws all kinds of emoji, in one style",
         ),
         marked_sheet(&some, &[], COLUMNS, &title),
     ];
-    let judges = load_emoji_judges()?;
-    let judged_source = judge_emoji(&judges, &tensor(&source)?)?;
-    let (mut shares, mut runs) = (Vec::new(), Vec::new());
+    let (mut kept, mut runs) = (Vec::new(), Vec::new());
     let mut model = PathBuf::new();
     for (name, title, preset) in MODELS {
         let Some(trained) = options.model(name, preset, context)? else {
@@ -95,15 +103,11 @@ pub fn fine_tuning_example(
         };
         let judged = judge_emoji(&judges, &tensor(&drawn)?)?;
         let retained = retained_emoji(&judged_source, &judged)?;
-        let share = share_retained(&retained);
-        let counted = retained.iter().flatten().count();
         let marks: Vec<bool> = retained.iter().map(|kept| *kept == Some(true)).collect();
-        let kept = share.map_or(String::new(), |share| {
-            format!(": {:.0} % of {counted} are kept", 100.0 * share)
-        });
-        let line = format!("{title}, same noise{kept}");
-        parts.push(first_rows(&drawn, &marks, &line));
-        shares.push((title, share));
+        let n_kept = marks.iter().filter(|&&kept| kept).count();
+        let line = format!("{title}, same noise: {n_kept} of {counted} are kept");
+        parts.push(rows(&drawn, &order, &marks, &line));
+        kept.push((title, n_kept));
         runs.extend(trained.parent().map(Path::to_owned));
         model = trained;
     }
@@ -116,16 +120,21 @@ pub fn fine_tuning_example(
         model,
         picture,
         target: n,
-        shares,
+        counted,
+        kept,
         runs,
         samples: options.samples,
     }))
 }
 
-/// The first samples, row by row under a title.
-fn first_rows(samples: &[Rgb8], marks: &[bool], title: &str) -> Rgb8 {
-    let shown = samples.len().min(ROWS * COLUMNS);
-    marked_sheet(&samples[..shown], marks, COLUMNS, title)
+/// These samples and their marks, row by row under a title.
+fn rows(samples: &[Rgb8], order: &[usize], marks: &[bool], title: &str) -> Rgb8 {
+    let shown: Vec<Rgb8> = order.iter().map(|&i| samples[i].clone()).collect();
+    let marks: Vec<bool> = order
+        .iter()
+        .filter_map(|&i| marks.get(i).copied())
+        .collect();
+    marked_sheet(&shown, &marks, COLUMNS, title)
 }
 
 /// The samples of a model, or `None` if drawing them was interrupted.
