@@ -31,7 +31,10 @@ pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<S
         .filter(|known| wanted(&known.name))
         .map(|known| by_hand_entry(directory, known))
         .collect();
-    let mut text = String::new();
+    let mut text = match names.is_empty() {
+        true => EMBEDDED.to_owned(),
+        false => String::new(),
+    };
     for (title, entries) in [
         ("Weights on the Hub", of_kind(Kind::Weights)),
         ("Weights on other servers", of_kind(Kind::Web)),
@@ -43,8 +46,22 @@ pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<S
             let _ = writeln!(text, "{title}\n{entries}");
         }
     }
-    Ok(text + &format!("cache: {}", cache.root().display()))
+    Ok(text + &format!("{LEGEND}\ncache: {}", cache.root().display()))
 }
+
+/// Names that need no file.
+const EMBEDDED: &str = "\
+In the program
+  emoji-source, digits-source, digits-dit-source: models; digits-autoencoder: the autoencoder of the last one
+  emoji, digits: images
+
+";
+
+/// What the words of an entry mean.
+const LEGEND: &str = "\
+here, -: whether it is on this machine
+seen, named, inferred: what the file holds was read from it, is named by programs that load it, or follows from its size and its neighbours
+";
 
 /// A part of the list.
 #[derive(PartialEq)]

@@ -191,13 +191,14 @@ impl Progress for Console {
     }
 }
 
-/// `1h02m`, `3m07s`, `12s`.
+/// `63d07h`, `1h02m`, `3m07s`, `12s`.
 pub(crate) fn duration(d: Duration) -> String {
     let s = d.as_secs();
     match (s / 3600, s / 60 % 60, s % 60) {
         (0, 0, s) => format!("{s}s"),
         (0, m, s) => format!("{m}m{s:02}s"),
-        (h, m, _) => format!("{h}h{m:02}m"),
+        (h, m, _) if h < 48 => format!("{h}h{m:02}m"),
+        (h, _, _) => format!("{}d{:02}h", h / 24, h % 24),
     }
 }
 

@@ -29,17 +29,21 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
     if args.to == FormatArg::Peft {
         return convert_to_peft(args);
     }
-    let input = model_path(&args.input)?;
+    let located = model_path(&args.input)?;
+    let input = &located.file;
     let same = match (input.canonicalize(), args.output.canonicalize()) {
         (Ok(input), Ok(output)) => input == output,
-        _ => input == args.output,
+        _ => *input == args.output,
     };
     if same {
         return Err(usage("input and output are the same file"));
     }
     let mut options = load_options(&args.set, args.key.as_ref(), None)?;
     options.adapters.clone_from(&args.adapter);
-    options.autoencoder = autoencoder(args.autoencoder.as_deref())?;
+    options.autoencoder = match autoencoder(args.autoencoder.as_deref())? {
+        None => located.autoencoder.clone(),
+        given => given,
+    };
     options.prefer = match args.prefer {
         PreferArg::Ema => Prefer::Ema,
         PreferArg::Raw => Prefer::Raw,
@@ -53,7 +57,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
         FormatArg::Diffusers => convert_to_diffusers,
         FormatArg::Safetensors | FormatArg::Peft => convert_file,
     };
-    for note in convert(&input, &args.output, &options, dtype)? {
+    for note in convert(input, &args.output, &options, dtype)? {
         console::note(&note);
     }
     console::line(format_args!("{}", args.output.display()))?;

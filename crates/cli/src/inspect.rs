@@ -11,21 +11,23 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
+    let located = model_path(&args.file)?;
+    let (file, shown) = (&located.file, located.shown(&args.file));
     let options = LoadOptions {
         key: args.key.clone(),
+        autoencoder: located.autoencoder.clone(),
         ..LoadOptions::default()
     };
-    let file = model_path(&args.file)?;
-    let found = inspect_file(&file, &options)?;
+    let found = inspect_file(file, &options)?;
     if args.json {
-        let odd = scan_file(&file, &options)?;
-        let all = as_json(&file, &found, &odd, args.tensors);
+        let odd = scan_file(file, &options)?;
+        let all = as_json(shown, &found, &odd, args.tensors);
         return line(serde_json::to_string_pretty(&all)?);
     }
     let summary = &found.summary;
     line(format_args!(
         "{}: {}, {}",
-        file.display(),
+        shown.display(),
         summary.container,
         size(summary.file_size)
     ))?;
@@ -68,12 +70,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
                 }
             }
         }
-        (None, Err(problem)) => line(format_args!("architecture not recognised: {problem}"))?,
+        (None, Err(problem)) => line(format_args!(
+            "no network that this program knows: {problem}"
+        ))?,
     }
     if let Some(misfit) = &found.misfit {
         line(format_args!("does not fit this architecture:\n{misfit}"))?;
     }
-    finite(&scan_file(&file, &options)?)?;
+    finite(&scan_file(file, &options)?)?;
     for (key, value) in &summary.metadata {
         line(format_args!("metadata {key} = {value}"))?;
     }

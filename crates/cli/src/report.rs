@@ -1,7 +1,7 @@
 //! `report`: folders of results -> one page.
 
 use crate::console;
-use crate::runs::{STOP, listen};
+use crate::runs::{STOP, listen_for_the_end};
 use anyhow::Result;
 use clap::Args;
 use sdft_jobs::{AUTOENCODERS, CLASSIFIERS, DIRECTIONS, TRAINING};
@@ -35,7 +35,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
         }
     }
     if args.watch {
-        listen();
+        listen_for_the_end();
         let port = args.port.unwrap_or(0);
         watch(&args.folders, &preset, port, &STOP, &mut |address| {
             console::note(format!("{address} shows the page; Ctrl-C ends it"));

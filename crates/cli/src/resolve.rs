@@ -49,11 +49,11 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
         }
         Verb::Edit(args) => of_edit(args, names),
-        Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
+        Verb::Inspect(args) => weights_path(names, "inspect:", Some(&mut args.file)),
         Verb::Convert(args) => {
             adapters(names, &args.adapter)?;
             weights(names, "--autoencoder", &mut args.autoencoder)?;
-            weights_path(names, "convert", Some(&mut args.input))
+            weights_path(names, "convert:", Some(&mut args.input))
         }
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
@@ -61,14 +61,14 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::Data(args) => match &mut args.verb {
             DataVerb::Check(args) => {
                 let [height, width] = args.size;
-                images(names, "data check", Some(&mut args.dir), height.max(width))
+                images(names, "data check:", Some(&mut args.dir), height.max(width))
             }
             DataVerb::Select(args) => of_select(args, names),
             DataVerb::Prepare { .. } => Ok(()),
         },
         Verb::Report(args) => {
             let mut folders = args.folders.iter();
-            folders.try_for_each(|folder| names.path("report", folder, true))
+            folders.try_for_each(|folder| names.path("report:", folder, true))
         }
         Verb::Completions(_) | Verb::Man(_) => Ok(()),
         Verb::Doctor | Verb::Judge(_) | Verb::Missing(_) => Ok(()),
@@ -464,7 +464,7 @@ fn of_compare(args: &mut CompareArgs, names: &mut Names) -> Result<()> {
 }
 
 fn of_select(args: &mut SelectArgs, names: &mut Names) -> Result<()> {
-    images(names, "data select", Some(&mut args.dir), SIZE)?;
+    images(names, "data select:", Some(&mut args.dir), SIZE)?;
     names.network(clip(args.clip), &args.weights);
     Ok(())
 }

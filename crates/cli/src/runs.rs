@@ -149,8 +149,11 @@ pub(crate) enum Asks {
     Launcher,
 }
 
-/// Whether a run has begun that can be saved.
+/// Whether something has begun that ends in order.
 static LISTENING: AtomicBool = AtomicBool::new(false);
+
+/// Whether it saves what is done.
+static SAVES: AtomicBool = AtomicBool::new(false);
 
 /// First: finish the step, save and exit. Second, or with nothing to save: exit at once.
 pub(crate) fn interrupt(by: Asks) {
@@ -159,7 +162,7 @@ pub(crate) fn interrupt(by: Asks) {
     if again || !LISTENING.load(Ordering::Relaxed) {
         std::process::exit(i32::from(INTERRUPTED));
     }
-    if !STOP.swap(true, Ordering::Relaxed) {
+    if !STOP.swap(true, Ordering::Relaxed) && SAVES.load(Ordering::Relaxed) {
         console::note(
             "interrupted: stopping after the current step and saving; interrupt again to exit at once",
         );
@@ -168,6 +171,12 @@ pub(crate) fn interrupt(by: Asks) {
 
 /// Makes Ctrl-C and the launcher stop the run after saving.
 pub(crate) fn listen() {
+    SAVES.store(true, Ordering::Relaxed);
+    listen_for_the_end();
+}
+
+/// Makes Ctrl-C set [`STOP`].
+pub(crate) fn listen_for_the_end() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         LISTENING.store(true, Ordering::Relaxed);

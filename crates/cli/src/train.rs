@@ -8,6 +8,7 @@ use crate::launcher;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
 use sdft_jobs::{Context, TRAINING, TrainJob};
+use sdft_runtime::usage;
 use std::process::ExitCode;
 
 mod example;
@@ -18,6 +19,11 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     let world = world()?;
     if is_example(args) && world.is_none() {
+        if args.run.dry_run {
+            return Err(usage(
+                "--dry-run: `train` without a model and images is the example of the README, which trains two models in one to three minutes; give --config emoji-sdft for the plan of one of them, or --data DIR",
+            ));
+        }
         return example::example(&args.run.out);
     }
     if let Some(n) = args.gpus.filter(|&n| n > 1)
@@ -53,7 +59,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     )
 }
 
-/// Whether at most the folder of runs was given.
+/// Whether at most the folder of runs and `--dry-run` were given.
 fn is_example(args: &TrainArgs) -> bool {
     let run = &args.run;
     let chosen = [&args.source, &args.source_key, &args.data, &run.name];
@@ -66,7 +72,7 @@ fn is_example(args: &TrainArgs) -> bool {
         && run.set.is_empty()
         && [run.steps, run.batch, run.seed].iter().all(Option::is_none)
         && run.resume.is_none()
-        && !(run.strict || run.dry_run || run.list)
+        && !(run.strict || run.list)
 }
 
 #[cfg(test)]
@@ -95,7 +101,6 @@ mod tests {
             &["--classes", "folders"],
             &["--config", "digits-sdft"],
             &["--name", "x"],
-            &["--dry-run"],
             &["--set", "seed=1"],
             &["--resume", "runs/x"],
         ] {

@@ -112,7 +112,16 @@ fn model_info_prints_the_configuration_and_its_origin() {
     }
     let judge = fixture("assets/weights/digits-judge.safetensors");
     let seen = place.run(&["inspect", &judge]).ok();
-    assert!(seen.out.contains("not recognised"), "{}", seen.out);
+    assert!(seen.out.contains("no network that"), "{}", seen.out);
+    let embedded = place.run(&["inspect", "emoji-source"]).ok();
+    for words in ["emoji-source: safetensors", "ADM U-Net"] {
+        assert!(embedded.out.contains(words), "{words}: {}", embedded.out);
+    }
+    place
+        .run(&["convert", "digits-dit-source", "dit.safetensors"])
+        .ok();
+    let sample = ["sample", "--model", "dit.safetensors", "--steps", "ddim2"];
+    place.run(&[&sample[..], &["-n", "1"]].concat()).ok();
     place.write("page.pt", b"<!DOCTYPE html><html>404</html>");
     place
         .run(&["inspect", "page.pt"])
@@ -326,7 +335,7 @@ fn a_folder_is_checked_and_trained_on() {
     assert_eq!(strict.code, Some(1));
     place
         .run(&["data", "check", "imagse"])
-        .fails(2, &["data check imagse", "did you mean images?"]);
+        .fails(2, &["data check: imagse", "did you mean images?"]);
 
     let train = [
         "train",

@@ -42,6 +42,15 @@ fn a_folder_of_images_is_enough_and_the_assumptions_are_printed() {
 }
 
 #[test]
+fn the_example_has_no_plan_and_says_what_has_one() {
+    let place = workspace();
+    place
+        .run(&["train", "--dry-run"])
+        .fails(2, &["example", "--config emoji-sdft"]);
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
 fn a_small_image_size_makes_a_small_network() {
     let place = place_with_photos();
     let parameters = |more: &[&str]| -> u64 {

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use sdft_files::plural;
 use sdft_imaging::ImagingError;
 
 use crate::Unreadable;
@@ -54,8 +55,8 @@ pub enum DataError {
     },
     /// An image cannot be read, where all images of a folder are required.
     #[error(
-        "{} files in {} cannot be read as images; convert or move them:{}",
-        unreadable.len(), path.display(), listed(unreadable)
+        "{} in {} cannot be read as images; convert or move them:{}",
+        plural(unreadable.len(), "file", "files"), path.display(), listed(unreadable)
     )]
     Unread {
         /// The folder.

@@ -231,12 +231,23 @@ impl Listing {
     }
 }
 
+/// What the program itself puts next to images. It is not listed.
+const OWN: [&str; 4] = [".made.jsonl", ".made.lock", "plan.toml", "report.html"];
+
 /// The line of [`Listing::describe_skipped`] for these files; `None` if there are none.
 pub fn describe_skipped<'a>(
     others: impl Iterator<Item = &'a str>,
     hidden: impl Iterator<Item = &'a str>,
 ) -> Option<String> {
     const SHOWN: usize = 5;
+    let is_own = |id: &&str| {
+        let name = Path::new(*id).file_name().unwrap_or_default();
+        OWN.iter().any(|own| name == *own)
+    };
+    let (others, hidden) = (
+        others.filter(|id| !is_own(id)),
+        hidden.filter(|id| !is_own(id)),
+    );
     let listed = |all: &[String]| {
         let more = if all.len() > SHOWN { ", .." } else { "" };
         format!("{}{more}", all[..all.len().min(SHOWN)].join(", "))

@@ -143,7 +143,10 @@ pub fn difference(there: &str, now: &str) -> String {
         all
     });
     let differs = |key: &&String| there.get(*key) != now.get(*key);
-    let Some(key) = there.keys().chain(now.keys()).find(differs) else {
+    // What a user typed: settings that exist on one side only follow from others.
+    let is_in_both = |key: &&String| there.contains_key(*key) && now.contains_key(*key);
+    let either = there.keys().chain(now.keys()).find(differs);
+    let Some(key) = there.keys().filter(is_in_both).find(differs).or(either) else {
         return "one lists more than the other".to_owned();
     };
     let name = key.rsplit('.').next().unwrap_or(key);
@@ -199,5 +202,10 @@ mod tests {
         let said = |a: &str, b: &str| difference(&plan(a), &plan(b));
         assert_eq!(said("t0 = 0.5", "t0 = 0.3"), "there t0 = 0.5, now t0 = 0.3");
         assert_eq!(said("", "t0 = 0.3"), "there no t0, now t0 = 0.3");
+        // Another sampler has other settings.
+        let of_ddim = "eta = 0.5\nsampler = \"ddim\"";
+        let of_dpm = "sampler = \"dpm\"";
+        let expected = "there sampler = \"ddim\", now sampler = \"dpm\"";
+        assert_eq!(difference(of_ddim, of_dpm), expected);
     }
 }

@@ -36,7 +36,7 @@ pub fn embedded_size(model: &str) -> Option<usize> {
 }
 
 /// The file of an embedded model; `None` for other names.
-pub(crate) fn embedded_model(name: &str) -> Option<&'static [u8]> {
+pub fn embedded_model(name: &str) -> Option<&'static [u8]> {
     match name {
         DIGITS_SOURCE => Some(sdft_assets::DIGITS_SOURCE_WEIGHTS),
         DIGITS_DIT_SOURCE => Some(sdft_assets::DIGITS_DIT_SOURCE_WEIGHTS),

@@ -37,7 +37,7 @@ pub use edit::{
 };
 pub use embedded::{
     DIGITS, DIGITS_AUTOENCODER, DIGITS_DIT_SOURCE, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS,
-    EMOJI, EMOJI_SOURCE, embedded_size, is_embedded,
+    EMOJI, EMOJI_SOURCE, embedded_model, embedded_size, is_embedded,
 };
 pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};
@@ -51,7 +51,9 @@ pub use judge::{
     emoji_judge_features, judge_features, load_emoji_judges, load_judge, second_emoji_judge,
     second_judge, train_emoji_judge, train_judge,
 };
-pub use model::{ModelFile, load_autoencoder, load_model, load_source, newest_run};
+pub use model::{
+    ModelFile, autoencoder_of_embedded, load_autoencoder, load_model, load_source, newest_run,
+};
 pub use sample::{
     Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
     sample_to_folder, serve_samples,
@@ -62,7 +64,7 @@ pub use training::{
     ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions, EditStep, METHODS, ModelPlan,
     Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training, TuningJob, follow,
     join_group, join_training, method_of_run, runs_at_once, train_classifier_preset,
-    train_direction_in, train_direction_preset, train_preset, train_table,
+    train_direction_in, train_direction_preset, train_plan, train_preset, train_table,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -125,12 +125,23 @@ pub fn newest_run(folder: &Path) -> Option<PathBuf> {
 pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     if let Some(bytes) = embedded_model(name) {
         let mut options = options.clone();
-        if name == DIGITS_DIT_SOURCE && options.autoencoder.is_none() {
-            options.autoencoder = Some(load_autoencoder(DIGITS_AUTOENCODER)?);
+        if options.autoencoder.is_none() {
+            options.autoencoder = autoencoder_of_embedded(name)?;
         }
         return Ok(load_network_bytes(name, bytes, &options)?);
     }
     Ok(load_network(Path::new(name), options)?)
+}
+
+/// The autoencoder of an embedded model that works on latents.
+///
+/// # Errors
+/// The embedded file is damaged.
+pub fn autoencoder_of_embedded(name: &str) -> Result<Option<Arc<LoadedAutoencoder>>> {
+    let is_latent = name == DIGITS_DIT_SOURCE;
+    is_latent
+        .then(|| load_autoencoder(DIGITS_AUTOENCODER))
+        .transpose()
 }
 
 /// The autoencoder in a file or folder, of a finished run, or an embedded one. Recorded hashes are compared.

@@ -55,7 +55,7 @@ pub enum ModelError {
         problem: String,
     },
     /// The configuration contradicts the file.
-    #[error("{}: {field}: the configuration says {given}, the file was made with {found}; drop the setting, or choose a source model that has it", path.display())]
+    #[error("{}: {field}: the configuration says {given}, the file was made with {found}; drop the setting or the preset that has it, or choose a source model of this kind", path.display())]
     Conflict {
         /// The file.
         path: PathBuf,

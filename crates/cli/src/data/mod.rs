@@ -2,10 +2,10 @@
 
 pub(crate) mod args;
 
-use crate::console;
+use crate::console::{self, plural};
 use crate::device::in_f32;
 use crate::job::job;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use args::{CheckArgs, DataArgs, DataVerb, SelectArgs};
 use sdft_data::{FolderOptions, Inventory, check_folder_with};
 use sdft_imaging::Limits;
@@ -53,12 +53,14 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
             console::line(file)?;
         }
     }
-    let failed = args.strict && !report.unreadable.is_empty();
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    match report.unreadable.len() {
+        n if args.strict && n > 0 => Err(anyhow!(
+            "--strict: {} in {} cannot be read",
+            plural(n, "image", "images"),
+            args.dir.display()
+        )),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Prints what an embedded set holds.

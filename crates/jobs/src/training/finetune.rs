@@ -233,6 +233,14 @@ pub fn train_preset(
     train_table(table, root, context)
 }
 
+/// The plan that a table of settings describes. Settings that its images do not have are dropped with a note.
+///
+/// # Errors
+/// An unknown key or a value of another type.
+pub fn train_plan(table: Table, context: &mut Context<'_>) -> Result<TrainPlan> {
+    plan_of(table, context)
+}
+
 /// Trains the model of a table of settings into `root`, unless it exists. The run is named after its folder and keeps its last checkpoint.
 /// Returns the file of the model, or `None` if the run was interrupted.
 ///

@@ -21,7 +21,7 @@ pub use autoencoder::{AutoencoderJob, AutoencoderTrainOptions};
 pub use classifier::{ClassifierJob, ClassifierOptions, train_classifier_preset};
 pub use direction::{DirectionJob, train_direction_in, train_direction_preset};
 pub use edit_options::{DirectionOptions, EditStep, method_of_run};
-pub use finetune::{TrainJob, runs_at_once, train_preset, train_table};
+pub use finetune::{TrainJob, runs_at_once, train_plan, train_preset, train_table};
 pub use group::{follow, join_group, join_training};
 pub use networks::{ModelPlan, TrainPlan};
 pub(crate) use networks::{

@@ -185,7 +185,7 @@ pub(super) fn fit_to_images(plan: &mut TrainPlan, given: &Map<String, Json>) -> 
     let config = plan.model.autoencoder_config();
     if config.is_some() && plan.data.size.is_none() {
         return Err(usage(
-            "data.size: expected the size of the images, because a new network on latents has another one; give --size PIXELS"
+            "data.size: expected the size of the images in pixels, because that of the network is the size of their latents; give --size PIXELS"
                 .to_owned(),
         ));
     }

@@ -93,7 +93,11 @@ impl Translator {
                 [height, width],
                 &runtime.device,
             )
-            .with_context(|| format!("{} {}", plan.method, variant.label))
+            .with_context(|| {
+                format!("{} {}", plan.method, variant.label)
+                    .trim_end()
+                    .to_owned()
+            })
         });
         // Networks of different kinds meet at the same steps.
         let asked = |model: &LoadedModel, name, class, guidance| {

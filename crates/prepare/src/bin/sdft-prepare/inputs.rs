@@ -220,10 +220,9 @@ fn both(asset: &Asset, args: &Args) -> Result<()> {
     for side in [&source, &target] {
         if !side.join(INDEX).is_file() {
             bail!(
-                "{} is not prepared: expected {}, which does not exist; `cargo xtask data prepare {}` makes it\n\n{}",
+                "{} is not in the cache and not prepared: expected {}, which does not exist\n\n{}",
                 asset.name,
                 side.join(INDEX).display(),
-                asset.name,
                 ways(asset)
             );
         }
