@@ -59,8 +59,9 @@ In the program
 
 /// What the words of an entry mean.
 const LEGEND: &str = "\
-here, -: whether it is on this machine
-seen, named, inferred: what the file holds was read from it, is named by programs that load it, or follows from its size and its neighbours
+here, 2 of 4, -: all, some or none of its files are on this machine
+seen: the repository or its authors show the file; named: programs that load it name it; inferred: what it holds follows from its size or its
+neighbours
 ";
 
 /// A part of the list.

@@ -242,5 +242,10 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(7)), "7s");
         assert_eq!(duration(Duration::from_secs(187)), "3m07s");
         assert_eq!(duration(Duration::from_secs(3723)), "1h02m");
+        let hours = |hours: u64| duration(Duration::from_secs(hours * 3600));
+        assert_eq!(
+            [hours(47), hours(48), hours(1519)],
+            ["47h00m", "2d00h", "63d07h"]
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::console;
 use anyhow::{Context, Result};
-use sdft_jobs::{ModelFile, autoencoder_of_embedded, embedded_model};
+use sdft_jobs::{ModelFile, autoencoder_of_embedded, embedded_autoencoder, embedded_model};
 use sdft_models::LoadedAutoencoder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Located {
 pub(crate) fn model_path(path: &Path) -> Result<Located> {
     let (file, autoencoder, kept) = match path.to_str() {
         None => (path.to_owned(), None, None),
-        Some(name) => match embedded_model(name) {
+        Some(name) => match embedded_model(name).or_else(|| embedded_autoencoder(name)) {
             None => (model_file(name)?.into(), None, None),
             Some(bytes) => {
                 let folder = tempfile::tempdir().context("cannot make a temporary folder")?;

@@ -31,7 +31,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
     for folder in &args.folders {
         if !folder.is_dir() {
             let problem = "a file, expected a folder of results";
-            return Err(usage(format!("report {}: {problem}", folder.display())));
+            return Err(usage(format!("report: {}: {problem}", folder.display())));
         }
     }
     if args.watch {
@@ -50,14 +50,11 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
 
 /// The error about a folder without results names the runs in it.
 fn explained(error: sdft_report::Error) -> anyhow::Error {
-    let runs = match &error {
-        sdft_report::Error::Foreign { path } => runs_near(path),
-        _ => None,
+    let sdft_report::Error::Foreign { path } = &error else {
+        return error.into();
     };
-    match runs {
-        Some(runs) => usage(format!("report {error}; {runs}")),
-        None => error.into(),
-    }
+    let runs = runs_near(path).map_or_else(String::new, |runs| format!("; {runs}"));
+    usage(format!("report: {error}{runs}"))
 }
 
 /// Writes the page of finished folders and prints its path. A page that cannot be written is a note, because the results are complete.

@@ -149,10 +149,10 @@ pub(crate) enum Asks {
     Launcher,
 }
 
-/// Whether something has begun that ends in order.
+/// Whether Ctrl-C sets [`STOP`].
 static LISTENING: AtomicBool = AtomicBool::new(false);
 
-/// Whether it saves what is done.
+/// Whether the work saves what is done before it ends.
 static SAVES: AtomicBool = AtomicBool::new(false);
 
 /// First: finish the step, save and exit. Second, or with nothing to save: exit at once.
@@ -182,7 +182,7 @@ pub(crate) fn listen_for_the_end() {
         LISTENING.store(true, Ordering::Relaxed);
         let handler = ctrlc::set_handler(|| interrupt(Asks::System));
         if let Err(error) = handler {
-            console::note(format!("Ctrl-C will stop without saving: {error}"));
+            console::note(format!("Ctrl-C will end the program at once: {error}"));
         }
     });
 }

@@ -21,7 +21,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if is_example(args) && world.is_none() {
         if args.run.dry_run {
             return Err(usage(
-                "--dry-run: `train` without a model and images is the example of the README, which trains two models in one to three minutes; give --config emoji-sdft for the plan of one of them, or --data DIR",
+                "--dry-run: `train` without a model and images is the example of the README, which trains two models in one to three minutes; give --config emoji-sdft for a plan like that of one of them, or --data DIR",
             ));
         }
         return example::example(&args.run.out);

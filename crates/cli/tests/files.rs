@@ -257,7 +257,7 @@ fn embedded_images_are_counted() {
     assert!(list.out.contains("1797 images") && list.out.contains("\ndigits/1796\n"));
     place
         .run(&["data", "check", "emoji", "--channels", "1"])
-        .fails(2, &["data check emoji", "--list or --json"]);
+        .fails(2, &["data check: emoji", "--list or --json"]);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn the_error_of_a_missing_run_lists_existing_runs() {
         resume.fails(code, &[model, problem, "the runs in runs are short"]);
     }
     let report = place.run(&["report", "runs"]);
-    report.fails(2, &["report runs", "the runs in runs are short"]);
+    report.fails(2, &["report: runs", "the runs in runs are short"]);
     place
         .run(&["train-classifier", "--resume", "runs/short"])
         .fails(1, &["cargo xtask train --resume runs/short"]);

@@ -223,31 +223,39 @@ impl Listing {
         })
     }
 
-    /// The files besides images in one line: `3 files that are not images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`.
+    /// The files besides images in one line: `3 files that are not images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`. Those that the
+    /// program itself puts next to images are left out.
     #[must_use]
     pub fn describe_skipped(&self) -> Option<String> {
         let others = self.others.iter().map(|(id, _)| id.as_str());
-        describe_skipped(others, self.hidden.iter().map(String::as_str))
+        let hidden = self.hidden.iter().map(String::as_str);
+        let is_foreign = |id: &&str| is_foreign(id);
+        describe_skipped(others.filter(is_foreign), hidden.filter(is_foreign))
     }
 }
 
-/// What the program itself puts next to images. It is not listed.
-const OWN: [&str; 4] = [".made.jsonl", ".made.lock", "plan.toml", "report.html"];
+/// What the program itself puts next to images.
+const OWN: [&str; 6] = [
+    ".made.jsonl",
+    ".made.lock",
+    "dataset.json",
+    "index.jsonl",
+    "plan.toml",
+    "report.html",
+];
 
-/// The line of [`Listing::describe_skipped`] for these files; `None` if there are none.
+/// Whether a file is none that the program itself puts next to images.
+pub(crate) fn is_foreign(id: &str) -> bool {
+    let name = Path::new(id).file_name().unwrap_or_default();
+    OWN.iter().all(|own| name != *own)
+}
+
+/// The line of [`Listing::describe_skipped`] for exactly these files; `None` if there are none.
 pub fn describe_skipped<'a>(
     others: impl Iterator<Item = &'a str>,
     hidden: impl Iterator<Item = &'a str>,
 ) -> Option<String> {
     const SHOWN: usize = 5;
-    let is_own = |id: &&str| {
-        let name = Path::new(*id).file_name().unwrap_or_default();
-        OWN.iter().any(|own| name == *own)
-    };
-    let (others, hidden) = (
-        others.filter(|id| !is_own(id)),
-        hidden.filter(|id| !is_own(id)),
-    );
     let listed = |all: &[String]| {
         let more = if all.len() > SHOWN { ", .." } else { "" };
         format!("{}{more}", all[..all.len().min(SHOWN)].join(", "))
@@ -355,5 +363,26 @@ impl Walk {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_program_are_not_listed_as_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["plan.toml", ".made.lock", ".made.jsonl", "report.html"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let skipped = || list_all(dir.path()).unwrap().describe_skipped();
+        assert_eq!(skipped(), None);
+        // They are what a folder without images contains.
+        let error = list_images(dir.path()).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("2 hidden"), "{error}");
+        std::fs::write(dir.path().join("notes.txt"), "").unwrap();
+        let expected = "1 file that is not an image (1 x .txt)";
+        assert_eq!(skipped().as_deref(), Some(expected));
     }
 }

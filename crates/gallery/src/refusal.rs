@@ -143,7 +143,7 @@ pub fn difference(there: &str, now: &str) -> String {
         all
     });
     let differs = |key: &&String| there.get(*key) != now.get(*key);
-    // What a user typed: settings that exist on one side only follow from others.
+    // Settings of both sides come first: another sampler has other settings, too.
     let is_in_both = |key: &&String| there.contains_key(*key) && now.contains_key(*key);
     let either = there.keys().chain(now.keys()).find(differs);
     let Some(key) = there.keys().filter(is_in_both).find(differs).or(either) else {

@@ -46,7 +46,7 @@ pub fn embedded_model(name: &str) -> Option<&'static [u8]> {
 }
 
 /// The file of an embedded autoencoder; `None` for other names.
-pub(crate) fn embedded_autoencoder(name: &str) -> Option<&'static [u8]> {
+pub fn embedded_autoencoder(name: &str) -> Option<&'static [u8]> {
     (name == DIGITS_AUTOENCODER).then_some(sdft_assets::DIGITS_AUTOENCODER_WEIGHTS)
 }
 

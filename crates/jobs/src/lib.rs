@@ -37,7 +37,7 @@ pub use edit::{
 };
 pub use embedded::{
     DIGITS, DIGITS_AUTOENCODER, DIGITS_DIT_SOURCE, DIGITS_SOURCE, EMBEDDED_IMAGES, EMBEDDED_MODELS,
-    EMOJI, EMOJI_SOURCE, embedded_model, embedded_size, is_embedded,
+    EMOJI, EMOJI_SOURCE, embedded_autoencoder, embedded_model, embedded_size, is_embedded,
 };
 pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};

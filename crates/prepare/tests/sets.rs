@@ -157,8 +157,8 @@ fn a_missing_data_set_requests_its_files_and_a_folder_nothing() {
     let (code, _, err) = run(home.path(), &["mnist"]);
     assert_eq!(code, Some(1));
     for text in [
-        "mnist is not prepared",
-        "cargo xtask data prepare mnist",
+        "mnist is not in the cache and not prepared",
+        "cargo xtask fetch mnist",
         "hf download",
     ] {
         assert!(err.contains(text), "{text}: {err}");

@@ -143,8 +143,10 @@ impl<'a> Course<'a> {
     pub(crate) fn step(&mut self) -> Result<bool> {
         let (step, started) = (self.position.step, Instant::now());
         let batch = self.prefetch.next()?;
-        let x0 = to_tensor(&batch, self.device)?;
-        let stepped = self.task.step(step, &x0, &batch)?;
+        // The images leave the device with the step.
+        let stepped = self
+            .task
+            .step(step, &to_tensor(&batch, self.device)?, &batch)?;
         if matches!(stepped, StepOutcome::Stopped) {
             return Ok(false);
         }
@@ -246,8 +248,8 @@ impl<'a> Course<'a> {
                 images_per_second,
             })?;
             means = Some(values);
-            self.meter = Meter::start();
         }
+        let starts_again = means.is_some();
         self.progress.step(&StepReport {
             step: done,
             steps: self.pace.steps,
@@ -256,6 +258,9 @@ impl<'a> Course<'a> {
             images_per_second,
             means,
         });
+        if starts_again {
+            self.meter = Meter::start();
+        }
         Ok(())
     }
 

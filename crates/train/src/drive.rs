@@ -88,7 +88,7 @@ mod tests {
         /// As on a GPU: the outcome of a step is known later.
         behind: bool,
         pending: VecDeque<u64>,
-        /// How long an evaluation takes.
+        /// How long an evaluation, samples and a checkpoint take, each.
         evaluation: Duration,
     }
 
@@ -141,7 +141,12 @@ mod tests {
         fn metadata(&self, _: &Position) -> Result<BTreeMap<String, String>> {
             Ok(BTreeMap::new())
         }
+        fn draw_samples(&mut self, _: u64, _: &mut dyn Progress) -> Result<Option<PathBuf>> {
+            std::thread::sleep(self.evaluation);
+            Ok(None)
+        }
         fn state(&mut self, _: &mut Position) -> Result<TrainingState> {
+            std::thread::sleep(self.evaluation);
             let one = vec![("w".to_owned(), Tensor::new(1f32, &Device::Cpu)?)];
             Ok(TrainingState {
                 weights: one.clone(),
@@ -192,6 +197,7 @@ mod tests {
         let mut plan = <Plan>::default();
         (plan.steps.steps, plan.steps.batch, plan.steps.max_skips) = (8, 4, 2);
         (plan.output.checkpoint_every, plan.output.log_every) = (checkpoint_every, 3);
+        plan.output.sample_every = 2;
         let folder = RunFolder::create(root, &plan).unwrap();
         let digits = Digits::embedded().unwrap();
         let source = DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap();
@@ -209,22 +215,28 @@ mod tests {
 
     #[test]
     fn the_reported_speed_is_that_of_the_steps_alone() {
-        struct Slowest(f64);
-        impl Progress for Slowest {
+        /// Seconds of all steps, by their own clock and by the speed at each log line.
+        #[derive(Default)]
+        struct Seconds([f64; 2]);
+        impl Progress for Seconds {
             fn step(&mut self, report: &StepReport) {
-                let by_step = 4.0 / report.step_seconds;
-                self.0 = self.0.min(report.images_per_second).min(by_step);
+                self.0[0] += report.step_seconds;
+                if report.means.is_some() {
+                    // Two log lines of three steps, and one of two.
+                    let images = if report.step == 8 { 8.0 } else { 12.0 };
+                    self.0[1] += images / report.images_per_second;
+                }
             }
         }
         let dir = tempfile::tempdir().unwrap();
         let mut task = Stumbling {
-            evaluation: Duration::from_millis(300),
+            evaluation: Duration::from_millis(200),
             ..Stumbling::default()
         };
-        let mut slowest = Slowest(f64::INFINITY);
-        drive_task(&dir.path().join("run"), &mut task, 0, &mut slowest).unwrap();
-        // With an evaluation it would be at most 12 images in 0.3 seconds.
-        assert!(slowest.0 > 60.0, "{}", slowest.0);
+        let mut seconds = Seconds::default();
+        drive_task(&dir.path().join("run"), &mut task, 2, &mut seconds).unwrap();
+        // Three evaluations, pictures and checkpoints each before the last log line, of 0.2 seconds each.
+        assert!(seconds.0.iter().all(|&s| s < 0.5), "{:?}", seconds.0);
     }
 
     #[test]

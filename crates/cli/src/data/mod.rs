@@ -67,7 +67,7 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
 fn check_embedded(args: &CheckArgs, inventory: &Inventory) -> Result<ExitCode> {
     if args.reads_files() {
         return Err(usage(format!(
-            "data check {}: images in the program are complete and have one form; expected only --list or --json",
+            "data check: {}: images in the program are complete and have one form; expected only --list or --json",
             inventory.name
         )));
     }

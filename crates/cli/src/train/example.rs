@@ -35,12 +35,13 @@ fn report(made: &FineTuningExample) -> String {
         .collect();
     format!(
         "model    {}\n\
-         kept     {}: of {} samples of the source model, those with something that none of the {} target pictures shows (a woman, dark skin, \
-         glasses, a hat, sadness or anger, an animal); kept means that the same noise gives it in the new style\n\
+         kept     {}. Of {} samples of the source model, {} show something that none of the {} target pictures shows (a woman, dark skin, \
+         glasses, a hat, sadness or anger, an animal). One is kept if the same noise gives that in the new style\n\
          picture  {} (the source model, target pictures, naive fine-tuning and SDFT from the same noise)",
         made.model.display(),
         kept.join(", "),
         made.samples,
+        made.counted,
         made.target,
         made.picture.display()
     )
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_has_the_share_of_each_model() {
+    fn the_report_has_the_count_of_each_model() {
         let made = FineTuningExample {
             model: "m".into(),
             runs: Vec::new(),
@@ -63,7 +64,7 @@ mod tests {
         };
         let text = report(&made);
         for words in [
-            "kept     naive 3 of 20, SDFT 5 of 20: of 72 samples of the source model",
+            "kept     naive 3 of 20, SDFT 5 of 20. Of 72 samples of the source model, 20 show",
             "118",
             "picture  p.png",
         ] {

@@ -9,7 +9,7 @@ use sdft_files::plural;
 use sdft_imaging::{Conversions, Fit, ImageSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::scan::describe_skipped;
+use crate::scan::{describe_skipped, is_foreign};
 
 pub(crate) use make::make;
 use text::counted;
@@ -205,10 +205,10 @@ impl Report {
     /// The files besides images in one line; see [`crate::Listing::describe_skipped`].
     #[must_use]
     pub fn describe_skipped(&self) -> Option<String> {
-        describe_skipped(
-            self.others.iter().map(String::as_str),
-            self.hidden.iter().map(String::as_str),
-        )
+        let is_foreign = |id: &&str| is_foreign(id);
+        let [others, hidden] = [&self.others, &self.hidden]
+            .map(|all| all.iter().map(String::as_str).filter(is_foreign));
+        describe_skipped(others, hidden)
     }
 
     /// What a user should know before training on the folder, one entry for each line: how many images are left out and why, how many are

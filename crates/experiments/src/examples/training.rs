@@ -78,10 +78,7 @@ pub fn fine_tuning_example(
     let judged_source = judge_emoji(&judges, &tensor(&source)?)?;
     let counts = retained_emoji(&judged_source, &judged_source)?;
     let counted = counts.iter().flatten().count();
-    // Those that count are shown first.
-    let mut order: Vec<usize> = (0..source.len()).collect();
-    order.sort_by_key(|&i| counts[i].is_none());
-    order.truncate(ROWS * COLUMNS);
+    let order = shown(&counts);
     let mut parts = vec![
         rows(
             &source,
@@ -112,7 +109,7 @@ pub fn fine_tuning_example(
         model = trained;
     }
     parts.push(legend(&format!(
-        "kept: what the source draws and the {n} lack, in the new style"
+        "kept: what the source draws and the {n} lack, in the new style; the first {counted} count"
     )));
     let png = encode_sheet(&stacked(&parts, BETWEEN, GAP))?;
     write_atomic(&picture, &png).with_context(|| format!("cannot write {}", picture.display()))?;
@@ -125,6 +122,14 @@ pub fn fine_tuning_example(
         runs,
         samples: options.samples,
     }))
+}
+
+/// The samples that are shown: first those that count.
+fn shown(counts: &[Option<bool>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by_key(|&i| counts[i].is_none());
+    order.truncate(ROWS * COLUMNS);
+    order
 }
 
 /// These samples and their marks, row by row under a title.
@@ -166,4 +171,15 @@ fn samples(
     }
     let names = (0..options.samples).map(|i| format!("{i:05}.png"));
     Ok(Some(read_pictures(&drawn.out, names)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_that_count_are_shown_first_and_in_their_order() {
+        assert_eq!(shown(&[None, Some(false), None, Some(true)]), [1, 3, 0, 2]);
+        assert_eq!(shown(&[None; 100]).len(), ROWS * COLUMNS);
+    }
 }
