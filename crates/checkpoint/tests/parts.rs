@@ -240,7 +240,7 @@ fn a_key_reaches_every_dictionary_of_the_file() {
     assert!(under("vae").unwrap().get("decoder.weight").is_some());
     let error = under("vea").unwrap_err().to_string();
     assert!(
-        error.contains("\"vea\"") && error.contains("\"vae\" (1 tensors)"),
+        error.contains("\"vea\"") && error.contains("\"vae\" (1 tensor)"),
         "{error}"
     );
 }

@@ -119,7 +119,7 @@ impl Limits {
 
     /// The error for a picture that a decoder refuses because of these limits.
     pub(crate) fn refused(&self, origin: &str, error: &image::error::LimitError) -> ImagingError {
-        let found = format!("the picture ({error})");
+        let found = "the picture".to_owned();
         match error.kind() {
             LimitErrorKind::DimensionError => Self::exceeded(
                 origin,
