@@ -224,7 +224,7 @@ fn every_file_is_used_or_named() {
     fs::write(root.join("page.jpeg"), "<html>").unwrap();
     fs::write(root.join("nothing.heic"), "").unwrap();
     // Files that are not images.
-    fs::write(root.join("index.jsonl"), "{}").unwrap();
+    fs::write(root.join("labels.jsonl"), "{}").unwrap();
     fs::write(root.join("Thumbs.db"), "x").unwrap();
     fs::write(root.join(".DS_Store"), "x").unwrap();
     fs::write(root.join("._a.jfif"), "x").unwrap();
@@ -239,7 +239,7 @@ fn every_file_is_used_or_named() {
     assert!(left_out[1].starts_with("nothing.heic: ") && left_out[1].contains("no bytes"));
     assert!(left_out[2].starts_with("page.jpeg: ") && left_out[2].contains("<html>"));
     assert!(left_out[3].starts_with("photo: ") && left_out[3].contains("convert it to PNG"));
-    assert_eq!(report.others, ["Thumbs.db", "index.jsonl"]);
+    assert_eq!(report.others, ["Thumbs.db", "labels.jsonl"]);
     assert_eq!(report.hidden, [".DS_Store", "._a.jfif"]);
     let text = report.to_string();
     let line = "2 files that are not images (1 x .db, 1 x .jsonl), 2 hidden (.DS_Store, ._a.jfif)";

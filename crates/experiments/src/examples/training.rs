@@ -84,7 +84,7 @@ pub fn fine_tuning_example(
             &source,
             &order,
             &[],
-            "source model: draws all kinds of emoji, in one style",
+            &format!("source model: all kinds of emoji in one style, the first {counted} count"),
         ),
         marked_sheet(&some, &[], COLUMNS, &title),
     ];
@@ -109,7 +109,7 @@ pub fn fine_tuning_example(
         model = trained;
     }
     parts.push(legend(&format!(
-        "kept: what the source draws and the {n} lack, in the new style; the first {counted} count"
+        "kept: what the source draws and the {n} lack, in the new style"
     )));
     let png = encode_sheet(&stacked(&parts, BETWEEN, GAP))?;
     write_atomic(&picture, &png).with_context(|| format!("cannot write {}", picture.display()))?;
