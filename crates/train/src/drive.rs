@@ -47,7 +47,7 @@ pub struct DriveSetup<'a> {
 /// Trains from the newest undamaged checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
 ///
 /// # Errors
-/// [`TrainError::Diverged`] after several steps in a row without finite numbers; the task or the file system fails.
+/// [`TrainError::Diverged`](crate::TrainError::Diverged) after several steps in a row without finite numbers; the task or the file system fails.
 pub fn drive(
     task: &mut dyn Task,
     setup: DriveSetup<'_>,
