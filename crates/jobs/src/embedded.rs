@@ -54,3 +54,22 @@ pub fn embedded_autoencoder(name: &str) -> Option<&'static [u8]> {
 pub fn is_embedded(name: &str) -> bool {
     EMBEDDED_IMAGES.contains(&name) || EMBEDDED_MODELS.contains(&name) || name == DIGITS_AUTOENCODER
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_assets::{HubCache, listing};
+    use std::path::Path;
+
+    #[test]
+    fn the_list_of_names_has_the_embedded_ones() {
+        let cache = HubCache::from_environment().unwrap();
+        let list = listing(&[], &cache, Path::new("nowhere")).unwrap();
+        let (embedded, _) = list.split_once("\n\n").unwrap();
+        let all = EMBEDDED_IMAGES.iter().chain(&EMBEDDED_MODELS);
+        for name in all.chain([&DIGITS_AUTOENCODER]) {
+            let mut words = embedded.split([' ', ',', ':', ';', '\n']);
+            assert!(words.any(|word| word == *name), "{name}: {embedded}");
+        }
+    }
+}
