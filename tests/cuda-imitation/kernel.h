@@ -38,6 +38,7 @@ IMITATION_HALF(hrint, rintf)
 #undef __forceinline__
 #undef __noinline__
 #undef __launch_bounds__
+#undef __grid_constant__
 #undef __restrict__
 #define __global__ __attribute__((hot))
 #define __device__
@@ -46,6 +47,7 @@ IMITATION_HALF(hrint, rintf)
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __restrict__ __restrict
 // Blocks run one after another, so their shared memory is one static variable.
 #define __shared__ static

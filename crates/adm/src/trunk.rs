@@ -232,14 +232,12 @@ impl Trunk {
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let x = to_dtype(x, self.maps)?;
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
-        for block in &self.input_blocks {
-            let out = block.forward(skips.last().unwrap_or(&x), Some(emb), key, self.recomputed)?;
-            skips.push(out);
+        let blocks = self.input_blocks.iter().chain([&self.middle_block]);
+        for block in Sequence::embedded(blocks, emb)? {
+            skips.push(block.forward(skips.last().unwrap_or(&x), key, self.recomputed)?);
         }
-        let deepest = skips.last().unwrap_or(&x);
-        let h = self
-            .middle_block
-            .forward(deepest, Some(emb), key, self.recomputed)?;
+        // The middle block is there, and last.
+        let h = skips.pop().unwrap_or(x);
         Ok((h, skips))
     }
 

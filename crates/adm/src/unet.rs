@@ -150,9 +150,9 @@ impl Unet {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let mut h = to_dtype(h, self.trunk.maps)?;
-        for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
-            let x = concat(&h, skip)?;
-            h = block.forward(&x, Some(emb), key, self.trunk.recomputed)?;
+        let blocks = Sequence::embedded(&self.output_blocks, emb)?;
+        for (block, skip) in blocks.iter().zip(skips.iter().rev()) {
+            h = block.forward(&concat(&h, skip)?, key, self.trunk.recomputed)?;
         }
         let out = self
             .conv_out

@@ -102,7 +102,7 @@ impl Coder {
     /// With `recomputed`, blocks keep only their inputs for the backward pass.
     pub(crate) fn forward(&self, x: &Tensor, recomputed: bool) -> Result<Tensor> {
         let h = self.conv_in.forward(x)?;
-        let h = self.blocks.forward(&h, None, None, recomputed)?;
+        let h = self.blocks.forward(&h, None, recomputed)?;
         self.conv_out
             .forward(&self.norm_out.forward(&h, Activation::Silu)?)
     }

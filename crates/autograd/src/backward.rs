@@ -347,8 +347,8 @@ mod tests {
                 let h = linear(&linear(x, first, &b)?, again, &b)?;
                 let [v, w] = [inside, again].map(|var| var.as_tensor().clone());
                 let b = b.clone();
-                let block = move |h: &Tensor, _: &Tensor| linear(&linear(h, &v, &b)?, &w, &b);
-                let h = recompute(&h, &h, block)?;
+                let block = move |h: &[Tensor]| linear(&linear(&h[0], &v, &b)?, &w, &b);
+                let h = recompute(&[&h], block)?;
                 linear(&h, last, &numbers(&[3], 0.5).detach())
             });
             sum(&y.unwrap())

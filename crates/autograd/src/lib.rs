@@ -30,9 +30,9 @@ pub use crate::{
     ops::{
         add, add_gated, add_per_channel, add_scaled, affine, attention, average_pool_2x, concat,
         conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, dropout, embedding, flatten_space,
-        gelu, group_norm, group_norm_biased, heads_apart, join_rows, linear, norm_act, pointwise,
-        pointwise_onto, pool, relu, resample_filter_down, resample_filter_up, separable, silu,
-        to_dtype, to_nchw, token_norm, unflatten_space, unpatchify, upsample_nearest_2x,
+        gelu, group_norm, group_norm_biased, heads_apart, join_rows, linear, linears, norm_act,
+        pointwise, pointwise_onto, pool, relu, resample_filter_down, resample_filter_up, separable,
+        silu, to_dtype, to_nchw, token_norm, unflatten_space, unpatchify, upsample_nearest_2x,
     },
     profile::{Part, profile, profile_part},
     recompute::recompute,

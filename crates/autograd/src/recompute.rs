@@ -3,30 +3,30 @@
 use crate::tape::{self, GradMode};
 use candle_core::{Result, Tensor};
 
-/// `f(x, emb)`, of which only the inputs are saved for the backward pass; that evaluates `f` a second time.
+/// `f(inputs)`, of which only the inputs are saved for the backward pass; that evaluates `f` a second time.
 ///
-/// Takes effect inside [`crate::taped`]; elsewhere it is `f`. Besides its two inputs `f` may use parameters and constants. The gradients
+/// Takes effect inside [`crate::taped`]; elsewhere it is `f`. Besides its inputs `f` may use parameters and constants. The gradients
 /// are the same up to the order in which they are summed.
 ///
 /// # Errors
 /// Those of `f`.
-pub fn recompute<F>(x: &Tensor, emb: &Tensor, f: F) -> Result<Tensor>
+pub fn recompute<F>(inputs: &[&Tensor], f: F) -> Result<Tensor>
 where
-    F: Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + 'static,
+    F: Fn(&[Tensor]) -> Result<Tensor> + Send + 'static,
 {
+    let inputs: Vec<Tensor> = inputs.iter().copied().cloned().collect();
     if GradMode::current() != GradMode::Tape {
-        return f(x, emb);
+        return f(&inputs);
     }
     let mut leaves = Vec::new();
-    for input in [x, emb] {
+    for input in &inputs {
         if tape::is_tracked(input)? {
             leaves.push(input.id());
         }
     }
-    let y = tape::without_saving(|| f(x, emb))?;
-    let (x, emb) = (x.clone(), emb.clone());
+    let y = tape::without_saving(|| f(&inputs))?;
     tape::record(&y, move |dy, gradients| {
-        let (y, inner) = tape::record_tape(leaves, || f(&x, &emb))?;
+        let (y, inner) = tape::record_tape(leaves, || f(&inputs))?;
         let all = inner.backward(y.id(), dy.clone(), |_, _| Ok(()))?;
         all.into_iter()
             .try_for_each(|(id, gradient)| gradients.add(id, gradient))
@@ -50,7 +50,7 @@ mod tests {
         );
         let parameters = [&w, &b].map(|var| var.as_tensor().clone());
         let y = taped(&x, |x| {
-            recompute(x, x, move |x, _| linear(x, &parameters[0], &parameters[1]))
+            recompute(&[x], move |x| linear(&x[0], &parameters[0], &parameters[1]))
         });
         let grads = backward(&y.unwrap().sum_all().unwrap()).unwrap();
         let gradient = grads.get(&w).unwrap().flatten_all().unwrap();
@@ -64,7 +64,7 @@ mod tests {
         let (x, w, b) = (ones(&[2, 3]), ones(&[4, 3]), ones(&[4]));
         let run = |x: &Tensor| {
             let b = b.as_tensor().clone();
-            recompute(x, &w, move |x, w| linear(x, w, &b))
+            recompute(&[x, w.as_tensor()], move |x| linear(&x[0], &x[1], &b))
         };
         let y = taped(&x, |x| run(x)).unwrap();
         let grads = backward(&y.sum_all().unwrap()).unwrap();

@@ -14,8 +14,8 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-/// Adds the gradients of the inputs, given that of the result.
-type BackwardFn = Box<dyn FnOnce(&Tensor, &mut Gradients) -> Result<()> + Send>;
+/// Adds the gradients of the inputs, given those of the results, of which at least one is there.
+type BackwardFn = Box<dyn FnOnce(Vec<Option<Tensor>>, &mut Gradients) -> Result<()> + Send>;
 
 /// The gradients of values, as far as they have been computed.
 pub(crate) struct Gradients(HashMap<TensorId, Tensor>);
@@ -38,7 +38,7 @@ impl Gradients {
 }
 
 struct Entry {
-    output: TensorId,
+    outputs: Vec<TensorId>,
     /// The parameters that no earlier entry uses: their gradients are complete after this one.
     first_used: Vec<TensorId>,
     backward: BackwardFn,
@@ -148,11 +148,25 @@ pub(crate) fn record(
     y: &Tensor,
     backward: impl FnOnce(&Tensor, &mut Gradients) -> Result<()> + Send + 'static,
 ) {
+    record_all(std::slice::from_ref(y), move |dys, gradients| {
+        match dys.into_iter().flatten().next() {
+            Some(dy) => backward(&dy, gradients),
+            None => Ok(()),
+        }
+    });
+}
+
+/// [`record`] for one operation with several results. Those that nothing uses have no gradient.
+pub(crate) fn record_all(
+    ys: &[Tensor],
+    backward: impl FnOnce(Vec<Option<Tensor>>, &mut Gradients) -> Result<()> + Send + 'static,
+) {
     FRAMES.with_borrow_mut(|frames| {
         if let Some(Frame::Taped(tape)) = frames.last_mut() {
-            tape.tracked.insert(y.id());
+            let outputs = ys.iter().map(Tensor::id).collect::<Vec<_>>();
+            tape.tracked.extend(&outputs);
             tape.entries.push(Entry {
-                output: y.id(),
+                outputs,
                 first_used: tape.parameters.take_new(),
                 backward: Box::new(backward),
             });
@@ -224,8 +238,10 @@ impl Tape {
     ) -> Result<HashMap<TensorId, Tensor>> {
         let mut gradients = Gradients(HashMap::from([(y, dy)]));
         for entry in self.entries.into_iter().rev() {
-            if let Some(dy) = gradients.take(entry.output) {
-                (entry.backward)(&dy, &mut gradients)?;
+            let outputs = entry.outputs.into_iter();
+            let dys: Vec<_> = outputs.map(|id| gradients.take(id)).collect();
+            if dys.iter().any(Option::is_some) {
+                (entry.backward)(dys, &mut gradients)?;
             }
             for id in entry.first_used {
                 completed(id, &mut gradients)?;

@@ -4,7 +4,7 @@ use crate::architecture::code_for;
 use crate::recording::is_recording;
 use crate::{kernel_cache, nvrtc};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaModule, DeviceRepr, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
@@ -18,8 +18,10 @@ pub(crate) enum File {
     Attention,
     Conv,
     Elementwise,
+    Embedding,
     FusedAttention,
     Layout,
+    Linears,
     Noise,
     Norm,
     Optim,
@@ -32,12 +34,14 @@ const COMMON: &str = include_str!("kernels/common.cuh");
 
 impl File {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Attention,
         Self::Conv,
         Self::Elementwise,
+        Self::Embedding,
         Self::FusedAttention,
         Self::Layout,
+        Self::Linears,
         Self::Noise,
         Self::Norm,
         Self::Optim,
@@ -51,8 +55,10 @@ impl File {
             Self::Attention => include_str!("kernels/attention.cu"),
             Self::Conv => include_str!("kernels/conv.cu"),
             Self::Elementwise => include_str!("kernels/elementwise.cu"),
+            Self::Embedding => include_str!("kernels/embedding.cu"),
             Self::FusedAttention => include_str!("kernels/fused_attention.cu"),
             Self::Layout => include_str!("kernels/layout.cu"),
+            Self::Linears => include_str!("kernels/linears.cu"),
             Self::Noise => include_str!("kernels/noise.cu"),
             Self::Norm => include_str!("kernels/norm.cu"),
             Self::Optim => include_str!("kernels/optim.cu"),
@@ -129,13 +135,27 @@ static LOADED: Mutex<Option<(Modules, Functions)>> = Mutex::new(None);
 /// Launches a kernel on the stream of the device.
 pub(crate) fn launch(
     device: &CudaDevice,
+    kernel: (File, &str),
+    config: LaunchConfig,
+    args: &[Arg],
+) -> Result<()> {
+    launch_with::<u8>(device, kernel, config, None, args)
+}
+
+/// Launches a kernel whose first argument is this structure, passed by value; [`launch`] if there is none.
+pub(crate) fn launch_with<T: DeviceRepr>(
+    device: &CudaDevice,
     (file, name): (File, &str),
     config: LaunchConfig,
+    first: Option<&T>,
     args: &[Arg],
 ) -> Result<()> {
     let function = function(device, file, name)?;
     let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);
+    if let Some(first) = first {
+        builder.arg(first);
+    }
     for arg in args {
         match arg {
             Arg::At(v) => builder.arg(v),

@@ -31,8 +31,10 @@ pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
     conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
     elementwise::{add_scaled, elementwise, pairwise, scale},
+    embedding::{embedding, embedding_gradient},
+    linears::{LinearGradients, MOST_LINEARS, WantedGradients, linears, linears_gradients},
     maps::{
-        Pool, add_per_channel, channels, column_sum, concat, dense, embedding, filter, plane_sums,
+        Pool, add_per_channel, channels, column_sum, concat, dense, filter, plane_sums,
         pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
     },
     noise::{keep_factors, normals},
@@ -65,6 +67,8 @@ mod descriptor;
 #[cfg(feature = "cuda")]
 mod elementwise;
 #[cfg(feature = "cuda")]
+mod embedding;
+#[cfg(feature = "cuda")]
 mod engines;
 #[cfg(feature = "cuda")]
 mod fused_attention;
@@ -74,6 +78,8 @@ mod gemm;
 mod graph;
 #[cfg(feature = "cuda")]
 mod launch;
+#[cfg(feature = "cuda")]
+mod linears;
 #[cfg(feature = "cuda")]
 mod maps;
 #[cfg(feature = "cuda")]

@@ -440,23 +440,3 @@ pub fn column_sum((x, layout): Input<'_>, c: usize) -> Result<CudaStorage> {
     )?;
     Ok(out)
 }
-
-/// Rows of a table `[N, D]`.
-///
-/// # Errors
-/// A device error.
-pub fn embedding((table, layout): Input<'_>, rows: &[u32]) -> Result<(CudaStorage, Shape)> {
-    let width = layout.dims()[1];
-    let table = Part::contiguous("embedding", table, layout)?;
-    let y = empty(table.device, table.dtype, rows.len() * width)?;
-    let to = Part::of(&y, rows.len() * width)?;
-    for (i, &row) in rows.iter().enumerate() {
-        let one = Part {
-            at: table.from(row as usize * width),
-            len: width,
-            ..table
-        };
-        copy(one, to.from(i * width))?;
-    }
-    Ok((y, (rows.len(), width).into()))
-}

@@ -100,8 +100,12 @@ impl Block {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let (block, key) = (self.clone(), key.map(OwnedKey::new));
-        recompute(x, emb, move |x, emb| {
-            block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
+        recompute(&[x, emb], move |inputs| {
+            block.forward(
+                &inputs[0],
+                &inputs[1],
+                key.as_ref().map(OwnedKey::lend).as_ref(),
+            )
         })
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::layers::{Conv, ConvSpec, Dense, Make, Resize, Start, load_norm};
 use crate::plan::{BlockSpec, Change, Plan};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{
     add, add_per_channel, add_scaled, attention, flatten_space, heads_apart, recompute,
     unflatten_space,
 };
 use sdft_kernels::{Activation, AttentionOrder};
-use sdft_nn::{Dropout, GroupNorm, OwnedKey, Scope, TimeAdapter};
+use sdft_nn::{Dropout, EmbLayer, GroupNorm, OwnedKey, Scope, TimeAdapter};
 use sdft_noise::DropoutKey;
 
 /// A residual block that may change the resolution and end in self-attention.
@@ -105,25 +105,35 @@ impl Block {
         })
     }
 
-    /// `x` `[B, C_in, H, W]` and the activated embedding `[B, E]` to `[B, C_out, H', W']`.
+    /// The layers of the activated embedding: that of the block, and that of its adapter if there is one.
+    pub(crate) fn emb_layers(&self) -> impl Iterator<Item = EmbLayer<'_>> {
+        let attention = self.attention.as_ref();
+        let adapter = attention.and_then(|attention| attention.adapter.as_ref());
+        let of_adapter = adapter.map(|adapter| adapter.emb_layer().without_nonlinearity());
+        [self.affine.of_embedding()].into_iter().chain(of_adapter)
+    }
+
+    /// `x` `[B, C_in, H, W]` and the results of [`Self::emb_layers`] to `[B, C_out, H', W']`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        emb: &Tensor,
+        modulations: &[Tensor],
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
+        let [scale_shift, of_adapter @ ..] = modulations else {
+            bail!("expected the embedding of a block, found none");
+        };
         let h = self
             .conv0
             .forward(&self.norm0.forward(x, Activation::Silu)?)?;
-        let scale_shift = self.affine.forward(emb)?;
         let h = match self.make {
             Make::Song => {
-                let h = add_per_channel(&h, &scale_shift)?;
+                let h = add_per_channel(&h, scale_shift)?;
                 self.norm1.forward(&h, Activation::Silu)?
             }
             Make::Dhariwal => self
                 .norm1
-                .modulated(&h, Some(&scale_shift), Activation::Silu)?,
+                .modulated(&h, Some(scale_shift), Activation::Silu)?,
         };
         let h = self.conv1.forward(&self.dropout.forward(&h, key)?)?;
         let x = match &self.skip {
@@ -133,7 +143,7 @@ impl Block {
         };
         let x = self.sum(&h, &x)?;
         match &self.attention {
-            Some(attention) => self.sum(&attention.forward(&x, emb)?, &x),
+            Some(attention) => self.sum(&attention.forward(&x, of_adapter.first())?, &x),
             None => Ok(x),
         }
     }
@@ -142,12 +152,14 @@ impl Block {
     pub(crate) fn recomputed(
         &self,
         x: &Tensor,
-        emb: &Tensor,
+        modulations: &[Tensor],
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let (block, key) = (self.clone(), key.map(OwnedKey::new));
-        recompute(x, emb, move |x, emb| {
-            block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
+        let inputs: Vec<_> = [x].into_iter().chain(modulations).collect();
+        recompute(&inputs, move |inputs| {
+            let key = key.as_ref().map(OwnedKey::lend);
+            block.forward(&inputs[0], &inputs[1..], key.as_ref())
         })
     }
 
@@ -161,7 +173,7 @@ impl Block {
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, modulation: Option<&Tensor>) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let normed = self.norm.forward(x, Activation::None)?;
         let (weight, bias) = self.qkv.parameters();
@@ -172,9 +184,10 @@ impl Attention {
         );
         let qkv = sdft_autograd::conv2d(&normed, &weight, &bias, 1, [0; 2])?;
         let out = attention(&flatten_space(&qkv)?, self.heads, AttentionOrder::Legacy)?;
-        let out = match &self.adapter {
-            None => out,
-            Some(adapter) => adapter.forward(&out, emb)?,
+        let out = match (&self.adapter, modulation) {
+            (None, _) => out,
+            (Some(adapter), Some(modulation)) => adapter.forward_modulated(&out, modulation)?,
+            (Some(_), None) => bail!("expected the embedding of an adapter, found none"),
         };
         self.proj.forward(&unflatten_space(&out, h, w)?)
     }

@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use sdft_autograd::{
     average_pool_2x, conv2d, linear, resample_filter_down, resample_filter_up, upsample_nearest_2x,
 };
-use sdft_nn::{GroupNorm, Init, Scope, Taps};
+use sdft_nn::{EmbLayer, GroupNorm, Init, Scope, Taps};
 
 /// The initial weights of a layer, as a share of the usual ones of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,11 @@ impl Dense {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         linear(x, &self.weight, &self.bias)
+    }
+
+    /// As a layer of the embedding, which this family activates once.
+    pub(crate) fn of_embedding(&self) -> EmbLayer<'_> {
+        EmbLayer::of_activated(&self.weight, &self.bias)
     }
 
     pub(crate) fn dtype(&self) -> candle_core::DType {

@@ -40,6 +40,7 @@ mod error;
 mod infer;
 mod layers;
 mod net;
+mod parts;
 mod plan;
 mod trainable;
 mod unet;

@@ -3,8 +3,9 @@
 use crate::EdmConfig;
 use crate::block::Block;
 use crate::embedding::NoiseEmbedding;
-use crate::layers::{Conv, ConvSpec, Dense, Make, Resize, Start, load_norm};
-use crate::plan::{Change, Kind, Part, Plan};
+use crate::layers::{Dense, Make, Start};
+use crate::parts::{Embedded, Layer};
+use crate::plan::{Kind, Part};
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{Graphs, add, add_scaled, concat, silu, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
@@ -12,7 +13,7 @@ use sdft_diffusion::{
     Prediction, PredictionType,
 };
 use sdft_kernels::Activation;
-use sdft_nn::{GroupNorm, Init, Scope};
+use sdft_nn::{Init, Scope};
 use sdft_noise::DropoutKey;
 
 /// The inputs of a network in addition to the noised images and the noise levels, as the reference passes them.
@@ -24,76 +25,6 @@ pub struct EdmInputs<'a> {
     pub augment_labels: Option<&'a Tensor>,
     /// The address of the dropout masks. `None` evaluates without dropout.
     pub dropout: Option<DropoutKey<'a>>,
-}
-
-/// A part of encoder or decoder.
-#[derive(Clone, Debug)]
-enum Layer {
-    Conv(Conv),
-    Block(Block),
-    /// A block whose input is joined with an encoder result.
-    Joined(Block),
-    AuxDown(Resize),
-    AuxSkip(Conv),
-    AuxResidual(Conv),
-    AuxUp(Resize),
-    Output(GroupNorm, Conv),
-}
-
-impl Layer {
-    fn load(scope: &Scope<'_>, plan: &Plan<'_>, part: &Part) -> Result<Self> {
-        let make = Make::of(plan);
-        let conv = |name: &str, c_in, c_out, k, start| {
-            let spec = ConvSpec {
-                c_in,
-                c_out,
-                k,
-                change: Change::None,
-                filter: plan.filter,
-                fused: false,
-                start,
-                make,
-            };
-            Conv::load(&scope.pp(name), &spec)
-        };
-        let name = part.name.as_str();
-        let resize = |change| Resize::load(&scope.pp(name), change, plan.filter);
-        Ok(match &part.kind {
-            Kind::Conv { c_in, c_out } => Self::Conv(conv(name, *c_in, *c_out, 3, Start::Usual)?),
-            Kind::Block(spec) => {
-                let block = Block::load(&scope.pp(name), plan, spec)?;
-                match spec.joined {
-                    true => Self::Joined(block),
-                    false => Self::Block(block),
-                }
-            }
-            Kind::AuxDown => Self::AuxDown(resize(Change::Down)?),
-            Kind::AuxSkip { c_in, c_out } => {
-                Self::AuxSkip(conv(name, *c_in, *c_out, 1, Start::Usual)?)
-            }
-            Kind::AuxResidual { c_in, c_out } => {
-                let spec = ConvSpec {
-                    c_in: *c_in,
-                    c_out: *c_out,
-                    k: 3,
-                    change: Change::Down,
-                    filter: plan.filter,
-                    fused: true,
-                    start: Start::Usual,
-                    make,
-                };
-                Self::AuxResidual(Conv::load(&scope.pp(name), &spec)?)
-            }
-            Kind::AuxUp => Self::AuxUp(resize(Change::Up)?),
-            Kind::Output {
-                channels,
-                conv: last,
-            } => Self::Output(
-                load_norm(&scope.pp(name), *channels, make)?,
-                conv(last, *channels, plan.channels, 3, Start::Zero)?,
-            ),
-        })
-    }
 }
 
 /// The network F without preconditioning.
@@ -262,19 +193,6 @@ impl EdmUnet {
         silu(&emb)
     }
 
-    fn block(
-        &self,
-        block: &Block,
-        x: &Tensor,
-        emb: &Tensor,
-        key: Option<&DropoutKey<'_>>,
-    ) -> Result<Tensor> {
-        match self.recomputed {
-            true => block.recomputed(x, emb, key),
-            false => block.forward(x, emb, key),
-        }
-    }
-
     /// The deepest features after both middle blocks, and the results of the encoder.
     fn encode(
         &self,
@@ -282,6 +200,8 @@ impl EdmUnet {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
+        let blocks = self.encoder.iter().filter_map(Layer::block);
+        let mut blocks = Embedded::of(blocks.chain(&self.middle), emb)?;
         let mut x = to_dtype(x, self.maps)?;
         let mut branch = x.clone();
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.encoder.len());
@@ -301,13 +221,13 @@ impl EdmUnet {
                     branch.clone()
                 }
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Block(block) | Layer::Joined(block) => self.block(block, &x, emb, key)?,
+                Layer::Block(_) | Layer::Joined(_) => blocks.next(&x, key, self.recomputed)?,
                 Layer::AuxUp(_) | Layer::Output(..) => bail!("a part of the decoder"),
             };
             skips.push(x.clone());
         }
-        for block in &self.middle {
-            x = self.block(block, &x, emb, key)?;
+        for _ in &self.middle {
+            x = blocks.next(&x, key, self.recomputed)?;
         }
         Ok((x, skips))
     }
@@ -320,17 +240,19 @@ impl EdmUnet {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
+        let blocks = self.decoder.iter().filter_map(Layer::block);
+        let mut blocks = Embedded::of(blocks, emb)?;
         let mut x = to_dtype(h, self.maps)?;
         let mut skips = skips.iter().rev();
         let mut sum: Option<Tensor> = None;
         for layer in &self.decoder {
             match layer {
-                Layer::Block(block) => x = self.block(block, &x, emb, key)?,
-                Layer::Joined(block) => {
+                Layer::Block(_) => x = blocks.next(&x, key, self.recomputed)?,
+                Layer::Joined(_) => {
                     let Some(skip) = skips.next() else {
                         bail!("the decoder has more blocks than the encoder has results");
                     };
-                    x = self.block(block, &concat(&x, skip)?, emb, key)?;
+                    x = blocks.next(&concat(&x, skip)?, key, self.recomputed)?;
                 }
                 Layer::AuxUp(resize) => {
                     sum = sum.map(|sum| resize.forward(&sum)).transpose()?;

@@ -1,11 +1,12 @@
 //! Self-attention over feature maps.
 
+use crate::emb_layer::EmbLayer;
 use crate::layers::{GroupNorm, Linear, Pointwise};
 use crate::params::{Init, Scope};
 use crate::qkv::Qkv;
 use crate::time_adapter::TimeAdapter;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{affine, attention, flatten_space, recompute, silu, unflatten_space};
+use sdft_autograd::{affine, attention, flatten_space, recompute, unflatten_space};
 use sdft_kernels::{Activation, AttentionOrder};
 
 /// The initial weights of a convolution.
@@ -161,6 +162,22 @@ impl AttentionBlock {
     /// # Errors
     /// A shape that does not fit the weights, or an adapter without an embedding.
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
+        let emb = emb.zip(self.emb_layer());
+        let modulation = emb.map(|(emb, layer)| layer.forward(emb)).transpose()?;
+        self.forward_modulated(x, modulation.as_ref())
+    }
+
+    /// The layer of the adapter that the embedding goes through.
+    pub(crate) fn emb_layer(&self) -> Option<EmbLayer<'_>> {
+        Some(self.adapter.as_ref()?.emb_layer())
+    }
+
+    /// [`Self::forward`] with the result of [`Self::emb_layer`].
+    pub(crate) fn forward_modulated(
+        &self,
+        x: &Tensor,
+        modulation: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let flat = flatten_space(x)?;
         let normed = match &self.norm {
@@ -168,9 +185,9 @@ impl AttentionBlock {
             None => flat.clone(),
         };
         let out = attention(&self.projection.forward(&normed)?, self.heads, self.order)?;
-        let out = match (&self.adapter, emb) {
+        let out = match (&self.adapter, modulation) {
             (None, _) => out,
-            (Some(adapter), Some(emb)) => adapter.forward(&out, &silu(emb)?)?,
+            (Some(adapter), Some(modulation)) => adapter.forward_modulated(&out, modulation)?,
             (Some(_), None) => bail!("expected a time embedding for the adapter, found none"),
         };
         let out = self.proj_out.forward_onto(&flat, &out)?;
@@ -178,16 +195,13 @@ impl AttentionBlock {
         unflatten_space(&sum, h, w)
     }
 
-    /// [`Self::forward`], which keeps only its inputs for the backward pass.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn recomputed(&self, x: &Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
+    /// [`Self::forward_modulated`], which keeps only its inputs for the backward pass.
+    pub(crate) fn recomputed(&self, x: &Tensor, modulation: Option<&Tensor>) -> Result<Tensor> {
         let block = self.clone();
-        match emb.filter(|_| self.adapter.is_some()) {
-            None => recompute(x, x, move |x, _| block.forward(x, None)),
-            Some(emb) => recompute(x, emb, move |x, emb| block.forward(x, Some(emb))),
-        }
+        let inputs: Vec<_> = [x].into_iter().chain(modulation).collect();
+        recompute(&inputs, move |inputs| {
+            block.forward_modulated(&inputs[0], inputs.get(1))
+        })
     }
 }
 

@@ -27,6 +27,7 @@ pub use crate::{
     attention_pool::AttentionPool,
     cost::{Cost, Tally},
     dropout::{Dropout, OwnedKey},
+    emb_layer::EmbLayer,
     embedding::{Sinusoids, timestep_embedding},
     layers::{Conv2d, GroupNorm, Linear, Nonlinearity, Pointwise},
     mismatch::Mismatch,
@@ -34,7 +35,7 @@ pub use crate::{
     qkv::Qkv,
     res_block::{Convention, ResBlock, ResBlockConfig, Resample},
     resize::Resize,
-    sequence::{Layer, Sequence},
+    sequence::{Embedded, Layer, Sequence},
     time_adapter::TimeAdapter,
 };
 
@@ -42,6 +43,7 @@ mod attention_block;
 mod attention_pool;
 mod cost;
 mod dropout;
+mod emb_layer;
 mod embedding;
 mod layers;
 mod mismatch;

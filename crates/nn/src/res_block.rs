@@ -3,6 +3,7 @@
 use crate::ConvStart;
 use crate::attention_block::divided;
 use crate::dropout::{Dropout, OwnedKey};
+use crate::emb_layer::EmbLayer;
 use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
 use candle_core::{Result, Tensor, bail};
@@ -167,6 +168,24 @@ impl ResBlock {
         emb: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
+        let emb = emb.zip(self.emb_layer());
+        let modulation = emb.map(|(emb, layer)| layer.forward(emb)).transpose()?;
+        self.forward_modulated(x, modulation.as_ref(), key)
+    }
+
+    /// The layer that the embedding goes through.
+    pub(crate) fn emb_layer(&self) -> Option<EmbLayer<'_>> {
+        let layer = self.emb.as_ref()?;
+        Some(EmbLayer::new(self.nonlinearity, layer))
+    }
+
+    /// [`Self::forward`] with the result of [`Self::emb_layer`], `[B, C_out]` or `[B, 2 C_out]`.
+    pub(crate) fn forward_modulated(
+        &self,
+        x: &Tensor,
+        modulation: Option<&Tensor>,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
         // Values are dropped as soon as they have been used: maps of large images take hundreds of megabytes.
         let ((h, h_bias), x) = {
             let nonlinearity = self.nonlinearity;
@@ -176,7 +195,7 @@ impl ResBlock {
                 resample => (self.first(&resample.apply(&h)?)?, resample.apply(x)?),
             }
         };
-        let h = self.modulated(h, h_bias, emb)?;
+        let h = self.modulated(h, h_bias, modulation)?;
         let h = self.dropout.forward(&h, key)?;
         let x = match &self.skip {
             Some(skip) => skip.forward(&x)?,
@@ -195,45 +214,39 @@ impl ResBlock {
         Ok((self.conv_in.forward(h)?, None))
     }
 
-    /// The second norm, with the embedding added before it or as its scale and shift.
+    /// The second norm, with the modulation added before it or as its scale and shift.
     fn modulated(
         &self,
         h: Tensor,
         h_bias: Option<&Tensor>,
-        emb: Option<&Tensor>,
+        modulation: Option<&Tensor>,
     ) -> Result<Tensor> {
         let nonlinearity = self.nonlinearity;
-        let Some(layer) = &self.emb else {
+        if self.emb.is_none() {
             return nonlinearity.of_norm(&self.norm_out, (&h, h_bias), None);
-        };
-        let Some(emb) = emb else {
+        }
+        let Some(modulation) = modulation else {
             bail!("expected a time embedding for the residual block, found none");
         };
-        let emb = layer.forward(&nonlinearity.apply(emb)?)?;
         if self.scale_shift {
-            return nonlinearity.of_norm(&self.norm_out, (&h, h_bias), Some(&emb));
+            return nonlinearity.of_norm(&self.norm_out, (&h, h_bias), Some(modulation));
         }
-        let h = add_per_channel(&h, &emb)?;
+        let h = add_per_channel(&h, modulation)?;
         nonlinearity.of_norm(&self.norm_out, (&h, None), None)
     }
 
-    /// [`Self::forward`], which keeps only its inputs for the backward pass.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn recomputed(
+    /// [`Self::forward_modulated`], which keeps only its inputs for the backward pass.
+    pub(crate) fn recomputed(
         &self,
         x: &Tensor,
-        emb: Option<&Tensor>,
+        modulation: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let (block, key) = (self.clone(), key.map(OwnedKey::new));
-        let forward = move |x: &Tensor, emb: Option<&Tensor>| {
-            block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
-        };
-        match emb.filter(|_| self.emb.is_some()) {
-            None => recompute(x, x, move |x, _| forward(x, None)),
-            Some(emb) => recompute(x, emb, move |x, emb| forward(x, Some(emb))),
-        }
+        let inputs: Vec<_> = [x].into_iter().chain(modulation).collect();
+        recompute(&inputs, move |inputs| {
+            let key = key.as_ref().map(OwnedKey::lend);
+            block.forward_modulated(&inputs[0], inputs.get(1), key.as_ref())
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! The time-aware adapter of an attention block.
 
 use crate::attention_block::ConvStart;
-use crate::layers::{GroupNorm, Linear, Pointwise};
+use crate::emb_layer::EmbLayer;
+use crate::layers::{GroupNorm, Linear, Nonlinearity, Pointwise};
 use crate::params::Scope;
 use candle_core::{Result, Tensor};
 use sdft_autograd::add;
@@ -77,13 +78,20 @@ impl TimeAdapter {
         adapter.is_some_and(|adapter| adapter.ends_with(Self::NAME))
     }
 
-    /// `x` `[B, C, N]` and the activated embedding `[B, E]` to the shape of `x`.
+    /// The layer that the embedding goes through.
+    pub fn emb_layer(&self) -> EmbLayer<'_> {
+        EmbLayer::new(Nonlinearity::Silu, &self.time)
+    }
+
+    /// `x` `[B, C, N]` and the result of [`Self::emb_layer`], `[B, 2 rank]`, to the shape of `x`.
     ///
     /// # Errors
     /// Shapes that do not fit the weights.
-    pub fn forward(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
-        let (h, time) = (self.down.forward(x)?, self.time.forward(emb)?);
-        let h = self.norm.modulated(&h, Some(&time), Activation::Silu)?;
+    pub fn forward_modulated(&self, x: &Tensor, modulation: &Tensor) -> Result<Tensor> {
+        let h = self.down.forward(x)?;
+        let h = self
+            .norm
+            .modulated(&h, Some(modulation), Activation::Silu)?;
         add(x, &self.up.forward(&h)?)
     }
 }

@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use differences::{check, wave};
 use sdft_kernels::AttentionOrder;
 use sdft_nn::{
-    AttentionBlock, AttentionConfig, AttentionPool, Convention, Init, Nonlinearity, Params,
-    ResBlock, ResBlockConfig, Resample, Resize, Scope, specs_of,
+    AttentionBlock, AttentionConfig, AttentionPool, Convention, Init, Layer, Nonlinearity, Params,
+    ResBlock, ResBlockConfig, Resample, Resize, Scope, Sequence, specs_of,
 };
 
 /// All parameters of a block, and its input, take part in the check.
@@ -107,7 +107,8 @@ fn attention_with_a_time_aware_adapter_has_exact_gradients() {
     check_block(&inputs, |scope, t| {
         let block = AttentionBlock::load_split(scope, &config)?;
         let block = block.with_time_adapter(scope, 5, 2)?;
-        block.recomputed(&t[0], Some(&t[1]))
+        let blocks = [Sequence::new(vec![Layer::Attention(block)])];
+        Sequence::embedded(&blocks, &t[1])?[0].forward(&t[0], None, true)
     });
 }
 

@@ -33,9 +33,9 @@ fn a_recomputed_block_has_the_same_values_and_gradients() {
     let inner = block.clone();
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let again = taped(&x, |x| {
-        recompute(x, &emb, move |x, emb| {
+        recompute(&[x, emb.as_tensor()], move |inputs| {
             CALLS.fetch_add(1, Ordering::Relaxed);
-            inner.forward(x, Some(emb), None)
+            inner.forward(&inputs[0], Some(&inputs[1]), None)
         })
     })
     .unwrap();

@@ -166,13 +166,13 @@ impl Unet2d {
         };
         let mut h = self.conv_in.forward(&to_dtype(&x, self.maps)?)?;
         let mut skips = vec![h.clone()];
-        for block in &self.down_blocks {
-            h = block.forward(&h, Some(emb), key, self.recomputed)?;
+        let blocks = self.down_blocks.iter().chain([&self.mid_block]);
+        for block in Sequence::embedded(blocks, emb)? {
+            h = block.forward(&h, key, self.recomputed)?;
             skips.push(h.clone());
         }
-        let h = self
-            .mid_block
-            .forward(&h, Some(emb), key, self.recomputed)?;
+        // The last one is that of the middle.
+        skips.pop();
         Ok((h, skips))
     }
 
@@ -188,8 +188,9 @@ impl Unet2d {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let mut h = to_dtype(h, self.maps)?;
-        for (block, skip) in self.up_blocks.iter().zip(skips.iter().rev()) {
-            h = block.forward(&concat(&h, skip)?, Some(emb), key, self.recomputed)?;
+        let blocks = Sequence::embedded(&self.up_blocks, emb)?;
+        for (block, skip) in blocks.iter().zip(skips.iter().rev()) {
+            h = block.forward(&concat(&h, skip)?, key, self.recomputed)?;
         }
         let h = self.norm_out.forward(&h, Activation::Silu)?;
         to_nchw(&self.conv_out.forward(&h)?, self.embedding.dtype())

@@ -206,7 +206,9 @@ pub(super) fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>
     compare_all(&name, (&found, &exact), 3.0 * bound(dtype), findings)?;
     // A recorded function that networks do not have.
     let x = Var::from_tensor(&wave(&[2, 8, 4, 4], 5, device)?.to_dtype(dtype)?)?;
-    let y = taped(x.as_tensor(), |x| recompute(x, x, |x, _| add(&silu(x)?, x)))?;
+    let y = taped(x.as_tensor(), |x| {
+        recompute(&[x], |x| add(&silu(&x[0])?, &x[0]))
+    })?;
     backward(&y.sum_all()?)?.get(&x).context("no gradient")?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
     add, add_gated, add_per_channel, add_scaled, attention, average_pool_2x, backward, concat,
     conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, embedding, gelu, group_norm,
-    group_norm_biased, heads_apart, linear, norm_act, pointwise_onto, pool, relu,
+    group_norm_biased, heads_apart, linear, linears, norm_act, pointwise_onto, pool, relu,
     resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
     upsample_nearest_2x,
 };
@@ -122,6 +122,39 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[&[5, 24]],
         &[&[17, 24], &[17]],
         Box::new(|t| linear(&t[0], &t[1], &t[2])),
+    );
+    // More images and inputs than one pass of a block of threads takes, a layer that nothing uses, and many rows.
+    for (batch, n_in, narrow, wide) in [(11, 300, 17, 33), (3, 20, 2100, 2200)] {
+        put(
+            format!("{narrow} and {wide} of {n_in} at once"),
+            &[&[batch, n_in]],
+            &[
+                &[narrow, n_in],
+                &[narrow],
+                &[wide, n_in],
+                &[wide],
+                &[narrow, wide],
+                &[narrow],
+            ],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    let unused = [&t[3].detach(), &t[4].detach()];
+                    let y = linears(x, &[[&t[1], &t[2]], unused, [&t[3], &t[4]]])?;
+                    add(&y[0], &linear(&y[2], &t[5], &t[6])?)
+                })
+            }),
+        );
+    }
+    put(
+        "more layers than one launch takes".to_owned(),
+        &[&[2, 24]],
+        &[&[17, 24], &[17]],
+        Box::new(|t| {
+            taped(&t[0], |x| {
+                let y = linears(x, &[[&t[1], &t[2]]; 66])?;
+                add(&add(&y[0], &y[63])?, &y[65])
+            })
+        }),
     );
     for (c, groups, places) in [
         (32, 32, 25),
@@ -249,12 +282,16 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| concat(&t[0], &t[1])),
     );
-    put(
-        "lookup".into(),
-        &[],
-        &[&[5, 8]],
-        Box::new(|t| embedding(&t[0], &[3, 0, 3])),
-    );
+    // The second is more than one launch takes.
+    for n in [3, 1100] {
+        let rows: Vec<u32> = (0..n).map(|i| i * i % 5).collect();
+        put(
+            format!("lookup of {n}"),
+            &[],
+            &[&[5, 8]],
+            Box::new(move |t| embedding(&t[0], &rows)),
+        );
+    }
     for (kind, k, stride, pad) in [
         (PoolKind::Max, 3, 2, 1),
         (PoolKind::Average, 3, 1, 1),

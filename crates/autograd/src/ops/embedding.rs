@@ -51,14 +51,12 @@ impl Op<1> for Embedding {
         _: [bool; 1],
     ) -> Result<[Option<Tensor>; 1]> {
         let (n, width) = table.dims2()?;
-        // Tables are small: the gradient is computed on the host.
         let back = EmbeddingGradient {
             rows: self.0.clone(),
             n,
             width,
         };
-        let host = dy.contiguous()?.to_device(&candle_core::Device::Cpu)?;
-        Ok([Some(compute(&back, [&host])?.to_device(table.device())?)])
+        Ok([Some(compute(&back, [&dy.contiguous()?])?)])
     }
 }
 
@@ -84,5 +82,10 @@ impl Op<1> for EmbeddingGradient {
             }
             Ok((T::to_cpu_storage_owned(table), (self.n, width).into()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [dy]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::embedding_gradient(dy, &self.rows, self.n)
     }
 }

@@ -13,6 +13,7 @@ mod elementwise;
 mod embedding;
 mod filter;
 mod heads;
+mod linears;
 mod modulate;
 mod norm_act;
 #[cfg(feature = "cuda")]
@@ -36,6 +37,7 @@ pub use {
     embedding::embedding,
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
+    linears::linears,
     norm_act::{group_norm, group_norm_biased, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},

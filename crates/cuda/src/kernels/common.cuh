@@ -115,6 +115,13 @@ DEVICE float gelu_gate(float x) { return sigmoid(x * (1.5957691216f + 0.07135481
 DEVICE float gelu(float x) { return x * gelu_gate(x); }
 DEVICE float gelu_slope(float x) { const float s = gelu_gate(x); return s * (1.0f + x * (1.0f - s) * (1.5957691216f + 0.2140644488f * x * x)); }
 
+// The sum over a warp, the same in each of its threads.
+DEVICE float warp_sum(float v) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2) v += __shfl_xor_sync(0xffffffffu, v, lane);
+    return v;
+}
+
 // 256 threads over rows of `left` units: up to 256 in a row, and as many rows as fit. Threads with row >= rows idle.
 struct Span { int units, rows, unit, row; };
 DEVICE Span span(int left) {

@@ -1,12 +1,6 @@
 // Tokens x [B, N, C], channels last, and an embedding e [B, K, C] of each image, of which an operation reads the parts from `first` on.
 // A warp normalises one token, in the same order whatever its address.
 
-DEVICE float warp_sum(float v) {
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) v += __shfl_xor_sync(0xffffffffu, v, lane);
-    return v;
-}
-
 // Mean and 1 / sqrt(variance + eps) of one token.
 template <class T> DEVICE void token_stats(const T* x, int C, double eps, float& mean, float& rstd) {
     const int lane = threadIdx.x % 32;
