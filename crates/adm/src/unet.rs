@@ -3,7 +3,7 @@
 use crate::AdmConfig;
 use crate::trunk::{Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
-use sdft_autograd::{Graphs, concat, taped, to_dtype, to_nchw};
+use sdft_autograd::{Graphs, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
     Prediction, PredictionType,
@@ -152,7 +152,7 @@ impl Unet {
         let mut h = to_dtype(h, self.trunk.maps)?;
         let blocks = Sequence::embedded(&self.output_blocks, emb)?;
         for (block, skip) in blocks.iter().zip(skips.iter().rev()) {
-            h = block.forward(&concat(&h, skip)?, key, self.trunk.recomputed)?;
+            h = block.forward_joined(&h, skip, key, self.trunk.recomputed)?;
         }
         let out = self
             .conv_out

@@ -6,27 +6,30 @@ use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
 
 /// The most rows of one launch (`kernels/embedding.cu`).
-const MOST_ROWS: usize = 512;
+const MOST_LABELS: usize = 512;
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
 /// `Rows` of `kernels/embedding.cu`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Rows([i32; MOST_ROWS]);
+struct Rows([i32; MOST_LABELS]);
 
 // SAFETY: plain numbers in the order and of the sizes that the kernels declare.
 unsafe impl DeviceRepr for Rows {}
 
 impl Rows {
-    /// Parts that one launch takes, each with the number of its first row and its length.
+    /// Parts that one launch takes, at least one, each with the number of its first row and its length.
     fn parts(rows: &[u32]) -> impl Iterator<Item = Result<(Self, usize, usize)>> {
-        rows.chunks(MOST_ROWS).enumerate().map(|(part, rows)| {
-            let mut all = [0; MOST_ROWS];
+        let parts = rows.len().div_ceil(MOST_LABELS).max(1);
+        (0..parts).map(|part| {
+            let first = part * MOST_LABELS;
+            let rows = &rows[first..rows.len().min(first + MOST_LABELS)];
+            let mut all = [0; MOST_LABELS];
             for (to, &row) in all.iter_mut().zip(rows) {
                 *to = i32::try_from(row).map_err(candle_core::Error::wrap)?;
             }
-            Ok((Self(all), part * MOST_ROWS, rows.len()))
+            Ok((Self(all), first, rows.len()))
         })
     }
 }

@@ -38,7 +38,10 @@ pub use crate::{
         pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
     },
     noise::{keep_factors, normals},
-    norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
+    norm::{
+        Norm, NormInput, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient,
+        norm_sums,
+    },
     optim::{Decision, Rule, Settings, Step, Table, blend},
     recording::{Recording, can_record, rehearse},
     token::{Tokens, add_gated, add_gated_gradient, token_norm, token_norm_gradient},

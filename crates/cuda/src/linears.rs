@@ -1,4 +1,4 @@
-//! Dense layers of one input, in one launch each way.
+//! Dense layers of one input, in one launch, and at most three for their gradients.
 
 use crate::launch::{Arg, File, blocks, launch, launch_with};
 use crate::part::{Part, empty};
@@ -69,6 +69,14 @@ fn at((storage, layout): Input<'_>) -> Result<u64> {
     Ok(part.at)
 }
 
+/// The address of a weight for this many inputs.
+fn weight_at(w: Input<'_>, columns: usize) -> Result<u64> {
+    match w.1.dims() {
+        &[_, inputs] if inputs == columns => at(w),
+        found => bail!("linears: expected a weight for {columns} inputs, found {found:?}"),
+    }
+}
+
 /// Images and columns of the input.
 fn sizes(layout: &Layout) -> Result<(usize, usize)> {
     layout.shape().dims2()
@@ -88,7 +96,10 @@ pub fn linears(
     let (images, columns) = sizes(layout)?;
     let (mut layers, rows) = Layers::of(parameters.iter().map(|[w, _]| w.1.dims()[0]))?;
     for (i, &[w, bias]) in parameters.iter().enumerate() {
-        (layers.w[i], layers.bias[i]) = (at(w)?, at(bias)?);
+        if bias.1.dims() != &w.1.dims()[..1] {
+            bail!("linears: a bias does not fit its layer");
+        }
+        (layers.w[i], layers.bias[i]) = (weight_at(w, columns)?, at(bias)?);
     }
     let n = images * rows;
     let y = empty(&x.device, DType::F32, n)?;
@@ -128,7 +139,10 @@ pub struct LinearGradients {
     pub parameters: Vec<[Option<CudaStorage>; 2]>,
 }
 
-/// The gradients of [`linears`], given the weights and the gradient `[B, C]` of the result of each layer.
+/// The gradients of [`linears`], given the weight and the gradient of the result of each layer.
+///
+/// # Shapes
+/// - `x`: `[B, E]` · for each layer: `w` `[C, E]`, `dy` `[B, C]`, and two entries of `wanted`
 ///
 /// # Errors
 /// As [`linears`].
@@ -143,8 +157,12 @@ pub fn linears_gradients(
     let (mut layers, rows) = Layers::of(widths.clone())?;
     let mut parameters = Vec::with_capacity(weights_and_dy.len());
     for (i, (&[w, dy], width)) in weights_and_dy.iter().zip(widths).enumerate() {
-        (layers.w[i], layers.dy[i]) = (at(w)?, at(dy)?);
-        let [dw, db] = wanted.parameters.get(i).copied().unwrap_or([false; 2]);
+        (layers.w[i], layers.dy[i]) = (weight_at(w, columns)?, at(dy)?);
+        let dy_layout = dy.1;
+        if dy_layout.dims() != [images, width] || wanted.parameters.len() != weights_and_dy.len() {
+            bail!("linears: the gradients do not fit the layers");
+        }
+        let [dw, db] = wanted.parameters[i];
         let make = |wanted: bool, len| wanted.then(|| empty(device, DType::F32, len)).transpose();
         let made = [make(dw, width * columns)?, make(db, width)?];
         let address = |made: &Option<CudaStorage>| match made {

@@ -2,12 +2,22 @@
 
 use crate::launch::{Arg, File, MOST_ROWS, blocks, lanes, launch, launch_for, spread};
 use crate::part::{Part, dims, empty, memory_shape};
+use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 use std::sync::Arc;
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
-/// A feature map, and the bias of its channels `[C]` if it has not been added yet.
-type Biased<'a> = (Input<'a>, Option<Input<'a>>);
+
+/// What is normalised: a feature map, or two whose channels follow one another, which may lack the bias of their channels.
+#[derive(Clone, Copy)]
+pub struct NormInput<'a> {
+    /// The map, or the first channels.
+    pub x: (&'a CudaStorage, &'a Layout),
+    /// The other channels.
+    pub more: Option<(&'a CudaStorage, &'a Layout)>,
+    /// `[C]`, added first.
+    pub bias: Option<(&'a CudaStorage, &'a Layout)>,
+}
 
 /// The groups and the activation of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -22,36 +32,83 @@ pub struct Norm {
 #[derive(Clone)]
 pub struct Statistics(Arc<CudaStorage>);
 
-struct Sizes {
+/// The addresses and sizes of an input.
+struct Maps<'a> {
+    x: Part<'a>,
+    more: Option<Part<'a>>,
+    bias: Option<Part<'a>>,
+    /// Channels of `x`.
+    split: usize,
     b: usize,
+    /// Channels of both maps.
     c: usize,
     positions: usize,
     groups: usize,
     chunks: usize,
+    /// In memory order, of both maps.
+    shape: Shape,
 }
 
-impl Norm {
-    fn sizes(&self, layout: &Layout, dtype: DType) -> Result<Sizes> {
-        let (b, c, positions) = dims(layout);
+impl<'a> Maps<'a> {
+    fn of(norm: &Norm, input: NormInput<'a>) -> Result<Self> {
+        let op = "norm_act";
+        let (storage, layout) = input.x;
+        let x = Part::map(op, storage, layout)?;
+        let more = match input.more {
+            Some((more, layout)) => Some(Part::map(op, more, layout)?),
+            None => None,
+        };
+        let bias = match input.bias {
+            Some((bias, layout)) => Some(Part::contiguous(op, bias, layout)?),
+            None => None,
+        };
+        let (b, split, positions) = dims(layout);
+        let others = input.more.map_or(0, |(_, layout)| dims(layout).1);
         // Each image has blocks of its own in the grid's second dimension.
         if b > MOST_ROWS {
             candle_core::bail!("norm_act: expected at most {MOST_ROWS} images, found {b}");
         }
+        if more.is_some_and(|more| more.dtype != x.dtype || more.len != b * others * positions) {
+            candle_core::bail!("norm_act: expected two maps of one type and size");
+        }
+        let c = split + others;
         // A few rows of threads per block; a few thousand blocks fill any GPU.
-        let rows = (256 / (c / lanes(dtype)).clamp(1, 256)).max(1);
+        let rows = (256 / (c / lanes(x.dtype)).clamp(1, 256)).max(1);
         let most = (2048 / b.max(1)).clamp(1, 256);
-        Ok(Sizes {
+        let mut shape = memory_shape(layout).into_dims();
+        if let Some(channels) = shape.last_mut() {
+            *channels = c;
+        }
+        Ok(Self {
+            x,
+            more,
+            bias,
+            split,
             b,
             c,
             positions,
-            groups: self.groups,
+            groups: norm.groups,
             chunks: positions.div_ceil(rows * 8).clamp(1, most),
+            shape: shape.into(),
         })
     }
-}
 
-impl Sizes {
-    fn args(&self) -> [Arg; 4] {
+    /// Launches a kernel that takes the input first, and the sizes after `args`, then `last`.
+    fn launch(&self, name: &str, config: LaunchConfig, args: &[Arg], last: &[Arg]) -> Result<()> {
+        let mut all = vec![Arg::At(self.x.at)];
+        if let Some(more) = self.more {
+            all.extend([Arg::At(more.at), self.split.into()]);
+        }
+        all.push(Arg::At(self.bias.map_or(0, |bias| bias.at)));
+        all.extend(args);
+        all.extend(self.sizes());
+        all.extend(last);
+        let joined = if self.more.is_some() { "_joined" } else { "" };
+        let kernel = (File::Norm, &*format!("{name}{joined}"), self.x.dtype);
+        launch_for(self.x.device, kernel, config, &all)
+    }
+
+    fn sizes(&self) -> [Arg; 4] {
         [
             self.b.into(),
             self.positions.into(),
@@ -61,19 +118,16 @@ impl Sizes {
     }
 
     /// Blocks of the passes that write a map: pixel blocks by images.
-    fn cover(&self, dtype: DType) -> candle_core::cuda_backend::cudarc::driver::LaunchConfig {
-        let rows = (256 / (self.c / lanes(dtype)).clamp(1, 256)).max(1);
+    fn cover(&self) -> LaunchConfig {
+        let rows = (256 / (self.c / lanes(self.x.dtype)).clamp(1, 256)).max(1);
         let most = (8192 / self.b.max(1)).max(1);
         blocks(self.positions.div_ceil(rows * 8).clamp(1, most), self.b)
     }
-}
 
-/// The address of a bias, or null.
-fn address(bias: Option<Input<'_>>) -> Result<Arg> {
-    let bias = bias
-        .map(|(bias, layout)| Part::contiguous("norm_act", bias, layout))
-        .transpose()?;
-    Ok(Arg::At(bias.map_or(0, |bias| bias.at)))
+    /// Elements of a map of all channels.
+    fn len(&self) -> usize {
+        self.b * self.c * self.positions
+    }
 }
 
 /// `act(a (x - mean) / sqrt(variance + eps) + b)` with `ab` `[2, B, C]`, and the statistics.
@@ -83,61 +137,36 @@ fn address(bias: Option<Input<'_>>) -> Result<Arg> {
 pub fn norm_forward(
     norm: &Norm,
     eps: f64,
-    ((x, layout), bias): Biased<'_>,
+    input: NormInput<'_>,
     (ab, ab_layout): Input<'_>,
 ) -> Result<(CudaStorage, Shape, Statistics)> {
-    let x = Part::map("norm_act", x, layout)?;
-    let bias = address(bias)?;
+    let maps = Maps::of(norm, input)?;
     let ab = Part::contiguous("norm_act", ab, ab_layout)?;
-    let s = norm.sizes(layout, x.dtype)?;
-    let device = x.device;
-    let partial = empty(device, DType::F32, s.b * s.chunks * s.groups * 2)?;
-    let statistics = empty(device, DType::F32, s.b * s.groups * 2)?;
-    let y = empty(device, x.dtype, x.len)?;
-    let [partial_at, statistics_at, y_at] = [&partial, &statistics, &y].map(|p| Part::of(p, 0));
-    let (partial_at, statistics_at, y_at) = (partial_at?.at, statistics_at?.at, y_at?.at);
-
-    let mut args = vec![Arg::At(x.at), bias, Arg::At(partial_at)];
-    args.extend(s.args());
-    args.push(s.chunks.into());
-    launch_for(
-        device,
-        (File::Norm, "norm_partial", x.dtype),
-        blocks(s.chunks, s.b),
-        &args,
+    let (device, dtype) = (maps.x.device, maps.x.dtype);
+    let partial = empty(device, DType::F32, maps.b * maps.chunks * maps.groups * 2)?;
+    let statistics = empty(device, DType::F32, maps.b * maps.groups * 2)?;
+    let y = empty(device, dtype, maps.len())?;
+    let at = |storage| Ok::<_, candle_core::Error>(Arg::At(Part::of(storage, 0)?.at));
+    let (partial_at, statistics_at, chunks) = (at(&partial)?, at(&statistics)?, maps.chunks.into());
+    maps.launch(
+        "norm_partial",
+        blocks(maps.chunks, maps.b),
+        &[partial_at],
+        &[chunks],
     )?;
-
-    let mut args = vec![
-        Arg::At(x.at),
-        bias,
-        Arg::At(partial_at),
-        Arg::At(statistics_at),
-    ];
-    args.extend(s.args());
-    args.extend([s.chunks.into(), Arg::Double(eps)]);
-    launch_for(
-        device,
-        (File::Norm, "norm_finish", x.dtype),
-        blocks(s.b, 1),
-        &args,
+    maps.launch(
+        "norm_finish",
+        blocks(maps.b, 1),
+        &[partial_at, statistics_at],
+        &[chunks, Arg::Double(eps)],
     )?;
-
-    let mut args = vec![
-        Arg::At(x.at),
-        bias,
-        Arg::At(ab.at),
-        Arg::At(statistics_at),
-        Arg::At(y_at),
-    ];
-    args.extend(s.args());
-    args.push(Arg::Int(norm.silu.into()));
-    launch_for(
-        device,
-        (File::Norm, "norm_apply", x.dtype),
-        s.cover(x.dtype),
-        &args,
+    maps.launch(
+        "norm_apply",
+        maps.cover(),
+        &[Arg::At(ab.at), statistics_at, at(&y)?],
+        &[Arg::Int(norm.silu.into())],
     )?;
-    Ok((y, memory_shape(layout), Statistics(Arc::new(statistics))))
+    Ok((y, maps.shape, Statistics(Arc::new(statistics))))
 }
 
 /// The gradients of `a` and `b`, `[2, B, C]`, and the two means of each group that the gradient of `x` needs, `[B, G, 2]`, one after the
@@ -148,98 +177,88 @@ pub fn norm_forward(
 pub fn norm_sums(
     norm: &Norm,
     statistics: &Statistics,
-    ((x, layout), bias): Biased<'_>,
+    input: NormInput<'_>,
     (ab, ab_layout): Input<'_>,
     (dy, dy_layout): Input<'_>,
 ) -> Result<(CudaStorage, Shape)> {
-    let x = Part::map("norm_act gradient", x, layout)?;
-    let bias = address(bias)?;
+    let maps = Maps::of(norm, input)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
-    let s = norm.sizes(layout, x.dtype)?;
-    let device = x.device;
-    let partial = empty(device, DType::F32, s.b * s.chunks * s.c * 2)?;
-    let n = 2 * s.b * s.c + 2 * s.b * s.groups;
+    let device = maps.x.device;
+    let channels = maps.b * maps.c;
+    let partial = empty(device, DType::F32, channels * maps.chunks * 2)?;
+    let n = 2 * channels + 2 * maps.b * maps.groups;
     let sums = empty(device, DType::F32, n)?;
-    let (partial_at, to) = (Part::of(&partial, 0)?.at, Part::of(&sums, n)?);
-    let statistics_at = Part::of(&statistics.0, 0)?.at;
-
-    let mut args = vec![
-        Arg::At(x.at),
-        bias,
-        Arg::At(dy.at),
-        Arg::At(ab.at),
-        Arg::At(statistics_at),
-        Arg::At(partial_at),
-    ];
-    args.extend(s.args());
-    args.extend([s.chunks.into(), Arg::Int(norm.silu.into())]);
-    launch_for(
-        device,
-        (File::Norm, "norm_grad_partial", x.dtype),
-        blocks(s.chunks, s.b),
-        &args,
+    let (partial_at, to) = (Arg::At(Part::of(&partial, 0)?.at), Part::of(&sums, n)?);
+    let statistics_at = Arg::At(Part::of(&statistics.0, 0)?.at);
+    maps.launch(
+        "norm_grad_partial",
+        blocks(maps.chunks, maps.b),
+        &[Arg::At(dy.at), Arg::At(ab.at), statistics_at, partial_at],
+        &[maps.chunks.into(), Arg::Int(norm.silu.into())],
     )?;
-
     let mut args = vec![
-        Arg::At(partial_at),
+        partial_at,
         Arg::At(ab.at),
         Arg::At(to.at),
-        Arg::At(to.from(2 * s.b * s.c)),
+        Arg::At(to.from(2 * channels)),
     ];
-    args.extend(s.args());
-    args.push(s.chunks.into());
-    launch(
-        device,
-        (File::Norm, "norm_grad_finish"),
-        blocks(s.b, 1),
-        &args,
-    )?;
+    args.extend(maps.sizes());
+    args.push(maps.chunks.into());
+    let kernel = (File::Norm, "norm_grad_finish");
+    launch(device, kernel, blocks(maps.b, 1), &args)?;
     Ok((sums, n.into()))
 }
 
-/// The gradient of `x`, from [`norm_sums`], plus `earlier`, which has the shape and the order of `x`.
+/// The gradient of a map, and its shape in memory order.
+type Gradient = (CudaStorage, Shape);
+
+/// The gradients of `x` and of the other channels, from [`norm_sums`], plus the `earlier` ones, which have the shapes and the order of the
+/// maps.
 ///
 /// # Errors
 /// A device error.
 pub fn norm_gradient(
     norm: &Norm,
     statistics: &Statistics,
-    ((x, layout), bias): Biased<'_>,
+    input: NormInput<'_>,
     (ab, ab_layout): Input<'_>,
     (dy, dy_layout): Input<'_>,
     (sums, sums_layout): Input<'_>,
-    earlier: Option<Input<'_>>,
-) -> Result<(CudaStorage, Shape)> {
-    let x = Part::map("norm_act gradient", x, layout)?;
-    let bias = address(bias)?;
+    earlier: [Option<Input<'_>>; 2],
+) -> Result<(Gradient, Option<Gradient>)> {
+    let maps = Maps::of(norm, input)?;
     let dy = Part::map("norm_act gradient", dy, dy_layout)?;
     let ab = Part::contiguous("norm_act gradient", ab, ab_layout)?;
     let sums = Part::contiguous("norm_act gradient", sums, sums_layout)?;
-    let earlier = earlier
-        .map(|(earlier, layout)| Part::map("norm_act gradient", earlier, layout))
-        .transpose()?;
-    let s = norm.sizes(layout, x.dtype)?;
-    let dx = empty(x.device, x.dtype, x.len)?;
+    let mut earlier_at = [Arg::At(0); 2];
+    for (at, earlier) in earlier_at.iter_mut().zip(earlier) {
+        if let Some((earlier, layout)) = earlier {
+            *at = Arg::At(Part::map("norm_act gradient", earlier, layout)?.at);
+        }
+    }
+    let make = |part: Part<'_>| empty(part.device, part.dtype, part.len);
+    let (dx, dmore) = (make(maps.x)?, maps.more.map(make).transpose()?);
     let mut args = vec![
-        Arg::At(x.at),
-        bias,
         Arg::At(dy.at),
         Arg::At(ab.at),
         Arg::At(Part::of(&statistics.0, 0)?.at),
-        Arg::At(sums.from(2 * s.b * s.c)),
-        Arg::At(earlier.map_or(0, |earlier| earlier.at)),
-        Arg::At(Part::of(&dx, 0)?.at),
+        Arg::At(sums.from(2 * maps.b * maps.c)),
+        earlier_at[0],
     ];
-    args.extend(s.args());
-    args.push(Arg::Int(norm.silu.into()));
-    launch_for(
-        x.device,
-        (File::Norm, "norm_grad_apply", x.dtype),
-        s.cover(x.dtype),
+    args.extend(maps.more.map(|_| earlier_at[1]));
+    args.push(Arg::At(Part::of(&dx, 0)?.at));
+    if let Some(dmore) = &dmore {
+        args.push(Arg::At(Part::of(dmore, 0)?.at));
+    }
+    maps.launch(
+        "norm_grad_apply",
+        maps.cover(),
         &args,
+        &[Arg::Int(norm.silu.into())],
     )?;
-    Ok((dx, memory_shape(layout)))
+    let more_shape = |dmore| Some((dmore, memory_shape(input.more?.1)));
+    Ok(((dx, memory_shape(input.x.1)), dmore.and_then(more_shape)))
 }
 
 /// `[2, B, C]`: `w (1 + scale)` and `bias (1 + scale) + shift`, with scale and shift the halves of `e` `[B, 2 C]`.

@@ -106,11 +106,14 @@ impl Block {
     }
 
     /// The layers of the activated embedding: that of the block, and that of its adapter if there is one.
-    pub(crate) fn emb_layers(&self) -> impl Iterator<Item = EmbLayer<'_>> {
+    pub(crate) fn emb_layers(&self) -> Vec<EmbLayer<'_>> {
         let attention = self.attention.as_ref();
         let adapter = attention.and_then(|attention| attention.adapter.as_ref());
         let of_adapter = adapter.map(|adapter| adapter.emb_layer().without_nonlinearity());
-        [self.affine.of_embedding()].into_iter().chain(of_adapter)
+        [self.affine.of_embedding()]
+            .into_iter()
+            .chain(of_adapter)
+            .collect()
     }
 
     /// `x` `[B, C_in, H, W]` and the results of [`Self::emb_layers`] to `[B, C_out, H', W']`.

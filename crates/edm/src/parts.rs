@@ -75,6 +75,7 @@ impl Layer {
             ),
         })
     }
+
     /// The block, if it is one.
     pub(crate) fn block(&self) -> Option<&Block> {
         match self {
@@ -91,13 +92,10 @@ impl<'a> Embedded<'a> {
     /// `emb` is activated.
     pub(crate) fn of(blocks: impl Iterator<Item = &'a Block>, emb: &Tensor) -> Result<Self> {
         let blocks: Vec<_> = blocks.collect();
-        let layers: Vec<_> = blocks.iter().flat_map(|block| block.emb_layers()).collect();
-        let mut all = EmbLayer::forward_all(&layers, emb)?.into_iter();
-        let embedded = blocks.into_iter().map(|block| {
-            let n = block.emb_layers().count();
-            (block, all.by_ref().take(n).collect())
-        });
-        Ok(Self(embedded.collect::<Vec<_>>().into_iter()))
+        let layers: Vec<_> = blocks.iter().map(|block| block.emb_layers()).collect();
+        let modulations = EmbLayer::forward_each(&layers, emb)?;
+        let embedded: Vec<_> = blocks.into_iter().zip(modulations).collect();
+        Ok(Self(embedded.into_iter()))
     }
 
     /// The result of the next block.

@@ -162,8 +162,7 @@ impl AttentionBlock {
     /// # Errors
     /// A shape that does not fit the weights, or an adapter without an embedding.
     pub fn forward(&self, x: &Tensor, emb: Option<&Tensor>) -> Result<Tensor> {
-        let emb = emb.zip(self.emb_layer());
-        let modulation = emb.map(|(emb, layer)| layer.forward(emb)).transpose()?;
+        let modulation = EmbLayer::modulation(self.emb_layer(), emb)?;
         self.forward_modulated(x, modulation.as_ref())
     }
 

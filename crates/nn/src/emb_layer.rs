@@ -48,11 +48,27 @@ impl<'a> EmbLayer<'a> {
         linear(&activated(self.nonlinearity, emb)?, self.weight, self.bias)
     }
 
-    /// The results of several layers, `[B, n_out]` each. On a GPU they are one operation, if one nonlinearity precedes all of them.
+    /// The result of a layer, if there are a layer and an embedding.
+    pub(crate) fn modulation(layer: Option<Self>, emb: Option<&Tensor>) -> Result<Option<Tensor>> {
+        match (layer, emb) {
+            (Some(layer), Some(emb)) => layer.forward(emb).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The results `[B, n_out]` of the layers of several blocks, computed at once.
     ///
     /// # Errors
     /// Shapes that do not fit the weights.
-    pub fn forward_all(layers: &[Self], emb: &Tensor) -> Result<Vec<Tensor>> {
+    pub fn forward_each(blocks: &[Vec<Self>], emb: &Tensor) -> Result<Vec<Vec<Tensor>>> {
+        let layers: Vec<_> = blocks.iter().flatten().copied().collect();
+        let mut results = Self::forward_all(&layers, emb)?.into_iter();
+        let of_block = |layers: &Vec<Self>| results.by_ref().take(layers.len()).collect();
+        Ok(blocks.iter().map(of_block).collect())
+    }
+
+    /// The results of several layers. On a GPU they are one operation, if one nonlinearity precedes all of them.
+    fn forward_all(layers: &[Self], emb: &Tensor) -> Result<Vec<Tensor>> {
         let Some(first) = layers.first().map(|layer| layer.nonlinearity) else {
             return Ok(Vec::new());
         };

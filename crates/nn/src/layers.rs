@@ -4,8 +4,8 @@ use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
 use candle_core::{DType, Result, Tensor};
 use sdft_autograd::{
-    conv2d_onto, conv2d_padded, conv2d_unbiased, group_norm, group_norm_biased, linear, pointwise,
-    pointwise_onto, relu, silu,
+    conv2d_joined, conv2d_onto, conv2d_padded, conv2d_unbiased, group_norm, group_norm_biased,
+    group_norm_joined, linear, pointwise, pointwise_onto, relu, silu,
 };
 use sdft_kernels::Activation;
 
@@ -71,6 +71,14 @@ impl Conv2d {
     /// Those of [`sdft_autograd::conv2d_padded`].
     pub(crate) fn forward_onto(&self, sum: &Tensor, x: &Tensor) -> Result<Tensor> {
         conv2d_onto(sum, x, &self.weight, &self.bias, self.stride, self.pad)
+    }
+
+    /// [`Self::forward`] of the channels of two maps, one after the other; with stride 1.
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::conv2d_joined`].
+    pub(crate) fn forward_joined(&self, maps: [&Tensor; 2]) -> Result<Tensor> {
+        conv2d_joined(maps, &self.weight, &self.bias, self.pad)
     }
 
     /// The type of the weights.
@@ -231,6 +239,16 @@ impl Nonlinearity {
             None => norm.modulated(x, emb, activation),
             Some(x_bias) => norm.biased(x, x_bias, emb, activation),
         };
+        self.after(norm)
+    }
+
+    /// [`Self::of_norm`] of the channels of two maps, one after the other.
+    pub(crate) fn of_joined_norm(self, norm: &GroupNorm, maps: [&Tensor; 2]) -> Result<Tensor> {
+        self.after(|activation| norm.joined(maps, activation))
+    }
+
+    /// The norm with this activation.
+    fn after(self, norm: impl FnOnce(Activation) -> Result<Tensor>) -> Result<Tensor> {
         match self {
             Self::Silu => norm(Activation::Silu),
             Self::Relu => relu(&norm(Activation::None)?),
@@ -294,6 +312,12 @@ impl GroupNorm {
     ) -> Result<Tensor> {
         let (weight, bias) = (&self.weight, &self.bias);
         group_norm(x, weight, bias, emb, self.groups, self.eps, activation)
+    }
+
+    /// [`Self::forward`] of the channels of two maps, one after the other.
+    fn joined(&self, maps: [&Tensor; 2], activation: Activation) -> Result<Tensor> {
+        let (weight, bias) = (&self.weight, &self.bias);
+        group_norm_joined(maps, weight, bias, self.groups, self.eps, activation)
     }
 
     /// [`Self::modulated`] of `x` + `x_bias` `[C]`.

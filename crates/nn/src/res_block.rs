@@ -7,7 +7,7 @@ use crate::emb_layer::EmbLayer;
 use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
+use sdft_autograd::{add_per_channel, average_pool_2x, concat, recompute, upsample_nearest_2x};
 use sdft_noise::DropoutKey;
 
 /// Change of resolution inside a residual block.
@@ -85,6 +85,25 @@ impl ResBlockConfig {
             nonlinearity: Nonlinearity::Silu,
             output_scale: 1.0,
             convention: Convention::GuidedDiffusion,
+        }
+    }
+}
+
+/// The input of a residual block.
+#[derive(Clone, Copy)]
+pub(crate) enum BlockInput<'a> {
+    /// `[B, C_in, H, W]`.
+    Map(&'a Tensor),
+    /// The channels of two maps, one after the other.
+    Joined([&'a Tensor; 2]),
+}
+
+impl BlockInput<'_> {
+    /// As one map.
+    pub(crate) fn joined(self) -> Result<Tensor> {
+        match self {
+            Self::Map(x) => Ok(x.clone()),
+            Self::Joined([a, b]) => concat(a, b),
         }
     }
 }
@@ -168,9 +187,8 @@ impl ResBlock {
         emb: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let emb = emb.zip(self.emb_layer());
-        let modulation = emb.map(|(emb, layer)| layer.forward(emb)).transpose()?;
-        self.forward_modulated(x, modulation.as_ref(), key)
+        let modulation = EmbLayer::modulation(self.emb_layer(), emb)?;
+        self.forward_modulated(BlockInput::Map(x), modulation.as_ref(), key)
     }
 
     /// The layer that the embedding goes through.
@@ -179,8 +197,42 @@ impl ResBlock {
         Some(EmbLayer::new(self.nonlinearity, layer))
     }
 
+    /// [`Self::forward`] of the channels of two maps, one after the other. A GPU does not join them for that if the block has a skip
+    /// convolution and keeps the resolution.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], or maps that do not fit each other.
+    pub fn forward_joined(
+        &self,
+        maps: [&Tensor; 2],
+        emb: Option<&Tensor>,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
+        let modulation = EmbLayer::modulation(self.emb_layer(), emb)?;
+        self.forward_modulated(BlockInput::Joined(maps), modulation.as_ref(), key)
+    }
+
     /// [`Self::forward`] with the result of [`Self::emb_layer`], `[B, C_out]` or `[B, 2 C_out]`.
     pub(crate) fn forward_modulated(
+        &self,
+        input: BlockInput<'_>,
+        modulation: Option<&Tensor>,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
+        match (input, &self.skip) {
+            (BlockInput::Joined(maps), Some(skip)) if self.resample == Resample::None => {
+                let (h, h_bias) = {
+                    let h = self.nonlinearity.of_joined_norm(&self.norm_in, maps)?;
+                    self.first(&h)?
+                };
+                let h = self.modulated(h, h_bias, modulation)?;
+                self.last(&h, || skip.forward_joined(maps), key)
+            }
+            _ => self.forward_map(&input.joined()?, modulation, key),
+        }
+    }
+
+    fn forward_map(
         &self,
         x: &Tensor,
         modulation: Option<&Tensor>,
@@ -196,12 +248,22 @@ impl ResBlock {
             }
         };
         let h = self.modulated(h, h_bias, modulation)?;
-        let h = self.dropout.forward(&h, key)?;
-        let x = match &self.skip {
-            Some(skip) => skip.forward(&x)?,
-            None => x,
+        let skip = || match &self.skip {
+            Some(skip) => skip.forward(&x),
+            None => Ok(x),
         };
-        let sum = self.conv_out.forward_onto(&x, &h)?;
+        self.last(&h, skip, key)
+    }
+
+    /// The last convolution and the sum with the other branch.
+    fn last(
+        &self,
+        h: &Tensor,
+        skip: impl FnOnce() -> Result<Tensor>,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
+        let h = self.dropout.forward(h, key)?;
+        let sum = self.conv_out.forward_onto(&skip()?, &h)?;
         divided(sum, self.output_scale)
     }
 
@@ -238,15 +300,24 @@ impl ResBlock {
     /// [`Self::forward_modulated`], which keeps only its inputs for the backward pass.
     pub(crate) fn recomputed(
         &self,
-        x: &Tensor,
+        input: BlockInput<'_>,
         modulation: Option<&Tensor>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let (block, key) = (self.clone(), key.map(OwnedKey::new));
-        let inputs: Vec<_> = [x].into_iter().chain(modulation).collect();
+        let (maps, is_joined) = match input {
+            BlockInput::Map(x) => (vec![x], false),
+            BlockInput::Joined(maps) => (maps.to_vec(), true),
+        };
+        let inputs: Vec<_> = maps.into_iter().chain(modulation).collect();
         recompute(&inputs, move |inputs| {
+            let (input, modulation) = match inputs {
+                [a, b, rest @ ..] if is_joined => (BlockInput::Joined([a, b]), rest.first()),
+                [x, rest @ ..] => (BlockInput::Map(x), rest.first()),
+                [] => bail!("expected the input of a block, found none"),
+            };
             let key = key.as_ref().map(OwnedKey::lend);
-            block.forward_modulated(&inputs[0], inputs.get(1), key.as_ref())
+            block.forward_modulated(input, modulation, key.as_ref())
         })
     }
 }

@@ -4,7 +4,7 @@ use crate::Unet2dConfig;
 use crate::blocks::Builder;
 use crate::embedding::{Class, Embedding};
 use candle_core::{DType, Result, Tensor, bail};
-use sdft_autograd::{Graphs, affine, concat, taped, to_dtype, to_nchw};
+use sdft_autograd::{Graphs, affine, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
     Prediction, PredictionType,
@@ -190,7 +190,7 @@ impl Unet2d {
         let mut h = to_dtype(h, self.maps)?;
         let blocks = Sequence::embedded(&self.up_blocks, emb)?;
         for (block, skip) in blocks.iter().zip(skips.iter().rev()) {
-            h = block.forward(&concat(&h, skip)?, key, self.recomputed)?;
+            h = block.forward_joined(&h, skip, key, self.recomputed)?;
         }
         let h = self.norm_out.forward(&h, Activation::Silu)?;
         to_nchw(&self.conv_out.forward(&h)?, self.embedding.dtype())

@@ -8,7 +8,8 @@ use sdft_adm::{AdmConfig, Unet};
 use sdft_autograd::{add, backward, recompute, silu, taped, to_nchw};
 use sdft_kernels::AttentionOrder;
 use sdft_nn::{
-    AttentionBlock, AttentionConfig, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of,
+    AttentionBlock, AttentionConfig, Nonlinearity, Params, ResBlock, ResBlockConfig, Resample,
+    Scope, specs_of,
 };
 use sdft_unet2d::{DownBlock, Unet2d, Unet2dConfig, UpBlock};
 
@@ -116,6 +117,38 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         };
         let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
         let name = format!("residual block {resample:?} {}", dtype.as_str());
+        compare_all(&name, (&a, &b), 2.0 * bound(dtype), findings)?;
+    }
+    for nonlinearity in [Nonlinearity::Silu, Nonlinearity::Relu] {
+        let config = ResBlockConfig {
+            groups: 8,
+            nonlinearity,
+            ..ResBlockConfig::new(32, 24, 20)
+        };
+        let params = filled(&specs_of(|scope| ResBlock::load(scope, &config))?)?;
+        let inputs = [
+            wave(&[2, 20, 6, 6], 1, &Device::Cpu)?,
+            wave(&[2, 12, 6, 6], 2, &Device::Cpu)?,
+            wave(&[2, 20], 3, &Device::Cpu)?,
+        ];
+        let run = |device: &Device, dtype: DType| {
+            all_of(&params, device, &inputs, |params, t| {
+                let block = ResBlock::load(&Scope::root(params), &config)?;
+                taped(&t[0], |x| {
+                    let maps = [x, &t[1]].map(|map| sdft_autograd::to_dtype(map, dtype));
+                    let [a, b] = maps;
+                    to_nchw(
+                        &block.forward_joined([&a?, &b?], Some(&t[2]), None)?,
+                        DType::F32,
+                    )
+                })
+            })
+        };
+        let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
+        let name = format!(
+            "residual block of two maps, {nonlinearity:?} {}",
+            dtype.as_str()
+        );
         compare_all(&name, (&a, &b), 2.0 * bound(dtype), findings)?;
     }
     let joint = |scope: &Scope<'_>| AttentionBlock::load(scope, 32, 2, 8, AttentionOrder::Legacy);

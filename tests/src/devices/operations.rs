@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
     add, add_gated, add_per_channel, add_scaled, attention, average_pool_2x, backward, concat,
-    conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, embedding, gelu, group_norm,
-    group_norm_biased, heads_apart, linear, linears, norm_act, pointwise_onto, pool, relu,
-    resample_filter_down, resample_filter_up, silu, taped, token_norm, unpatchify,
-    upsample_nearest_2x,
+    conv2d, conv2d_joined, conv2d_onto, conv2d_padded, conv2d_unbiased, embedding, gelu,
+    group_norm, group_norm_biased, group_norm_joined, heads_apart, linear, linears, norm_act,
+    pointwise_onto, pool, relu, resample_filter_down, resample_filter_up, silu, taped, token_norm,
+    unpatchify, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -114,6 +114,47 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
                 }
                 let x = add_per_channel(x, &x_bias.broadcast_as((2, c))?)?;
                 group_norm(&x, &t[2], &t[3], emb, groups, eps, act)
+            }),
+        );
+    }
+    // Groups that extend over both maps, and channels that are loaded one at a time. The sum gives each map an earlier gradient.
+    for (a, b, groups, places, is_added) in [
+        (128, 64, 32, 300, false),
+        (24, 40, 4, 35, true),
+        (5, 7, 3, 5, true),
+        (5, 7, 3, 5, false),
+    ] {
+        put(
+            format!("norm of {a} and {b} in {groups}"),
+            &[&[2, a, places, 1], &[2, b, places, 1]],
+            &[&[a + b], &[a + b]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    let y = group_norm_joined(
+                        [x, &t[1]],
+                        &t[2],
+                        &t[3],
+                        groups,
+                        1e-5,
+                        Activation::Silu,
+                    )?;
+                    match is_added {
+                        true => add(&y, &concat(x, &t[1])?),
+                        false => Ok(y),
+                    }
+                })
+            }),
+        );
+    }
+    for (a, b, c_out, k) in [(16, 24, 16, 1), (5, 3, 7, 3)] {
+        put(
+            format!("conv {k}x{k} of {a} and {b}"),
+            &[&[2, a, 9, 7], &[2, b, 9, 7]],
+            &[&[c_out, a + b, k, k], &[c_out]],
+            Box::new(move |t| {
+                taped(&t[0], |x| {
+                    conv2d_joined([x, &t[1]], &t[2], &t[3], [k / 2; 4])
+                })
             }),
         );
     }

@@ -15,18 +15,28 @@ use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 /// # Errors
 /// Batches, sizes or types that differ.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    check_dtypes("concat", a, &[])?;
+    check_joined("concat", a, b)?;
+    apply(Concat, [&dense(a)?, &dense(b)?])
+}
+
+/// The shape of the channels of `a` and `b` after one another.
+pub(crate) fn check_joined(
+    op: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<(usize, usize, usize, usize)> {
+    check_dtypes(op, a, &[])?;
     let (left, right) = (a.dims4()?, b.dims4()?);
     if (left.0, left.2, left.3) != (right.0, right.2, right.3) || a.dtype() != b.dtype() {
         bail!(
-            "concat: {:?} {} and {:?} {} do not fit",
+            "{op}: {:?} {} and {:?} {} do not fit",
             a.shape(),
             a.dtype().as_str(),
             b.shape(),
             b.dtype().as_str()
         );
     }
-    apply(Concat, [&dense(a)?, &dense(b)?])
+    Ok((left.0, left.1 + right.1, left.2, left.3))
 }
 
 /// `x + e` with one number per image and channel.

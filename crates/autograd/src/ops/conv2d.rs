@@ -1,9 +1,10 @@
 //! Convolutions and dense layers.
 
+use super::channels::check_joined;
 use super::conv2d_gradients::{BiasGradient, InputGradient, WeightGradient};
-use super::dense::dense;
+use super::dense::{dense, split_inputs};
 use super::op::{Op, apply, apply_off_graph, both, compute};
-use super::{add, check_dtypes, elements, for_element};
+use super::{add, check_dtypes, concat, elements, for_element};
 use crate::tape::GradMode;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
@@ -112,6 +113,33 @@ fn shape_of(
         stride,
         pad,
     })
+}
+
+/// A convolution with stride 1 of the channels of `a` and, after them, those of `b`. On a GPU it is the sum of two, without joining them.
+///
+/// # Shapes
+/// - `a`: `[B, C_a, H, W]` · `b`: `[B, C_b, H, W]` · `w`: `[C_out, C_a + C_b, K_h, K_w]` · `bias`: `[C_out]` · returns: `[B, C_out, H', W']`
+///
+/// # Errors
+/// As [`conv2d_padded`] and [`concat`](crate::concat).
+pub fn conv2d_joined(
+    [a, b]: [&Tensor; 2],
+    w: &Tensor,
+    bias: &Tensor,
+    pad: [usize; 4],
+) -> Result<Tensor> {
+    let (_, c, ..) = check_joined("conv2d", a, b)?;
+    // candle's graph has no operations with several results, such as the two parts of the filters.
+    let is_in_graph = || {
+        let is_tracked = [a, b, w, bias].into_iter().any(Tensor::track_op);
+        GradMode::current() == GradMode::Graph && is_tracked
+    };
+    if !a.device().is_cuda() || w.dim(1)? != c || is_in_graph() {
+        return conv2d_padded(&concat(a, b)?, w, bias, 1, pad);
+    }
+    let [w_a, w_b] = split_inputs(w, a.dim(1)?)?;
+    let sum = conv2d_unbiased(a, &w_a, 1, pad)?;
+    conv2d_onto(&sum, b, &w_b, bias, 1, pad)
 }
 
 /// A one-dimensional convolution of width one: a dense layer at each of N positions.

@@ -216,6 +216,32 @@ pub fn join_rows(parts: &[&Tensor]) -> Result<Tensor> {
     }
 }
 
+/// Filters `[O, I, ..]` for the first `n` inputs, and for the others, in PyTorch's order on every device; outside of candle's graph.
+pub(crate) fn split_inputs(w: &Tensor, n: usize) -> Result<[Tensor; 2]> {
+    let others = w.dim(1)? - n;
+    let part = |first, n| w.detach().narrow(1, first, n)?.contiguous();
+    let parts = [part(0, n)?, part(n, others)?];
+    match GradMode::current() {
+        GradMode::Graph => {}
+        GradMode::NoGrad => tape::note_parameter(w),
+        GradMode::Tape => {
+            if tape::is_tracked(w)? {
+                let (id, shapes) = (w.id(), parts.each_ref().map(|part| part.shape().clone()));
+                let (dtype, device) = (w.dtype(), w.device().clone());
+                tape::record_all(&parts, move |dys, gradients| {
+                    let dys = dys.into_iter().zip(shapes).map(|(dy, shape)| match dy {
+                        Some(dy) => dy.contiguous(),
+                        None => Tensor::zeros(shape, dtype, &device),
+                    });
+                    let dys = dys.collect::<Result<Vec<_>>>()?;
+                    gradients.add(id, Tensor::cat(&dys, 1)?)
+                });
+            }
+        }
+    }
+    Ok(parts)
+}
+
 /// On a GPU the channels are the last dimension in memory, on the CPU the second.
 fn flat(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cuda() {

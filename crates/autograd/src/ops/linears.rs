@@ -3,7 +3,8 @@
 use super::linear;
 use candle_core::{Result, Tensor};
 
-/// [`linear`] for each of these layers, given as weight and bias. On a GPU they are one operation each way.
+/// [`linear`] for each of these layers, given as weight and bias. On a GPU they are one kernel, and at most three in the backward pass, for
+/// batches of up to 64; more are worth the products of a library.
 ///
 /// # Shapes
 /// - `x`: `[B, I]` · each layer: `w` `[O, I]`, `bias` `[O]` · returns: `[B, O]` for each layer
@@ -21,16 +22,21 @@ pub fn linears(x: &Tensor, layers: &[[&Tensor; 2]]) -> Result<Vec<Tensor>> {
 #[cfg(feature = "cuda")]
 mod gpu {
     use crate::ops::dense::dense;
+    use crate::ops::op::{gpu_part, gpu_tensor};
     use crate::tape::{self, GradMode, Gradients};
-    use candle_core::{CudaStorage, DType, Layout, Result, Storage, Tensor, bail, op::BackpropOp};
-    use std::ops::Deref;
+    use candle_core::{DType, Result, Tensor};
+
+    /// Each weight is read once for eight images.
+    const MOST_IMAGES: usize = 64;
 
     /// Whether these are f32 layers on a GPU whose shapes fit, outside of candle's graph, which has no operations with many inputs.
     pub(super) fn fits(x: &Tensor, layers: &[[&Tensor; 2]]) -> bool {
         let tensors = || layers.iter().flatten().copied().chain([x]);
         let is_plain = |t: &Tensor| t.device().is_cuda() && t.dtype() == DType::F32;
         let is_layer = |[w, bias]: &[&Tensor; 2]| match (x.dims(), w.dims(), bias.dims()) {
-            (&[batch, i], &[o, w_i], &[bias_o]) => batch > 0 && i == w_i && o == bias_o,
+            (&[batch, i], &[o, w_i], &[bias_o]) => {
+                (1..=MOST_IMAGES).contains(&batch) && i == w_i && o == bias_o
+            }
             _ => false,
         };
         let is_in_graph =
@@ -60,11 +66,20 @@ mod gpu {
                 parameters.chain([x]).for_each(tape::note_parameter);
             }
             GradMode::Tape => {
-                let is_wanted = Wanted::of(x, &layers)?;
-                if is_wanted.any() {
+                let of_x = tape::is_tracked(x)?;
+                let (mut recorded, mut results) = (Vec::new(), Vec::new());
+                for (layer, y) in layers.into_iter().zip(&ys) {
+                    let wanted = [tape::is_tracked(&layer[0])?, tape::is_tracked(&layer[1])?];
+                    // What a frozen layer made of a constant is a constant.
+                    if of_x || wanted.contains(&true) {
+                        recorded.push((layer, wanted));
+                        results.push(y.clone());
+                    }
+                }
+                if !results.is_empty() {
                     let x = x.clone();
-                    tape::record_all(&ys, move |dys, gradients| {
-                        backward(&x, &layers, dys, &is_wanted, gradients)
+                    tape::record_all(&results, move |dys, gradients| {
+                        backward((&x, of_x), &recorded, dys, gradients)
                     });
                 }
             }
@@ -75,13 +90,13 @@ mod gpu {
     fn forward(x: &Tensor, layers: &[[Tensor; 2]]) -> Result<Vec<Tensor>> {
         let guards = layers.iter().flatten().chain([x]);
         let guards: Vec<_> = guards.map(Tensor::storage_and_layout).collect();
-        let mut inputs = guards.iter().map(on_gpu).collect::<Result<Vec<_>>>()?;
+        let mut inputs = guards.iter().map(gpu_part).collect::<Result<Vec<_>>>()?;
         let Some(x_input) = inputs.pop() else {
             return Ok(Vec::new());
         };
         let pairs: Vec<_> = inputs.as_chunks::<2>().0.to_vec();
         let (storage, n) = sdft_cuda::linears(x_input, &pairs)?;
-        let all = tensor(storage, &[n]);
+        let all = gpu_tensor(storage, &[n]);
         let batch = x.dim(0)?;
         let mut first = 0;
         layers
@@ -95,49 +110,27 @@ mod gpu {
             .collect()
     }
 
-    /// Which tensors need gradients.
-    struct Wanted {
-        x: bool,
-        parameters: Vec<[bool; 2]>,
-    }
-
-    impl Wanted {
-        fn of(x: &Tensor, layers: &[[Tensor; 2]]) -> Result<Self> {
-            let of_layer =
-                |[w, bias]: &[Tensor; 2]| Ok([tape::is_tracked(w)?, tape::is_tracked(bias)?]);
-            Ok(Self {
-                x: tape::is_tracked(x)?,
-                parameters: layers.iter().map(of_layer).collect::<Result<_>>()?,
-            })
-        }
-
-        fn any(&self) -> bool {
-            self.x || self.parameters.as_flattened().contains(&true)
-        }
-    }
-
     fn backward(
-        x: &Tensor,
-        layers: &[[Tensor; 2]],
+        (x, of_x): (&Tensor, bool),
+        layers: &[([Tensor; 2], [bool; 2])],
         dys: Vec<Option<Tensor>>,
-        wanted: &Wanted,
         gradients: &mut Gradients,
     ) -> Result<()> {
         // A result that nothing uses has no gradient, and its layer gets none.
         let mut used = Vec::with_capacity(layers.len());
-        for ((layer, dy), &wanted) in layers.iter().zip(dys).zip(&wanted.parameters) {
+        for ((layer, wanted), dy) in layers.iter().zip(dys) {
             if let Some(dy) = dy {
-                used.push((layer, dense(&dy)?, wanted));
+                used.push((layer, dense(&dy)?, *wanted));
             }
         }
         let tensors = used.iter().flat_map(|(layer, dy, _)| [&layer[0], dy]);
         let guards: Vec<_> = tensors.chain([x]).map(Tensor::storage_and_layout).collect();
-        let mut inputs = guards.iter().map(on_gpu).collect::<Result<Vec<_>>>()?;
+        let mut inputs = guards.iter().map(gpu_part).collect::<Result<Vec<_>>>()?;
         let Some(x_input) = inputs.pop() else {
             return Ok(());
         };
         let wanted = sdft_cuda::WantedGradients {
-            x: wanted.x,
+            x: of_x,
             parameters: used.iter().map(|&(_, _, wanted)| wanted).collect(),
         };
         let pairs: Vec<_> = inputs.as_chunks::<2>().0.to_vec();
@@ -145,26 +138,13 @@ mod gpu {
         for ((layer, ..), found) in used.iter().zip(found.parameters) {
             for (parameter, found) in layer.iter().zip(found) {
                 if let Some(found) = found {
-                    gradients.add(parameter.id(), tensor(found, parameter.dims()))?;
+                    gradients.add(parameter.id(), gpu_tensor(found, parameter.dims()))?;
                 }
             }
         }
         match found.x {
-            Some(found) => gradients.add(x.id(), tensor(found, x.dims())),
+            Some(found) => gradients.add(x.id(), gpu_tensor(found, x.dims())),
             None => Ok(()),
-        }
-    }
-
-    fn tensor(storage: CudaStorage, dims: &[usize]) -> Tensor {
-        Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false)
-    }
-
-    fn on_gpu<'a, G: Deref<Target = Storage>>(
-        (storage, layout): &'a (G, &'a Layout),
-    ) -> Result<(&'a CudaStorage, &'a Layout)> {
-        match &**storage {
-            Storage::Cuda(storage) => Ok((storage, layout)),
-            _ => bail!("linears: expected tensors on one device, found several"),
         }
     }
 }

@@ -29,7 +29,8 @@ pub use {
     attention::attention,
     channels::{add_per_channel, concat},
     conv2d::{
-        conv2d, conv2d_onto, conv2d_padded, conv2d_unbiased, linear, pointwise, pointwise_onto,
+        conv2d, conv2d_joined, conv2d_onto, conv2d_padded, conv2d_unbiased, linear, pointwise,
+        pointwise_onto,
     },
     dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space, unpatchify},
     dropout::dropout,
@@ -38,7 +39,7 @@ pub use {
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
     linears::linears,
-    norm_act::{group_norm, group_norm_biased, norm_act},
+    norm_act::{group_norm, group_norm_biased, group_norm_joined, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},
     separable::separable,

@@ -1,9 +1,12 @@
 //! Group normalisation, an affine map and an activation in one operation.
 
+#[cfg(feature = "cuda")]
+use super::channels::check_joined;
+use super::concat;
 use super::dense::dense;
 use super::modulate::modulate;
 #[cfg(feature = "cuda")]
-use super::norm_act_gpu::{Biased, Sums};
+use super::norm_act_gpu::{Biased, Joined, Sums};
 use super::op::{Op, apply, compute};
 use super::{add_gradients, check_dtypes, elements, for_element};
 #[cfg(feature = "cuda")]
@@ -85,7 +88,7 @@ pub fn group_norm_biased(
             );
         }
         let ab = modulate(weight, bias, emb, x.dim(0)?)?;
-        let op = NormAct::new(x, &ab, groups, eps, activation)?;
+        let op = NormAct::new(x, x.dims(), &ab, groups, eps, activation)?;
         let inputs = [&dense(x)?, &ab.contiguous()?, &x_bias.contiguous()?];
         return apply(Biased(op), inputs);
     }
@@ -96,6 +99,32 @@ pub fn group_norm_biased(
     )
 }
 
+/// [`group_norm`] of the channels of `a` and, after them, those of `b`. A GPU reads both where they are, without joining them.
+///
+/// # Shapes
+/// - `a`: `[B, C_a, H, W]` · `b`: `[B, C_b, H, W]` · `weight`, `bias`: `[C_a + C_b]` · returns: `[B, C_a + C_b, H, W]`
+///
+/// # Errors
+/// As [`group_norm`] and [`concat`].
+pub fn group_norm_joined(
+    [a, b]: [&Tensor; 2],
+    weight: &Tensor,
+    bias: &Tensor,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        let (batch, c, h, w) = check_joined("norm_act", a, b)?;
+        let ab = modulate(weight, bias, None, batch)?;
+        let op = NormAct::new(a, &[batch, c, h, w], &ab, groups, eps, activation)?;
+        return apply(Joined(op), [&dense(a)?, &dense(b)?, &ab.contiguous()?]);
+    }
+    let x = concat(a, b)?;
+    group_norm(&x, weight, bias, None, groups, eps, activation)
+}
+
 /// As [`norm_act`], with `a` and `b` in one tensor `[2, B, C]`.
 fn norm_act_of(
     x: &Tensor,
@@ -104,7 +133,7 @@ fn norm_act_of(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let op = NormAct::new(x, ab, groups, eps, activation)?;
+    let op = NormAct::new(x, x.dims(), ab, groups, eps, activation)?;
     apply(op, [&dense(x)?, &ab.contiguous()?])
 }
 
@@ -125,15 +154,16 @@ pub(crate) enum SavedStatistics {
 }
 
 impl NormAct {
+    /// The norm of an input of this shape, of the type of `x`.
     fn new(
         x: &Tensor,
+        dims: &[usize],
         ab: &Tensor,
         groups: usize,
         eps: f64,
         activation: Activation,
     ) -> Result<Self> {
         check_dtypes("norm_act", x, &[ab])?;
-        let dims = x.dims();
         if dims.len() < 2
             || dims[1..].contains(&0)
             || groups == 0
@@ -141,8 +171,7 @@ impl NormAct {
             || ab.dims() != [2, dims[0], dims[1]]
         {
             bail!(
-                "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
-                x.shape(),
+                "norm_act: input {dims:?} and scale and shift {:?} do not fit {groups} groups",
                 ab.shape(),
             );
         }
@@ -184,8 +213,12 @@ impl Op<2> for NormAct {
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, [x, ab]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        let (y, shape, statistics) =
-            sdft_cuda::norm_forward(&self.on_gpu(), self.eps, (x, None), ab)?;
+        let input = sdft_cuda::NormInput {
+            x,
+            more: None,
+            bias: None,
+        };
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, input, ab)?;
         let _ = self.statistics.set(SavedStatistics::Device(statistics));
         Ok((y, shape))
     }
@@ -230,8 +263,7 @@ impl Op<2> for NormAct {
             #[cfg(feature = "cuda")]
             Some(SavedStatistics::Device(statistics)) => {
                 let sums = Sums::new(self, statistics);
-                let earlier = earlier.as_ref();
-                let (dx, dab) = sums.gradients([x, ab, dy], wanted[0], earlier)?;
+                let ([dx, _], dab) = sums.gradients([x, ab, dy], wanted[0], [earlier, None])?;
                 (dx.unwrap_or_else(|| x.clone()), dab)
             }
         };

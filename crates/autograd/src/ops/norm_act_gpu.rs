@@ -1,11 +1,13 @@
-//! Group normalisation on a GPU: its gradient, and the bias of the convolution before it in the same passes.
+//! Group normalisation on a GPU: its gradient, the bias of the convolution before it in the same passes, and two maps as one.
 
-use super::check_same;
 use super::conv2d_gradients::BiasGradient;
 use super::dense::dense;
 use super::norm_act::{NormAct, SavedStatistics};
-use super::op::{Op, compute};
+use super::op::{Op, channels_second, compute, gpu_part, gpu_tensor};
+use super::{add_gradients, check_same};
 use candle_core::{CpuStorage, CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
+use sdft_cuda::NormInput;
+use std::ops::Deref;
 
 type Part<'a> = (&'a CudaStorage, &'a Layout);
 
@@ -13,10 +15,12 @@ fn on_gpus_only() -> Result<(CpuStorage, Shape)> {
     bail!("this part of a norm is computed on a GPU only")
 }
 
-/// The gradient of `a` and `b`, and sums over each group, in one flat tensor.
+/// The gradients of a norm, by way of the gradient of `a` and `b` and sums over each group, one after the other in one flat tensor.
 pub(crate) struct Sums {
     norm: sdft_cuda::Norm,
     statistics: sdft_cuda::Statistics,
+    /// The channels that follow those of the input.
+    more: Option<Tensor>,
     /// What the input still lacks.
     bias: Option<Tensor>,
 }
@@ -26,44 +30,77 @@ impl Sums {
         Self {
             norm: op.on_gpu(),
             statistics: statistics.clone(),
+            more: None,
             bias: None,
         }
     }
 
-    /// The gradient of `x` if it is wanted, added to an earlier one, and that of `ab`.
+    /// The gradients of `x` and of the channels after it if `wanted`, added to earlier ones, and that of `ab`.
     pub(crate) fn gradients(
-        self,
+        &self,
         [x, ab, dy]: [&Tensor; 3],
         wanted: bool,
-        earlier: Option<&Tensor>,
-    ) -> Result<(Option<Tensor>, Tensor)> {
-        let sums = compute(&self, [x, ab, dy])?;
+        earlier: [Option<Tensor>; 2],
+    ) -> Result<([Option<Tensor>; 2], Tensor)> {
+        let sums = compute(self, [x, ab, dy])?;
         let dab = sums.narrow(0, 0, ab.elem_count())?.reshape(ab.shape())?;
-        let dx = match earlier {
-            _ if !wanted => None,
-            None => Some(compute(&Spread(self), [x, ab, dy, &sums])?),
-            Some(earlier) => {
-                check_same("norm_act gradient", x, earlier)?;
-                Some(compute(
-                    &Spread(self),
-                    [x, ab, dy, &sums, &dense(earlier)?],
-                )?)
-            }
+        let dx = match wanted {
+            true => self.spread([x, ab, dy, &sums], earlier)?,
+            false => [None, None],
         };
         Ok((dx, dab))
     }
 
-    /// Calls `f` with the bias on the device.
-    fn with_bias<T>(&self, f: impl FnOnce(Option<Part<'_>>) -> Result<T>) -> Result<T> {
-        let Some(bias) = &self.bias else {
-            return f(None);
-        };
-        let (storage, layout) = bias.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => f(Some((storage, layout))),
-            _ => bail!("norm_act: the bias is not on the GPU"),
+    /// The gradient of each map.
+    fn spread(
+        &self,
+        [x, ab, dy, sums]: [&Tensor; 4],
+        earlier: [Option<Tensor>; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let maps = [Some(x), self.more.as_ref()];
+        let mut earlier_maps = [const { None }; 2];
+        for ((to, earlier), map) in earlier_maps.iter_mut().zip(earlier).zip(maps) {
+            if let (Some(earlier), Some(map)) = (earlier, map) {
+                check_same("norm_act gradient", map, &earlier)?;
+                *to = Some(dense(&earlier)?);
+            }
         }
+        let guards = [ab, dy, sums].map(Tensor::storage_and_layout);
+        let earlier = earlier_maps
+            .each_ref()
+            .map(|map| map.as_ref().map(Tensor::storage_and_layout));
+        let x_guard = x.storage_and_layout();
+        let (dx, dmore) = self.with_input(gpu_part(&x_guard)?, |input| {
+            sdft_cuda::norm_gradient(
+                &self.norm,
+                &self.statistics,
+                input,
+                gpu_part(&guards[0])?,
+                gpu_part(&guards[1])?,
+                gpu_part(&guards[2])?,
+                [optional(&earlier[0])?, optional(&earlier[1])?],
+            )
+        })?;
+        let map = |(storage, shape)| channels_second(gpu_tensor(storage, shape), true);
+        Ok([Some(map(dx)?), dmore.map(map).transpose()?])
     }
+
+    /// Calls `f` with the whole input.
+    fn with_input<T>(&self, x: Part<'_>, f: impl FnOnce(NormInput<'_>) -> Result<T>) -> Result<T> {
+        let rest = [&self.more, &self.bias];
+        let guards = rest.map(|rest| rest.as_ref().map(Tensor::storage_and_layout));
+        f(NormInput {
+            x,
+            more: optional(&guards[0])?,
+            bias: optional(&guards[1])?,
+        })
+    }
+}
+
+fn optional<'a, G: Deref<Target = Storage>>(
+    guard: &'a Option<(G, &'a Layout)>,
+) -> Result<Option<Part<'a>>> {
+    guard.as_ref().map(gpu_part).transpose()
 }
 
 impl Op<3> for Sums {
@@ -76,53 +113,9 @@ impl Op<3> for Sums {
     }
 
     fn cuda(&self, [x, ab, dy]: [Part<'_>; 3]) -> Result<(CudaStorage, Shape)> {
-        self.with_bias(|bias| sdft_cuda::norm_sums(&self.norm, &self.statistics, (x, bias), ab, dy))
-    }
-}
-
-/// The gradient of `x` from [`Sums`], and with a fifth input the sum with an earlier one.
-struct Spread(Sums);
-
-impl Spread {
-    fn run(
-        &self,
-        [x, ab, dy, sums]: [Part<'_>; 4],
-        earlier: Option<Part<'_>>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let Sums {
-            norm, statistics, ..
-        } = &self.0;
-        self.0.with_bias(|bias| {
-            sdft_cuda::norm_gradient(norm, statistics, (x, bias), ab, dy, sums, earlier)
+        self.with_input(x, |input| {
+            sdft_cuda::norm_sums(&self.norm, &self.statistics, input, ab, dy)
         })
-    }
-}
-
-impl Op<4> for Spread {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
-        on_gpus_only()
-    }
-
-    fn cuda(&self, inputs: [Part<'_>; 4]) -> Result<(CudaStorage, Shape)> {
-        self.run(inputs, None)
-    }
-}
-
-impl Op<5> for Spread {
-    fn name(&self) -> &'static str {
-        "norm_act gradient"
-    }
-
-    fn cpu(&self, _: [(&CpuStorage, &Layout); 5]) -> Result<(CpuStorage, Shape)> {
-        on_gpus_only()
-    }
-
-    fn cuda(&self, [x, ab, dy, sums, earlier]: [Part<'_>; 5]) -> Result<(CudaStorage, Shape)> {
-        self.run([x, ab, dy, sums], Some(earlier))
     }
 }
 
@@ -140,8 +133,12 @@ impl Op<3> for Biased {
 
     fn cuda(&self, [x, ab, bias]: [Part<'_>; 3]) -> Result<(CudaStorage, Shape)> {
         let Self(op) = self;
-        let (y, shape, statistics) =
-            sdft_cuda::norm_forward(&op.on_gpu(), op.eps, (x, Some(bias)), ab)?;
+        let input = NormInput {
+            x,
+            more: None,
+            bias: Some(bias),
+        };
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&op.on_gpu(), op.eps, input, ab)?;
         // The operation is made for one call, so this is empty.
         let _ = op.statistics.set(SavedStatistics::Device(statistics));
         Ok((y, shape))
@@ -160,11 +157,75 @@ impl Op<3> for Biased {
             bias: Some(bias.clone()),
             ..Sums::new(&self.0, statistics)
         };
-        let (dx, dab) = sums.gradients([x, ab, &dense(dy)?], of_x || of_bias, None)?;
+        let inputs = [x, ab, &dense(dy)?];
+        let ([dx, _], dab) = sums.gradients(inputs, of_x || of_bias, [None, None])?;
         let of_bias = match &dx {
             Some(dx) if of_bias => Some(compute(&BiasGradient(bias.elem_count()), [dx])?),
             _ => None,
         };
         Ok([dx.filter(|_| of_x), of_ab.then_some(dab), of_bias])
+    }
+}
+
+/// A norm of two maps, the first inputs, whose channels follow one another.
+pub(crate) struct Joined(pub(crate) NormAct);
+
+impl Op<3> for Joined {
+    fn name(&self) -> &'static str {
+        "norm_act"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        on_gpus_only()
+    }
+
+    fn cuda(&self, [x, more, ab]: [Part<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+        let Self(op) = self;
+        let input = NormInput {
+            x,
+            more: Some(more),
+            bias: None,
+        };
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&op.on_gpu(), op.eps, input, ab)?;
+        // The operation is made for one call, so this is empty.
+        let _ = op.statistics.set(SavedStatistics::Device(statistics));
+        Ok((y, shape))
+    }
+
+    fn gradients(
+        &self,
+        inputs: [&Tensor; 3],
+        dy: &Tensor,
+        wanted: [bool; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
+        self.add_gradients(inputs, dy, wanted, [const { None }; 3])
+    }
+
+    fn add_gradients(
+        &self,
+        [x, more, ab]: [&Tensor; 3],
+        dy: &Tensor,
+        [of_x, of_more, of_ab]: [bool; 3],
+        [earlier, earlier_more, earlier_dab]: [Option<Tensor>; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
+        let Some(SavedStatistics::Device(statistics)) = self.0.statistics.get() else {
+            bail!("norm_act: backward without forward");
+        };
+        let sums = Sums {
+            more: Some(more.clone()),
+            ..Sums::new(&self.0, statistics)
+        };
+        let inputs = [x, ab, &dense(dy)?];
+        let ([dx, dmore], dab) =
+            sums.gradients(inputs, of_x || of_more, [earlier, earlier_more])?;
+        let dab = match earlier_dab {
+            Some(earlier) => add_gradients(&earlier, &dab)?,
+            None => dab,
+        };
+        Ok([
+            dx.filter(|_| of_x),
+            dmore.filter(|_| of_more),
+            of_ab.then_some(dab),
+        ])
     }
 }

@@ -263,8 +263,25 @@ fn narrowed<const N: usize, O: Op<N>>(
     Ok((y, shape))
 }
 
+/// A new tensor on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu_tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
+}
+
+/// A tensor that `guard` keeps, as operations on a GPU take it.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu_part<'a, G: std::ops::Deref<Target = Storage>>(
+    (storage, layout): &'a (G, &'a Layout),
+) -> Result<(&'a CudaStorage, &'a Layout)> {
+    match &**storage {
+        Storage::Cuda(storage) => Ok((storage, layout)),
+        _ => bail!("expected tensors on one device, found several"),
+    }
+}
+
 /// A feature map that a GPU stores with its channels last, seen as `[B, C, ..]`.
-fn channels_second(y: Tensor, is_feature_map: bool) -> Result<Tensor> {
+pub(crate) fn channels_second(y: Tensor, is_feature_map: bool) -> Result<Tensor> {
     match y.rank() {
         _ if !is_feature_map || !y.device().is_cuda() => Ok(y),
         4 => y.permute((0, 3, 1, 2)),

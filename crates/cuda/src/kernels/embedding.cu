@@ -1,8 +1,8 @@
 // Rows of a table [N, D], f32, by their numbers, and the gradient of the table.
 
-enum { MOST_ROWS = 512 };
+enum { MOST_LABELS = 512 };
 
-struct Rows { int row[MOST_ROWS]; };
+struct Rows { int row[MOST_LABELS]; };
 
 // y [n, D] = the rows; any grid
 KERNEL embedding_rows(const __grid_constant__ Rows rows, const float* table, float* y, int n, int D) {

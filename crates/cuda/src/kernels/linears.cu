@@ -1,14 +1,14 @@
 // Dense layers of one input, f32: y_i [B, C_i] = x [B, E] w_i^T + bias_i, one layer after the other in memory. With few images these read
 // each weight once and wait for memory, so all layers are one launch. A row is one output of one layer, counted over all of them.
 
-enum { MOST_LAYERS = 64, IMAGES = 8, COLUMNS = 256, ROWS = 4, MOST_CHUNK = 128 };
+enum { MOST_LINEARS = 64, IMAGES = 8, COLUMNS = 256, ROWS = 4, MOST_CHUNK = 128 };
 
 // Addresses of each layer's parameters, the gradient of its result, and the gradients of its parameters, which are null where
 // they are not wanted; `first` are the first rows of the layers, and after the last one their number.
 struct Layers {
-    const float *w[MOST_LAYERS], *bias[MOST_LAYERS], *dy[MOST_LAYERS];
-    float *dw[MOST_LAYERS], *db[MOST_LAYERS];
-    int first[MOST_LAYERS + 1];
+    const float *w[MOST_LINEARS], *bias[MOST_LINEARS], *dy[MOST_LINEARS];
+    float *dw[MOST_LINEARS], *db[MOST_LINEARS];
+    int first[MOST_LINEARS + 1];
     int n;
 };
 

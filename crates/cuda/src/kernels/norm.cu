@@ -2,12 +2,25 @@
 // act 0 none, 1 silu. ab [2, B, C] holds a then b, stats [B, G, 2] mean and rstd. A bias [C] that
 // x still lacks is part of what is the same for all pixels. Sums over pixels are taken in two steps, by chunks of pixels and
 // then over the chunks. A thread has V neighbouring channels and loops over pixels.
+// In kernels named `joined`, x is two maps: its channels from `split` on are those of `more` [B, P, C - split].
 
 // Runs body<16 bytes at a time> on whole units of channels; where only the addresses forbid it, the same threads load the same elements one at a time.
-#define BY_UNITS(T, C, wide, body, ...) \
-    if ((C) % Lanes<T>::n != 0) body<false, 1>(__VA_ARGS__); \
-    else if (wide) body<true, Lanes<T>::n>(__VA_ARGS__); \
-    else body<false, Lanes<T>::n>(__VA_ARGS__)
+#define BY_UNITS(T, joined, C, split, wide, body, ...) \
+    if (((C) | (split)) % Lanes<T>::n != 0) body<joined, false, 1>(__VA_ARGS__); \
+    else if (wide) body<joined, true, Lanes<T>::n>(__VA_ARGS__); \
+    else body<joined, false, Lanes<T>::n>(__VA_ARGS__)
+
+// Channel c of image b: which of two maps has it, its place there, and the channels of that map. Kernels of one map are compiled without
+// the choice, which costs registers.
+struct Place { bool second; int width; long long at; };
+template <bool JOINED> DEVICE Place place_of(int split, long long b, int P, int C, int c) {
+    Place place;
+    place.second = JOINED && c >= split;
+    place.width = !JOINED ? C : place.second ? C - split : split;
+    place.at = b * P * place.width + (place.second ? c - split : c);
+    return place;
+}
+template <class T> DEVICE T* map_at(T* x, T* more, const Place& place) { return (place.second ? more : x) + place.at; }
 
 DEVICE float bias_of(const float* bias, int c) { return bias ? bias[c] : 0.0f; }
 
@@ -34,24 +47,25 @@ template <int V> DEVICE void put_sums(float* sh, const Span& s, const float (&fi
     fold_rows(sh, s.rows, 2 * V * s.units);
 }
 
-template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, const float* bias, float* partial, int P, int C, int G, int chunks, float* sh) {
+template <bool JOINED, bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, const T* more, int split, const float* bias, float* partial, int P, int C, int G, int chunks, float* sh) {
     const Range pixels = chunk_of(P, chunks);
-    const int size = C / G;
-    x += (long long)blockIdx.y * P * C;
+    const int size = C / G, b = blockIdx.y;
     partial += ((long long)blockIdx.y * chunks + blockIdx.x) * G * 2;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
         const Span s = span(C / V - u0);
         float sum[V] = {}, square[V] = {}, origin[V], v[V];
         if (s.row < s.rows) {
             const int c = (u0 + s.unit) * V;
+            const Place place = place_of<JOINED>(split, b, P, C, c);
+            const T* from = map_at(x, more, place);
 #pragma unroll
             for (int k = 0; k < V; k++) {
                 const int at = (c + k) / size * size;
-                origin[k] = load(x[at]) + bias_of(bias, at) - bias_of(bias, c + k);
+                origin[k] = load(*map_at(x, more, place_of<JOINED>(split, b, P, C, at))) + bias_of(bias, at) - bias_of(bias, c + k);
             }
 #pragma unroll 4
             for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
-                load_run<WIDE>(x + p * C + c, v);
+                load_run<WIDE>(from + p * place.width, v);
 #pragma unroll
                 for (int k = 0; k < V; k++) {
                     const float d = v[k] - origin[k];
@@ -82,7 +96,11 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, const 
 #define NORM_PARTIAL(T, t) \
     ROOMY_KERNEL norm_partial_##t(const T* x, const float* bias, float* partial, int B, int P, int C, int G, int chunks) { \
         __shared__ float sh[256 * 2 * Lanes<T>::n]; \
-        BY_UNITS(T, C, aligned(x), norm_partial, x, bias, partial, P, C, G, chunks, sh); \
+        BY_UNITS(T, false, C, C, aligned(x), norm_partial, x, x, C, bias, partial, P, C, G, chunks, sh); \
+    } \
+    ROOMY_KERNEL norm_partial_joined_##t(const T* x, const T* more, int split, const float* bias, float* partial, int B, int P, int C, int G, int chunks) { \
+        __shared__ float sh[256 * 2 * Lanes<T>::n]; \
+        BY_UNITS(T, true, C, split, aligned(x, more), norm_partial, x, more, split, bias, partial, P, C, G, chunks, sh); \
     }
 FOR_EACH_TYPE(NORM_PARTIAL)
 
@@ -101,7 +119,7 @@ DEVICE void sum_chunks(const float* from, long long stride, int chunks, const Sp
     fold_rows(sh, s.rows, 2 * s.units);
 }
 
-template <class T> DEVICE void norm_finish(const T* x, const float* bias, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
+template <bool JOINED, class T> DEVICE void norm_finish(const T* x, const T* more, int split, const float* bias, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
     const long long b = blockIdx.x;
     const double count = (double)P * (C / G);
     for (int g0 = 0; g0 < G; g0 += 256) {
@@ -110,7 +128,8 @@ template <class T> DEVICE void norm_finish(const T* x, const float* bias, const 
         if (s.row == 0) {
             const int g = g0 + s.unit;
             const double shift = sh[s.unit] / count, variance = sh[s.units + s.unit] / count - shift * shift;
-            stats[(b * G + g) * 2] = (float)(load(x[b * P * C + (long long)g * (C / G)]) + bias_of(bias, g * (C / G)) + shift);
+            const float origin = load(*map_at(x, more, place_of<JOINED>(split, b, P, C, g * (C / G))));
+            stats[(b * G + g) * 2] = (float)(origin + bias_of(bias, g * (C / G)) + shift);
             stats[(b * G + g) * 2 + 1] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + eps));
         }
         __syncthreads();
@@ -121,17 +140,23 @@ template <class T> DEVICE void norm_finish(const T* x, const float* bias, const 
 #define NORM_FINISH(T, t) \
     ROOMY_KERNEL norm_finish_##t(const T* x, const float* bias, const float* partial, float* stats, int B, int P, int C, int G, int chunks, double eps) { \
         __shared__ double sh[512]; \
-        norm_finish(x, bias, partial, stats, P, C, G, chunks, eps, sh); \
+        norm_finish<false>(x, x, C, bias, partial, stats, P, C, G, chunks, eps, sh); \
+    } \
+    ROOMY_KERNEL norm_finish_joined_##t(const T* x, const T* more, int split, const float* bias, const float* partial, float* stats, int B, int P, int C, int G, int chunks, double eps) { \
+        __shared__ double sh[512]; \
+        norm_finish<true>(x, more, split, bias, partial, stats, P, C, G, chunks, eps, sh); \
     }
 FOR_EACH_TYPE(NORM_FINISH)
 
-template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) {
+template <bool JOINED, bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const T* more, int split, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) {
     const int b = blockIdx.y, size = C / G;
     const long long image = (long long)b * P * C;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
         const Span s = span(C / V - u0);
         if (s.row >= s.rows) continue;
         const int c = (u0 + s.unit) * V;
+        const Place place = place_of<JOINED>(split, b, P, C, c);
+        const T* from = map_at(x, more, place);
         float scale[V], shift[V], v[V];
 #pragma unroll
         for (int k = 0; k < V; k++) {
@@ -141,7 +166,7 @@ template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const fl
             shift[k] = ab[(long long)B * C + channel] - scale[k] * (stat[0] - bias_of(bias, c + k));
         }
         for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
-            load_run<WIDE>(x + image + p * C + c, v);
+            load_run<WIDE>(from + p * place.width, v);
 #pragma unroll
             for (int k = 0; k < V; k++) v[k] = fmaf(v[k], scale[k], shift[k]);
             if (act) {
@@ -156,15 +181,17 @@ template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const fl
 // y [B, P, C] = act(a * (x - mean) * rstd + b); grid (any number of pixel blocks, B)
 #define NORM_APPLY(T, t) \
     KERNEL norm_apply_##t(const T* x, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) { \
-        BY_UNITS(T, C, aligned(x, y), norm_apply, x, bias, ab, stats, y, B, P, C, G, act); \
+        BY_UNITS(T, false, C, C, aligned(x, y), norm_apply, x, x, C, bias, ab, stats, y, B, P, C, G, act); \
+    } \
+    KERNEL norm_apply_joined_##t(const T* x, const T* more, int split, const float* bias, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, true, C, split, aligned(x, more, y), norm_apply, x, more, split, bias, ab, stats, y, B, P, C, G, act); \
     }
 FOR_EACH_TYPE(NORM_APPLY)
 
-template <bool WIDE, int V, class T>
-DEVICE void norm_grad_partial(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act, float* sh) {
+template <bool JOINED, bool WIDE, int V, class T>
+DEVICE void norm_grad_partial(const T* x, const T* more, int split, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act, float* sh) {
     const Range pixels = chunk_of(P, chunks);
     const int b = blockIdx.y, size = C / G;
-    x += (long long)b * P * C;
     dy += (long long)b * P * C;
     partial += ((long long)b * chunks + blockIdx.x) * C * 2;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
@@ -172,6 +199,8 @@ DEVICE void norm_grad_partial(const T* x, const float* bias, const T* dy, const 
         float sum[V] = {}, product[V] = {}, a[V], shift[V], rstd[V], offset[V], v[V], g[V];
         if (s.row < s.rows) {
             const int c = (u0 + s.unit) * V;
+            const Place place = place_of<JOINED>(split, b, P, C, c);
+            const T* from = map_at(x, more, place);
 #pragma unroll
             for (int k = 0; k < V; k++) {
                 const float* stat = stats + ((long long)b * G + (c + k) / size) * 2;
@@ -182,7 +211,7 @@ DEVICE void norm_grad_partial(const T* x, const float* bias, const T* dy, const 
             }
 #pragma unroll 2
             for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
-                load_run<WIDE>(x + p * C + c, v);
+                load_run<WIDE>(from + p * place.width, v);
                 load_run<WIDE>(dy + p * C + c, g);
 #pragma unroll
                 for (int k = 0; k < V; k++) {
@@ -206,7 +235,12 @@ DEVICE void norm_grad_partial(const T* x, const float* bias, const T* dy, const 
 #define NORM_GRAD_PARTIAL(T, t) \
     ROOMY_KERNEL norm_grad_partial_##t(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act) { \
         __shared__ float sh[256 * 2 * Lanes<T>::n]; \
-        BY_UNITS(T, C, aligned(x, dy), norm_grad_partial, x, bias, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
+        BY_UNITS(T, false, C, C, aligned(x, dy), norm_grad_partial, x, x, C, bias, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
+    } \
+    ROOMY_KERNEL norm_grad_partial_joined_##t(const T* x, const T* more, int split, const float* bias, const T* dy, const float* ab, const float* stats, float* partial, \
+                                              int B, int P, int C, int G, int chunks, int act) { \
+        __shared__ float sh[256 * 2 * Lanes<T>::n]; \
+        BY_UNITS(T, true, C, split, aligned(x, more, dy), norm_grad_partial, x, more, split, bias, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
     }
 FOR_EACH_TYPE(NORM_GRAD_PARTIAL)
 
@@ -244,14 +278,19 @@ KERNEL norm_grad_finish(const float* partial, const float* ab, float* dab, float
     }
 }
 
-template <bool WIDE, int V, class T>
-DEVICE void norm_grad_apply(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) {
+template <bool JOINED, bool WIDE, int V, class T>
+DEVICE void norm_grad_apply(const T* x, const T* more, int split, const float* bias, const T* dy, const float* ab, const float* stats, const float* group,
+                            const T* earlier, const T* earlier_more, T* dx, T* dx_more, int B, int P, int C, int G, int act) {
     const int b = blockIdx.y, size = C / G;
     const long long image = (long long)b * P * C;
     for (int u0 = 0; u0 < C / V; u0 += 256) {
         const Span s = span(C / V - u0);
         if (s.row >= s.rows) continue;
         const int c = (u0 + s.unit) * V;
+        const Place place = place_of<JOINED>(split, b, P, C, c);
+        const T *from = map_at(x, more, place), *before = place.second ? earlier_more : earlier;
+        T* to = map_at(dx, dx_more, place);
+        if (before) before += place.at;
         // dx = scale * du + (slope * (x - mean) + rest), with the part that is the same for all pixels computed once;
         // x - mean first, because a small deviation from a large mean would be lost in the product of that mean
         float mean[V], scale[V], shift[V], slope[V], rest[V], v[V], g[V];
@@ -266,7 +305,7 @@ DEVICE void norm_grad_apply(const T* x, const float* bias, const T* dy, const fl
             rest[k] = -rstd * group[at];
         }
         for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
-            load_run<WIDE>(x + image + p * C + c, v);
+            load_run<WIDE>(from + p * place.width, v);
             load_run<WIDE>(dy + image + p * C + c, g);
 #pragma unroll
             for (int k = 0; k < V; k++) {
@@ -274,21 +313,26 @@ DEVICE void norm_grad_apply(const T* x, const float* bias, const T* dy, const fl
                 const float du = act ? g[k] * silu_slope(fmaf(v[k], scale[k], shift[k])) : g[k];
                 v[k] = fmaf(scale[k], du, fmaf(slope[k], v[k], rest[k]));
             }
-            if (earlier) {
-                load_run<WIDE>(earlier + image + p * C + c, g);
+            if (before) {
+                load_run<WIDE>(before + p * place.width, g);
 #pragma unroll
                 for (int k = 0; k < V; k++) v[k] += g[k];
             }
-            store_run<WIDE>(dx + image + p * C + c, v);
+            store_run<WIDE>(to + p * place.width, v);
         }
     }
 }
 
 // dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat), + earlier [B, P, C] if there is one;
-// grid (any number of pixel blocks, B)
+// dx and earlier are split like x; grid (any number of pixel blocks, B)
 #define NORM_GRAD_APPLY(T, t) \
     KERNEL norm_grad_apply_##t(const T* x, const float* bias, const T* dy, const float* ab, const float* stats, const float* group, const T* earlier, T* dx, int B, int P, int C, int G, int act) { \
-        BY_UNITS(T, C, aligned(x, dy, dx, earlier), norm_grad_apply, x, bias, dy, ab, stats, group, earlier, dx, B, P, C, G, act); \
+        BY_UNITS(T, false, C, C, aligned(x, dy, dx, earlier), norm_grad_apply, x, x, C, bias, dy, ab, stats, group, earlier, earlier, dx, dx, B, P, C, G, act); \
+    } \
+    KERNEL norm_grad_apply_joined_##t(const T* x, const T* more, int split, const float* bias, const T* dy, const float* ab, const float* stats, const float* group, \
+                                      const T* earlier, const T* earlier_more, T* dx, T* dx_more, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, true, C, split, aligned(x, more, dy, dx, dx_more) && aligned(earlier, earlier_more), norm_grad_apply, \
+                 x, more, split, bias, dy, ab, stats, group, earlier, earlier_more, dx, dx_more, B, P, C, G, act); \
     }
 FOR_EACH_TYPE(NORM_GRAD_APPLY)
 
