@@ -169,6 +169,14 @@ fn networks_without_an_equal_are_refused_by_the_field() {
             &usual,
             "model.conv_resample: ",
         ),
+        (
+            AdmConfig {
+                time_adapter_rank: Some(0),
+                ..base.clone()
+            },
+            &usual,
+            "model.time_adapter_rank: expected a network without time-aware adapters",
+        ),
         (base, &rescaled, "rescale_timesteps"),
     ] {
         let error = write(&folder, config, process).unwrap_err();

@@ -436,7 +436,7 @@ pub(crate) fn trainable(
     source: &Architecture,
     plan: &TrainPlan,
 ) -> Result<Box<dyn Trainable>> {
-    let trained = Trained {
+    let trainee = Trainee {
         model: &plan.model,
         adapter: &plan.adapter,
         prediction_type: plan.process.prediction_type,
@@ -446,11 +446,11 @@ pub(crate) fn trainable(
         },
         seed: plan.seed,
     };
-    trained.network(params, source)
+    trainee.network(params, source)
 }
 
 /// What is trained of a network, and how it computes.
-pub(crate) struct Trained<'a> {
+pub(crate) struct Trainee<'a> {
     pub(crate) model: &'a Architecture,
     pub(crate) adapter: &'a AdapterConfig,
     pub(crate) prediction_type: PredictionType,
@@ -459,7 +459,7 @@ pub(crate) struct Trained<'a> {
     pub(crate) seed: u64,
 }
 
-impl Trained<'_> {
+impl Trainee<'_> {
     /// The network, which starts from `params`, the weights of `source`.
     pub(crate) fn network(
         &self,

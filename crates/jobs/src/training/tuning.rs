@@ -1,7 +1,7 @@
 //! Tuning a model for an edit (DiffusionCLIP).
 
 use super::edit_options::{DirectionOptions, open_images};
-use super::networks::Trained;
+use super::networks::Trainee;
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::plan as plan_of;
 use super::run::{Run, Training};
@@ -169,7 +169,7 @@ impl ModelTuning {
 
     /// Its copy, of which the plan's part is trained.
     fn network(&self, plan: &TuningPlan, runtime: &Runtime) -> Result<Box<dyn Trainable>> {
-        let trained = Trained {
+        let trainee = Trainee {
             model: &plan.model,
             adapter: &plan.adapter,
             prediction_type: plan.process.prediction_type,
@@ -180,7 +180,7 @@ impl ModelTuning {
             seed: plan.seed,
         };
         let params = self.source.params.to(DType::F32, &runtime.device)?;
-        let network = trained.network(&params, &self.source.architecture)?;
+        let network = trainee.network(&params, &self.source.architecture)?;
         Ok(plan.process.trainable_in_steps(network)?)
     }
 }

@@ -255,12 +255,11 @@ fn written(
 
 /// The equal network.
 fn equal(architecture: &Architecture) -> Result<OfDiffusers, ArchitectureError> {
-    if let Some(rank) = architecture.time_adapter_rank() {
+    if architecture.time_adapter_rank().is_some() {
         return Err(ArchitectureError {
             field: "time_adapter_rank".to_owned(),
-            problem: format!(
-                "expected none, as the attention of UNet2DModel has no adapter, found {rank}"
-            ),
+            problem: "expected a network without time-aware adapters, which UNet2DModel does not have; this project's format keeps them"
+                .to_owned(),
         });
     }
     match architecture {
