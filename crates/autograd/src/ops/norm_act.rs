@@ -105,7 +105,7 @@ pub fn group_norm_biased(
 /// - `a`: `[B, C_a, H, W]` · `b`: `[B, C_b, H, W]` · `weight`, `bias`: `[C_a + C_b]` · returns: `[B, C_a + C_b, H, W]`
 ///
 /// # Errors
-/// As [`group_norm`] and [`concat`].
+/// As [`group_norm`] and [`concat()`].
 pub fn group_norm_joined(
     [a, b]: [&Tensor; 2],
     weight: &Tensor,
