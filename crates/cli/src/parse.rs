@@ -6,7 +6,6 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use sdft_diffusion::SigmaInterval;
 use sdft_jobs::Choice;
-use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
 impl Cli {
@@ -30,24 +29,11 @@ impl Cli {
     }
 }
 
-/// Prints a help text or an error of the arguments, with the commands as they are called, and exits as clap does.
+/// Prints a help text or an error of the arguments, and exits as clap does.
 fn exit(error: &clap::Error) -> ! {
     let text = error.render();
-    let is_plain = match error.use_stderr() {
-        true => !std::io::stderr().is_terminal(),
-        false => !std::io::stdout().is_terminal(),
-    };
-    let text = match is_plain {
-        true => text.to_string(),
-        false => text.ansi().to_string(),
-    };
-    let text = sdft_runtime::as_called(&text);
-    // Nothing can be done if the output is closed.
-    let _ = match error.use_stderr() {
-        true => write!(std::io::stderr(), "{text}"),
-        false => write!(std::io::stdout(), "{text}"),
-    };
-    std::process::exit(error.exit_code())
+    let (plain, styled) = (text.to_string(), text.ansi().to_string());
+    sdft_runtime::exit_with(&plain, &styled, error.use_stderr(), error.exit_code())
 }
 
 /// The commands with their options. `--seed -1` gives an option the value -1, so that the option reports what it expects.

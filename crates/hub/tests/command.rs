@@ -17,10 +17,10 @@ const FILE: &str = "hf:owner/name/b.pt";
 
 fn program(server: &str, home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"));
-    command.env("SDFT_XTASK", "1");
     command
         .current_dir(home)
         .env_clear()
+        .env("SDFT_XTASK", "1")
         .env("HF_ENDPOINT", server)
         .env("HF_HOME", home);
     command
@@ -185,4 +185,29 @@ fn the_list_is_printed_and_a_misspelt_name_is_reported() {
     let (code, _, err) = list(&["--list", "ffhq10m"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("did you mean ffhq-10m?"), "{err}");
+}
+
+#[test]
+fn an_installed_program_names_itself_in_its_help_and_errors() {
+    let home = tempfile::tempdir().unwrap();
+    for (words, usage) in [
+        (&["--help"][..], "Usage: sdft-fetch [OPTIONS]"),
+        (&["push", "--help"], "Usage: sdft-fetch push "),
+        (&["push", "--nowhere"], "Usage: sdft-fetch push "),
+        (&["--nowhere"], "Usage: sdft-fetch "),
+    ] {
+        let installed = run(program("", home.path())
+            .env_remove("SDFT_XTASK")
+            .args(words));
+        let built = run(program("", home.path()).args(words));
+        let text = [&installed.1, &installed.2].map(String::as_str).concat();
+        assert!(text.contains(usage), "{text}");
+        assert!(!text.contains("cargo xtask fetch"), "{text}");
+        assert!([built.1, built.2].concat().contains("Usage: cargo xtask "));
+        assert_eq!(installed.0, built.0);
+        assert_eq!(
+            installed.0,
+            Some(if words.contains(&"--help") { 0 } else { 2 })
+        );
+    }
 }

@@ -11,10 +11,10 @@ use sdft_imaging::{Limits, Rgb8, decode_file, encode_png};
 
 fn run(server: &Server, home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"))
-        .env("SDFT_XTASK", "1")
         .args(args)
         .current_dir(home)
         .env_clear()
+        .env("SDFT_XTASK", "1")
         .env("HF_ENDPOINT", &server.address)
         .env("HF_HOME", home)
         .output()

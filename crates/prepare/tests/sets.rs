@@ -177,3 +177,22 @@ fn a_missing_data_set_requests_its_files_and_a_folder_nothing() {
         "{command}"
     );
 }
+
+#[test]
+fn an_installed_program_names_itself_in_its_help_and_errors() {
+    for (word, code) in [("--help", 0), ("--nowhere", 2)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sdft-prepare"))
+            .arg(word)
+            .env_remove("SDFT_XTASK")
+            .output()
+            .unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(text.contains("Usage: sdft-prepare "), "{text}");
+        assert!(!text.contains("cargo xtask data prepare"), "{text}");
+        assert_eq!(output.status.code(), Some(code));
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (code, help, _) = run(home.path(), &["--help"]);
+    assert!(help.contains("Usage: cargo xtask data prepare "), "{help}");
+    assert_eq!(code, Some(0));
+}

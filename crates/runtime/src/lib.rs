@@ -21,6 +21,7 @@ mod threads;
 
 pub use memory::{available_memory, peak_memory, prepare, processor_name, resident_memory};
 pub use program::{
-    OutputClosed, UsageError, as_called, exit_code, listed_options, note, print_line, usage,
+    OutputClosed, UsageError, as_called, exit_code, exit_with, listed_options, note, print_line,
+    usage,
 };
 pub use threads::{PoolError, most_threads, with_threads};

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fmt::{self, Display},
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -59,7 +59,7 @@ pub fn note(text: impl Display) {
 const XTASK: &str = "SDFT_XTASK";
 
 /// A text with the commands as the user calls them. Texts name `cargo xtask VERB`; a program that was started by itself, because it is
-/// installed, is `sdft VERB`, and fetching and publishing is `sdft-fetch`.
+/// installed, is `sdft VERB`, fetching and publishing is `sdft-fetch`, and preparing data `sdft-prepare`.
 pub fn as_called(text: &str) -> Cow<'_, str> {
     match std::env::var_os(XTASK) {
         Some(_) => Cow::Borrowed(text),
@@ -74,8 +74,21 @@ fn installed(text: &str) -> Cow<'_, str> {
     let text = text
         .replace("cargo xtask fetch", "sdft-fetch")
         .replace("cargo xtask push", "sdft-fetch push")
+        .replace("cargo xtask data prepare", "sdft-prepare")
         .replace("cargo xtask ", "sdft ");
     Cow::Owned(text)
+}
+
+/// Prints a help text or an error of the arguments, with the commands as the user calls them, and exits. `styled` has colours, for a
+/// terminal.
+pub fn exit_with(plain: &str, styled: &str, is_error: bool, code: i32) -> ! {
+    let text = |is_terminal| as_called(if is_terminal { styled } else { plain });
+    // Nothing can be done if the output is closed.
+    let _ = match is_error {
+        true => write!(io::stderr(), "{}", text(io::stderr().is_terminal())),
+        false => write!(io::stdout(), "{}", text(io::stdout().is_terminal())),
+    };
+    std::process::exit(code)
 }
 
 /// Prints the error, if any, and returns the exit code: 0 for success or a closed standard output, 2 for a [`UsageError`], 1 for any other
@@ -113,6 +126,8 @@ mod tests {
             "continue with: sdft train --resume x; `sdft-fetch lpips-alex`; built by `cargo xtask`"
         );
         assert_eq!(installed("cargo xtask push r a/b"), "sdft-fetch push r a/b");
+        assert_eq!(installed("cargo xtask data prepare a"), "sdft-prepare a");
+        assert_eq!(installed("cargo xtask data check a"), "sdft data check a");
     }
 
     #[test]

@@ -74,11 +74,11 @@ pub(crate) fn push(server: &Server, home: &Path, args: &[&str]) -> (Option<i32>,
         stdout,
         stderr,
     } = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"))
-        .env("SDFT_XTASK", "1")
         .arg("push")
         .args(args)
         .current_dir(home)
         .env_clear()
+        .env("SDFT_XTASK", "1")
         .env("HF_ENDPOINT", &server.address)
         .env("HF_HOME", home)
         .env("HF_TOKEN", TOKEN)

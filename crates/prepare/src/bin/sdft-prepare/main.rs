@@ -12,10 +12,16 @@ use args::Args;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // clap itself prints errors in the arguments and exits with code 2.
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| exit(&error));
     sdft_runtime::exit_code(match args.missing {
         true => inputs::print_missing(&args),
         false => inputs::prepare(&args),
     })
+}
+
+/// Prints a help text or an error of the arguments, and exits as clap does: with code 2 for an error.
+fn exit(error: &clap::Error) -> ! {
+    let text = error.render();
+    let (plain, styled) = (text.to_string(), text.ansi().to_string());
+    sdft_runtime::exit_with(&plain, &styled, error.use_stderr(), error.exit_code())
 }
