@@ -139,7 +139,7 @@ fn norm_act_of(
 
 pub(crate) struct NormAct {
     shape: NormShape,
-    pub(crate) eps: f64,
+    eps: f64,
     activation: Activation,
     /// Saved by the forward pass for the backward pass.
     pub(crate) statistics: OnceLock<SavedStatistics>,
@@ -218,9 +218,7 @@ impl Op<2> for NormAct {
             more: None,
             bias: None,
         };
-        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, input, ab)?;
-        let _ = self.statistics.set(SavedStatistics::Device(statistics));
-        Ok((y, shape))
+        self.forward_gpu(input, ab)
     }
 
     fn gradients(
@@ -277,6 +275,18 @@ impl Op<2> for NormAct {
 
 #[cfg(feature = "cuda")]
 impl NormAct {
+    /// The result of any input, of which the statistics are saved.
+    pub(crate) fn forward_gpu(
+        &self,
+        input: sdft_cuda::NormInput<'_>,
+        ab: (&CudaStorage, &Layout),
+    ) -> Result<(CudaStorage, Shape)> {
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, input, ab)?;
+        // The operation is made for one call, so this is empty.
+        let _ = self.statistics.set(SavedStatistics::Device(statistics));
+        Ok((y, shape))
+    }
+
     pub(crate) fn on_gpu(&self) -> sdft_cuda::Norm {
         sdft_cuda::Norm {
             groups: self.shape.groups,

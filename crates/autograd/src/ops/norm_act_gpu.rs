@@ -132,16 +132,12 @@ impl Op<3> for Biased {
     }
 
     fn cuda(&self, [x, ab, bias]: [Part<'_>; 3]) -> Result<(CudaStorage, Shape)> {
-        let Self(op) = self;
         let input = NormInput {
             x,
             more: None,
             bias: Some(bias),
         };
-        let (y, shape, statistics) = sdft_cuda::norm_forward(&op.on_gpu(), op.eps, input, ab)?;
-        // The operation is made for one call, so this is empty.
-        let _ = op.statistics.set(SavedStatistics::Device(statistics));
-        Ok((y, shape))
+        self.0.forward_gpu(input, ab)
     }
 
     fn gradients(
@@ -180,16 +176,12 @@ impl Op<3> for Joined {
     }
 
     fn cuda(&self, [x, more, ab]: [Part<'_>; 3]) -> Result<(CudaStorage, Shape)> {
-        let Self(op) = self;
         let input = NormInput {
             x,
             more: Some(more),
             bias: None,
         };
-        let (y, shape, statistics) = sdft_cuda::norm_forward(&op.on_gpu(), op.eps, input, ab)?;
-        // The operation is made for one call, so this is empty.
-        let _ = op.statistics.set(SavedStatistics::Device(statistics));
-        Ok((y, shape))
+        self.0.forward_gpu(input, ab)
     }
 
     fn gradients(
