@@ -2,10 +2,10 @@
 
 use crate::choice::Choice;
 use crate::shared_mut::{SharedMut, filled};
+use crate::threads::each_job;
 use crate::{Added, AttentionShape, ConvShape, Real};
 use crate::{attention, conv};
 use half::bf16;
-use rayon::prelude::*;
 
 /// A type that feature maps are stored in: f32, f64 or bf16.
 ///
@@ -139,7 +139,8 @@ fn convert<A: Copy + Sync, B: Copy + Send>(x: &[A], f: impl Fn(A) -> B + Copy + 
     // SAFETY: the jobs cover all elements, and each writes all of its own.
     unsafe {
         filled(x.len(), |y: SharedMut<'_, B>| {
-            x.par_chunks(CHUNK).enumerate().for_each(|(i, x)| {
+            each_job(x.len().div_ceil(CHUNK), |i| {
+                let x = &x[i * CHUNK..x.len().min((i + 1) * CHUNK)];
                 let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
                 simd.vectorise(
                     #[inline(always)]

@@ -4,8 +4,8 @@ use crate::choice::Choice;
 use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Fused;
+use crate::threads::{each_chunk_mut, each_job, each_short_job};
 use crate::{Element, Real};
-use rayon::prelude::*;
 
 /// Elements of one job.
 const CHUNK: usize = 1 << 15;
@@ -24,18 +24,17 @@ pub fn add<E: Element>(a: &[E], b: &[E]) -> Vec<E> {
 pub(crate) fn add_to<E: Element>(y: &mut [E], x: &[E]) {
     assert_eq!(y.len(), x.len(), "sizes do not fit");
     let simd = Choice::get().simd;
-    y.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| {
-            simd.vectorise(
-                #[inline(always)]
-                || {
-                    for (y, x) in y.iter_mut().zip(x) {
-                        *y = E::of(x.real() + y.real());
-                    }
-                },
-            );
-        });
+    each_chunk_mut(y, CHUNK, |i, y| {
+        let x = &x[i * CHUNK..][..y.len()];
+        simd.vectorise(
+            #[inline(always)]
+            || {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = E::of(x.real() + y.real());
+                }
+            },
+        );
+    });
 }
 
 /// `factor (a + b)`.
@@ -82,21 +81,18 @@ pub fn add_per_plane<E: Element>(x: &[E], e: &[E::Real]) -> Vec<E> {
     // SAFETY: the jobs cover all planes, and each writes all of its own.
     unsafe {
         filled(x.len(), |y: SharedMut<'_, E>| {
-            x.par_chunks(plane)
-                .zip(e)
-                .enumerate()
-                .with_min_len(CHUNK.div_ceil(plane))
-                .for_each(|(i, (x, &e))| {
-                    let y = y.as_mut_ptr().wrapping_add(i * plane);
-                    simd.vectorise(
-                        #[inline(always)]
-                        move || {
-                            for (j, &x) in x.iter().enumerate() {
-                                y.add(j).write(E::of(x.real() + e));
-                            }
-                        },
-                    );
-                });
+            each_short_job(e.len(), CHUNK.div_ceil(plane), |i| {
+                let (x, e) = (&x[i * plane..][..plane], e[i]);
+                let y = y.as_mut_ptr().wrapping_add(i * plane);
+                simd.vectorise(
+                    #[inline(always)]
+                    move || {
+                        for (j, &x) in x.iter().enumerate() {
+                            y.add(j).write(E::of(x.real() + e));
+                        }
+                    },
+                );
+            });
         })
     }
 }
@@ -217,20 +213,19 @@ fn zip<E: Element>(
     // SAFETY: the jobs cover all elements, and each writes all of its own.
     unsafe {
         filled(a.len(), |y: SharedMut<'_, E>| {
-            a.par_chunks(CHUNK)
-                .zip(b.par_chunks(CHUNK))
-                .enumerate()
-                .for_each(|(i, (a, b))| {
-                    let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
-                    simd.vectorise_fused(
-                        #[inline(always)]
-                        move |fused| {
-                            for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
-                                y.add(j).write(E::of(f(fused, a.real(), b.real())));
-                            }
-                        },
-                    );
-                });
+            each_job(a.len().div_ceil(CHUNK), |i| {
+                let range = i * CHUNK..a.len().min((i + 1) * CHUNK);
+                let (a, b) = (&a[range.clone()], &b[range]);
+                let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
+                simd.vectorise_fused(
+                    #[inline(always)]
+                    move |fused| {
+                        for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
+                            y.add(j).write(E::of(f(fused, a.real(), b.real())));
+                        }
+                    },
+                );
+            });
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::Real;
 use crate::choice::Choice;
 use crate::shared_mut::{SharedMut, filled};
-use rayon::prelude::*;
+use crate::threads::each_short_job;
 
 /// Fewest elements of one job.
 const ELEMENTS: usize = 1 << 14;
@@ -152,18 +152,17 @@ unsafe fn planes<T: Real>(
     // SAFETY: the jobs cover all planes, and each fills its own by the caller's promise.
     unsafe {
         filled(x.len() / n_in.max(1) * n_out, |y: SharedMut<'_, T>| {
-            x.par_chunks_exact(n_in.max(1))
-                .enumerate()
-                .with_min_len(ELEMENTS.div_ceil(n_in.max(n_out).max(1)))
-                .for_each(|(i, x)| {
-                    let y = y.as_mut_ptr().wrapping_add(i * n_out);
-                    T::with_scratch(buffers, |first, second| {
-                        simd.vectorise(
-                            #[inline(always)]
-                            || f(x, y, first, second),
-                        );
-                    });
+            let at_least = ELEMENTS.div_ceil(n_in.max(n_out).max(1));
+            each_short_job(x.len() / n_in.max(1), at_least, |i| {
+                let x = &x[i * n_in..][..n_in];
+                let y = y.as_mut_ptr().wrapping_add(i * n_out);
+                T::with_scratch(buffers, |first, second| {
+                    simd.vectorise(
+                        #[inline(always)]
+                        || f(x, y, first, second),
+                    );
                 });
+            });
         })
     }
 }

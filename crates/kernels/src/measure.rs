@@ -3,7 +3,7 @@
 use crate::choice::Choice;
 use crate::micro::Product;
 use crate::simd::{Lanes, Task};
-use rayon::prelude::*;
+use crate::threads::{each_chunk_mut, each_job};
 use std::time::Instant;
 
 /// Rows, columns and length of the sums of the product that is measured: its factors stay in the first cache.
@@ -21,7 +21,7 @@ pub fn measure_flops() -> f64 {
     // The first round wakes the threads and fills the caches.
     for _ in 0..6 {
         let started = Instant::now();
-        (0..2 * threads).into_par_iter().for_each(|_| {
+        each_job(2 * threads, |_| {
             let mut sums = [0.0f32; ROWS * COLUMNS];
             let (a, b) = (vec![0.5f32; ROWS * DEPTH], vec![0.5f32; DEPTH * COLUMNS]);
             for _ in 0..TIMES {
@@ -82,8 +82,9 @@ pub fn measure_bandwidth() -> f64 {
     let mut best = 0.0f64;
     for _ in 0..4 {
         let started = Instant::now();
-        data.par_chunks_mut(1 << 16)
-            .for_each(|chunk| chunk.iter_mut().for_each(|x| *x += 1.0));
+        each_chunk_mut(&mut data, 1 << 16, |_, chunk| {
+            chunk.iter_mut().for_each(|x| *x += 1.0);
+        });
         let bytes = 2 * N * size_of::<f32>();
         best = best.max(bytes as f64 / started.elapsed().as_secs_f64());
     }

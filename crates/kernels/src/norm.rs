@@ -5,7 +5,7 @@ use crate::choice::Choice;
 use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Fused;
-use rayon::prelude::*;
+use crate::threads::{each_chunk_mut, each_job, each_short_job};
 
 /// What follows the affine map of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +67,16 @@ pub(crate) fn plane_totals<E: Element>(x: &[E], plane: usize) -> Vec<f64> {
     if plane == 1 {
         return x.iter().map(|x| x.real().to_f64()).collect();
     }
-    x.par_chunks_exact(plane.max(1))
-        .with_min_len(SUMMED.div_ceil(plane.max(1)))
-        .map(sum)
-        .collect()
+    let plane = plane.max(1);
+    // SAFETY: the jobs cover all planes, and each writes its sum.
+    unsafe {
+        filled(x.len() / plane, |totals: SharedMut<'_, f64>| {
+            each_short_job(totals.len(), SUMMED.div_ceil(plane), |i| {
+                let total = sum(&x[i * plane..][..plane]);
+                totals.as_mut_ptr().add(i).write(total);
+            });
+        })
+    }
 }
 
 /// The sum of `x`, or of `(x - centre)^2`. Four vectors of sums, so that their additions overlap.
@@ -155,22 +161,20 @@ pub fn norm_act<E: Element>(
     let len = per_group * shape.plane;
     let simd = Choice::get().simd;
     shape.check(x, a, b);
-    let mut statistics = Vec::new();
+    let mut statistics = vec![(0.0, 0.0); x.len() / len.max(1)];
     // SAFETY: the jobs cover all groups, and each writes all of its own.
     let y = unsafe {
         filled(x.len(), |y: SharedMut<'_, E>| {
-            x.par_chunks(len.max(1))
-                .enumerate()
-                .map(|(job, x)| {
-                    let channels = job * per_group..(job + 1) * per_group;
-                    let y = y.as_mut_ptr().wrapping_add(job * len);
-                    let (a, b) = (&a[channels.clone()], &b[channels]);
-                    simd.vectorise_fused(
-                        #[inline(always)]
-                        |fused| forward_group(x, a, b, eps, (activation, fused), y),
-                    )
-                })
-                .collect_into_vec(&mut statistics);
+            each_chunk_mut(&mut statistics, 1, |job, statistics| {
+                let x = &x[job * len..][..len];
+                let channels = job * per_group..(job + 1) * per_group;
+                let y = y.as_mut_ptr().wrapping_add(job * len);
+                let (a, b) = (&a[channels.clone()], &b[channels]);
+                statistics[0] = simd.vectorise_fused(
+                    #[inline(always)]
+                    |fused| forward_group(x, a, b, eps, (activation, fused), y),
+                );
+            });
         })
     };
     (y, statistics)
@@ -242,30 +246,29 @@ pub fn norm_act_gradient<E: Element>(
     let dab = unsafe {
         filled(2 * a.len(), |dab: SharedMut<'_, E::Real>| {
             dx = filled(x.len(), |dx: SharedMut<'_, E>| {
-                x.par_chunks(len)
-                    .zip(dy.par_chunks(len))
-                    .enumerate()
-                    .for_each(|(job, (x, dy))| {
-                        let first = job * per_group;
-                        let group = Group {
-                            x,
-                            dy,
-                            earlier: earlier.map(|earlier| &earlier[job * len..][..len]),
-                            a: &a[first..first + per_group],
-                            b: &b[first..first + per_group],
-                            mean: statistics[job].0,
-                            rstd: statistics[job].1,
-                        };
-                        let da = dab.as_mut_ptr().wrapping_add(first);
-                        let db = da.wrapping_add(a.len());
-                        let dx = dx.as_mut_ptr().wrapping_add(job * len);
-                        E::Real::with_scratch([len, 0], |du, _| {
-                            simd.vectorise_fused(
-                                #[inline(always)]
-                                |fused| group.backward((activation, fused), du, dx, [da, db]),
-                            );
-                        });
+                each_job(x.len() / len, |job| {
+                    let at = job * len..(job + 1) * len;
+                    let (x, dy) = (&x[at.clone()], &dy[at]);
+                    let first = job * per_group;
+                    let group = Group {
+                        x,
+                        dy,
+                        earlier: earlier.map(|earlier| &earlier[job * len..][..len]),
+                        a: &a[first..first + per_group],
+                        b: &b[first..first + per_group],
+                        mean: statistics[job].0,
+                        rstd: statistics[job].1,
+                    };
+                    let da = dab.as_mut_ptr().wrapping_add(first);
+                    let db = da.wrapping_add(a.len());
+                    let dx = dx.as_mut_ptr().wrapping_add(job * len);
+                    E::Real::with_scratch([len, 0], |du, _| {
+                        simd.vectorise_fused(
+                            #[inline(always)]
+                            |fused| group.backward((activation, fused), du, dx, [da, db]),
+                        );
                     });
+                });
             });
         })
     };

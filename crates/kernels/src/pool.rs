@@ -2,7 +2,7 @@
 
 use crate::Real;
 use crate::choice::Choice;
-use rayon::prelude::*;
+use crate::threads::each_chunk_mut;
 use std::ops::Range;
 
 /// What a window is reduced to.
@@ -74,46 +74,46 @@ pub fn pool<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
     let (out_h, out_w) = (shape.out_h(), shape.out_w());
     let mut y = vec![T::default(); x.len() / (shape.h * shape.w).max(1) * out_h * out_w];
     let simd = Choice::get().simd;
-    y.par_chunks_exact_mut((out_h * out_w).max(1))
-        .zip(x.par_chunks_exact((shape.h * shape.w).max(1)))
-        .for_each(|(y, x)| {
-            simd.vectorise(
-                #[inline(always)]
-                || match shape.kind {
-                    // NaN stays NaN, as in PyTorch.
-                    PoolKind::Max => plane(
-                        shape,
-                        x,
-                        y,
-                        T::from_f64(f64::NEG_INFINITY),
-                        #[inline(always)]
-                        |a, b| {
-                            if b > a || b.partial_cmp(&b).is_none() {
-                                b
-                            } else {
-                                a
-                            }
-                        },
-                    ),
-                    PoolKind::Average => plane(
-                        shape,
-                        x,
-                        y,
-                        T::default(),
-                        #[inline(always)]
-                        |a, b| a + b,
-                    ),
-                },
-            );
-            if shape.kind == PoolKind::Average {
-                for (i, to) in y.chunks_exact_mut(out_w).enumerate() {
-                    let rows = shape.window(i, shape.h);
-                    for (column, to) in to.iter_mut().enumerate() {
-                        *to *= shape.share(&rows, column);
-                    }
+    let n_in = shape.h * shape.w;
+    each_chunk_mut(&mut y, out_h * out_w, |i, y| {
+        let x = &x[i * n_in..][..n_in];
+        simd.vectorise(
+            #[inline(always)]
+            || match shape.kind {
+                // NaN stays NaN, as in PyTorch.
+                PoolKind::Max => plane(
+                    shape,
+                    x,
+                    y,
+                    T::from_f64(f64::NEG_INFINITY),
+                    #[inline(always)]
+                    |a, b| {
+                        if b > a || b.partial_cmp(&b).is_none() {
+                            b
+                        } else {
+                            a
+                        }
+                    },
+                ),
+                PoolKind::Average => plane(
+                    shape,
+                    x,
+                    y,
+                    T::default(),
+                    #[inline(always)]
+                    |a, b| a + b,
+                ),
+            },
+        );
+        if shape.kind == PoolKind::Average {
+            for (i, to) in y.chunks_exact_mut(out_w).enumerate() {
+                let rows = shape.window(i, shape.h);
+                for (column, to) in to.iter_mut().enumerate() {
+                    *to *= shape.share(&rows, column);
                 }
             }
-        });
+        }
+    });
     y
 }
 
@@ -164,33 +164,32 @@ fn plane<T: Real>(
 pub fn pool_gradient<T: Real>(shape: &PoolShape, x: &[T], dy: &[T]) -> Vec<T> {
     let (out_h, out_w) = (shape.out_h(), shape.out_w());
     let mut dx = vec![T::default(); x.len()];
-    dx.par_chunks_exact_mut((shape.h * shape.w).max(1))
-        .zip(x.par_chunks_exact((shape.h * shape.w).max(1)))
-        .zip(dy.par_chunks_exact((out_h * out_w).max(1)))
-        .for_each(|((dx, x), dy)| {
-            for (i, &dy) in dy.iter().enumerate() {
-                let rows = shape.window(i / out_w, shape.h);
-                let columns = shape.window(i % out_w, shape.w);
-                let places = rows
-                    .clone()
-                    .flat_map(|row| columns.clone().map(move |column| row * shape.w + column));
-                match shape.kind {
-                    PoolKind::Max => {
-                        let mut best = rows.start * shape.w + columns.start;
-                        for place in places {
-                            if x[place] > x[best] {
-                                best = place;
-                            }
+    let (n_in, n_out) = (shape.h * shape.w, out_h * out_w);
+    each_chunk_mut(&mut dx, n_in, |i, dx| {
+        let (x, dy) = (&x[i * n_in..][..n_in], &dy[i * n_out..][..n_out]);
+        for (i, &dy) in dy.iter().enumerate() {
+            let rows = shape.window(i / out_w, shape.h);
+            let columns = shape.window(i % out_w, shape.w);
+            let places = rows
+                .clone()
+                .flat_map(|row| columns.clone().map(move |column| row * shape.w + column));
+            match shape.kind {
+                PoolKind::Max => {
+                    let mut best = rows.start * shape.w + columns.start;
+                    for place in places {
+                        if x[place] > x[best] {
+                            best = place;
                         }
-                        dx[best] += dy;
                     }
-                    PoolKind::Average => {
-                        let share: T = shape.share(&rows, i % out_w);
-                        places.for_each(|place| dx[place] += dy * share);
-                    }
+                    dx[best] += dy;
+                }
+                PoolKind::Average => {
+                    let share: T = shape.share(&rows, i % out_w);
+                    places.for_each(|place| dx[place] += dy * share);
                 }
             }
-        });
+        }
+    });
     dx
 }
 

@@ -4,7 +4,7 @@ use crate::Element;
 use crate::choice::Choice;
 use crate::real::Scalar;
 use crate::shared_mut::{SharedMut, filled};
-use rayon::prelude::*;
+use crate::threads::each_short_job;
 
 /// Fewest elements of one job.
 const PLANES: usize = 1 << 14;
@@ -112,16 +112,14 @@ unsafe fn planes<E: Element>(
     // SAFETY: the jobs cover all planes, and each fills its own by the caller's promise.
     unsafe {
         filled(n_planes * n_out, |y: SharedMut<'_, E>| {
-            x.par_chunks_exact(n_in.max(1))
-                .enumerate()
-                .with_min_len(PLANES.div_ceil(n_out.max(1)))
-                .for_each(|(i, x)| {
-                    let y = y.as_mut_ptr().wrapping_add(i * n_out);
-                    simd.vectorise(
-                        #[inline(always)]
-                        || f(x, y),
-                    );
-                });
+            each_short_job(n_planes, PLANES.div_ceil(n_out.max(1)), |i| {
+                let x = &x[i * n_in..][..n_in];
+                let y = y.as_mut_ptr().wrapping_add(i * n_out);
+                simd.vectorise(
+                    #[inline(always)]
+                    || f(x, y),
+                );
+            });
         })
     }
 }

@@ -1,9 +1,11 @@
-//! Threads that stay awake between two operations.
+//! Parallel loops, and threads that stay awake between two operations.
 
 // A network is hundreds of operations, and one of a small network takes tens of microseconds. Rayon's threads fall asleep between them,
 // and waking one can take longer than its share of the work.
 
+use crate::shared_mut::SharedMut;
 use rayon::Yield;
+use rayon::prelude::*;
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -104,6 +106,38 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Calls `f` with every number below `n`, on the threads of the current pool.
+pub(crate) fn each_job(n: usize, f: impl Fn(usize) + Sync) {
+    run(n, 1, &f);
+}
+
+/// [`each_job`] for short jobs: a thread takes at least this many of them at a time.
+pub(crate) fn each_short_job(n: usize, at_least: usize, f: impl Fn(usize) + Sync) {
+    run(n, at_least.max(1), &f);
+}
+
+/// Calls `f` with the number and the elements of each chunk of `size` elements, or of one if `size` is 0; the last chunk may have fewer.
+pub(crate) fn each_chunk_mut<T: Send>(
+    y: &mut [T],
+    size: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let size = size.max(1);
+    let shared = SharedMut::new(y);
+    each_job(shared.len().div_ceil(size), |i| {
+        let first = i * size;
+        // SAFETY: chunks do not overlap, and all elements are initialised.
+        f(i, unsafe {
+            shared.slice(first, size.min(shared.len() - first))
+        });
+    });
+}
+
+// Not generic: a parallel loop is some twenty functions of rayon's, which would be compiled again for each kernel and element type.
+fn run(n: usize, at_least: usize, f: &(dyn Fn(usize) + Sync)) {
+    (0..n).into_par_iter().with_min_len(at_least).for_each(f);
+}
+
 /// Runs both functions, at the same time if a thread of the calling thread's pool is free.
 pub fn join<A: Send, B: Send>(
     a: impl FnOnce() -> A + Send,
@@ -119,7 +153,6 @@ pub fn join<A: Send, B: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rayon::prelude::*;
 
     fn pool(threads: usize) -> rayon::ThreadPool {
         rayon::ThreadPoolBuilder::new()
@@ -177,6 +210,34 @@ mod tests {
         assert!(!std::thread::spawn(is_helped).join().unwrap());
         assert!(!pool(1).install(is_helped));
         assert!(pool(2).install(is_helped));
+    }
+
+    #[test]
+    fn every_job_is_done_once() {
+        let count = |n: usize, at_least: Option<usize>| {
+            let done: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+            let job = |i: usize| {
+                done[i].fetch_add(1, Ordering::Relaxed);
+            };
+            pool(3).install(|| match at_least {
+                None => each_job(n, job),
+                Some(at_least) => each_short_job(n, at_least, job),
+            });
+            assert!(done.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+        };
+        for n in [0, 1, 100] {
+            for at_least in [None, Some(0), Some(7), Some(1000)] {
+                count(n, at_least);
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_are_numbered_and_the_last_one_may_be_short() {
+        let mut y = [0; 11];
+        pool(2).install(|| each_chunk_mut(&mut y, 4, |i, y| y.fill(10 * (i + 1) + y.len())));
+        assert_eq!(y, [14, 14, 14, 14, 24, 24, 24, 24, 33, 33, 33]);
+        each_chunk_mut(&mut y[..0], 0, |_, _| panic!("there is no chunk"));
     }
 
     #[test]

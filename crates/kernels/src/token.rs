@@ -3,7 +3,7 @@
 use crate::Real;
 use crate::choice::Choice;
 use crate::shared_mut::{SharedMut, filled};
-use rayon::prelude::*;
+use crate::threads::{each_chunk_mut, each_job};
 
 /// Tokens `[batch, channels, n]`, and the embedding `[batch, parts * channels]` that modulates them.
 #[derive(Clone, Copy, Debug)]
@@ -53,34 +53,32 @@ pub fn token_norm<T: Real>(shape: &TokenShape, x: &[T], e: &[T], eps: f64) -> Ve
     // SAFETY: the jobs cover all images and tokens, and each writes all of its own.
     unsafe {
         filled(x.len(), |y: SharedMut<'_, T>| {
-            (0..x.len() / (c * n) * blocks)
-                .into_par_iter()
-                .for_each(|job| {
-                    let (image, start) = (job / blocks, job % blocks * COLUMNS);
-                    let (shift, scale) = (shape.part(e, image, 0), shape.part(e, image, 1));
-                    let columns = Columns {
-                        x: &x[image * c * n..(image + 1) * c * n],
-                        n,
-                        start,
-                        width: COLUMNS.min(n - start),
-                    };
-                    let y = y.as_mut_ptr().wrapping_add(image * c * n);
-                    simd.vectorise(
-                        #[inline(always)]
-                        move || {
-                            let (mean, rstd) = columns.statistics(eps);
-                            let w = columns.width;
-                            let (mean, rstd) = (&mean[..w], &rstd[..w]);
-                            for (i, x) in columns.rows().enumerate() {
-                                let (gain, shift) = (T::from_f64(1.0) + scale[i], shift[i]);
-                                let y = y.wrapping_add(i * n + start);
-                                for (j, &x) in x.iter().enumerate() {
-                                    y.add(j).write((x - mean[j]) * rstd[j] * gain + shift);
-                                }
+            each_job(x.len() / (c * n) * blocks, |job| {
+                let (image, start) = (job / blocks, job % blocks * COLUMNS);
+                let (shift, scale) = (shape.part(e, image, 0), shape.part(e, image, 1));
+                let columns = Columns {
+                    x: &x[image * c * n..(image + 1) * c * n],
+                    n,
+                    start,
+                    width: COLUMNS.min(n - start),
+                };
+                let y = y.as_mut_ptr().wrapping_add(image * c * n);
+                simd.vectorise(
+                    #[inline(always)]
+                    move || {
+                        let (mean, rstd) = columns.statistics(eps);
+                        let w = columns.width;
+                        let (mean, rstd) = (&mean[..w], &rstd[..w]);
+                        for (i, x) in columns.rows().enumerate() {
+                            let (gain, shift) = (T::from_f64(1.0) + scale[i], shift[i]);
+                            let y = y.wrapping_add(i * n + start);
+                            for (j, &x) in x.iter().enumerate() {
+                                y.add(j).write((x - mean[j]) * rstd[j] * gain + shift);
                             }
-                        },
-                    );
-                });
+                        }
+                    },
+                );
+            });
         })
     }
 }
@@ -99,29 +97,30 @@ pub fn token_norm_gradient<T: Real>(
     let simd = Choice::get().simd;
     let mut all = vec![T::default(); x.len() + e.len()];
     let (dx, de) = all.split_at_mut(x.len());
-    dx.par_chunks_exact_mut(c * n)
-        .zip(de.par_chunks_exact_mut(shape.parts * c))
-        .enumerate()
-        .for_each(|(image, (dx, de))| {
-            let at = image * c * n..(image + 1) * c * n;
-            let (x, dy, scale) = (&x[at.clone()], &dy[at], shape.part(e, image, 1));
-            let mut sums = vec![(0.0f64, 0.0f64); c];
-            for start in (0..n).step_by(COLUMNS) {
-                let width = COLUMNS.min(n - start);
-                let of = |x| Columns { x, n, start, width };
-                let (x, dy) = (of(x), of(dy));
-                simd.vectorise(
-                    #[inline(always)]
-                    || x.backward(&dy, scale, eps, dx, &mut sums),
-                );
-            }
-            let de = &mut de[shape.first * c..(shape.first + 2) * c];
-            let (dshift, dscale) = de.split_at_mut(c);
-            for (i, (shift, scale)) in sums.into_iter().enumerate() {
-                dshift[i] = T::from_f64(shift);
-                dscale[i] = T::from_f64(scale);
-            }
-        });
+    let of_image = shape.parts * c;
+    let de = SharedMut::new(de);
+    each_chunk_mut(dx, c * n, |image, dx| {
+        // SAFETY: images do not overlap.
+        let de = unsafe { de.slice(image * of_image, of_image) };
+        let at = image * c * n..(image + 1) * c * n;
+        let (x, dy, scale) = (&x[at.clone()], &dy[at], shape.part(e, image, 1));
+        let mut sums = vec![(0.0f64, 0.0f64); c];
+        for start in (0..n).step_by(COLUMNS) {
+            let width = COLUMNS.min(n - start);
+            let of = |x| Columns { x, n, start, width };
+            let (x, dy) = (of(x), of(dy));
+            simd.vectorise(
+                #[inline(always)]
+                || x.backward(&dy, scale, eps, dx, &mut sums),
+            );
+        }
+        let de = &mut de[shape.first * c..(shape.first + 2) * c];
+        let (dshift, dscale) = de.split_at_mut(c);
+        for (i, (shift, scale)) in sums.into_iter().enumerate() {
+            dshift[i] = T::from_f64(shift);
+            dscale[i] = T::from_f64(scale);
+        }
+    });
     all
 }
 
@@ -271,21 +270,20 @@ pub fn add_gated_gradient<T: Real>(shape: &TokenShape, h: &[T], e: &[T], dy: &[T
     );
     let simd = Choice::get().simd;
     let mut de = vec![T::default(); e.len()];
-    de.par_chunks_exact_mut(shape.parts * c)
-        .zip(h.par_chunks_exact(c * n))
-        .zip(dy.par_chunks_exact(c * n))
-        .for_each(|((de, h), dy)| {
-            let de = &mut de[shape.first * c..(shape.first + 1) * c];
-            let rows = h.chunks_exact(n).zip(dy.chunks_exact(n));
-            simd.vectorise(
-                #[inline(always)]
-                || {
-                    for (de, (h, dy)) in de.iter_mut().zip(rows) {
-                        *de = T::from_f64(dot(h, dy));
-                    }
-                },
-            );
-        });
+    each_chunk_mut(&mut de, shape.parts * c, |image, de| {
+        let at = image * c * n..(image + 1) * c * n;
+        let (h, dy) = (&h[at.clone()], &dy[at]);
+        let de = &mut de[shape.first * c..(shape.first + 1) * c];
+        let rows = h.chunks_exact(n).zip(dy.chunks_exact(n));
+        simd.vectorise(
+            #[inline(always)]
+            || {
+                for (de, (h, dy)) in de.iter_mut().zip(rows) {
+                    *de = T::from_f64(dot(h, dy));
+                }
+            },
+        );
+    });
     all.extend(de);
     all
 }
@@ -302,25 +300,24 @@ fn each_row<T: Real>(
     // SAFETY: the jobs cover all images, and each writes all of its own.
     unsafe {
         filled(a.len(), |y: SharedMut<'_, T>| {
-            a.par_chunks_exact(c * n)
-                .zip(b.par_chunks_exact(c * n))
-                .enumerate()
-                .for_each(|(image, (a, b))| {
-                    let gates = shape.part(e, image, 0);
-                    let y = y.as_mut_ptr().wrapping_add(image * c * n);
-                    simd.vectorise(
-                        #[inline(always)]
-                        move || {
-                            let rows = a.chunks_exact(n).zip(b.chunks_exact(n));
-                            for (i, ((a, b), &gate)) in rows.zip(gates).enumerate() {
-                                let y = y.wrapping_add(i * n);
-                                for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
-                                    y.add(j).write(f([a, b], gate));
-                                }
+            each_job(a.len() / (c * n), |image| {
+                let at = image * c * n..(image + 1) * c * n;
+                let (a, b) = (&a[at.clone()], &b[at]);
+                let gates = shape.part(e, image, 0);
+                let y = y.as_mut_ptr().wrapping_add(image * c * n);
+                simd.vectorise(
+                    #[inline(always)]
+                    move || {
+                        let rows = a.chunks_exact(n).zip(b.chunks_exact(n));
+                        for (i, ((a, b), &gate)) in rows.zip(gates).enumerate() {
+                            let y = y.wrapping_add(i * n);
+                            for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
+                                y.add(j).write(f([a, b], gate));
                             }
-                        },
-                    );
-                });
+                        }
+                    },
+                );
+            });
         })
     }
 }

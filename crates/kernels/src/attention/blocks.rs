@@ -6,8 +6,8 @@ use crate::lanes::{gather, scatter};
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, put, with_lines};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Attention whose heads consist of whole register blocks.
@@ -81,19 +81,17 @@ impl<'a> Blocks<'a> {
         // SAFETY: the jobs cover all heads and queries.
         unsafe {
             filled(qkv.len() / 3, |out: SharedMut<'_, f32>| {
-                (0..qkv.len() / (3 * d * n) * pieces)
-                    .into_par_iter()
-                    .for_each(|job| {
-                        let (head, first) = (job / pieces, job % pieces * JOB_QUERIES);
-                        with_lines(lengths, |memory| {
-                            self.simd.run(Forward {
-                                head: self.head(qkv, head),
-                                queries: first..(first + JOB_QUERIES).min(n),
-                                memory,
-                                out: out.as_mut_ptr().wrapping_add(head * d * n),
-                            });
+                each_job(qkv.len() / (3 * d * n) * pieces, |job| {
+                    let (head, first) = (job / pieces, job % pieces * JOB_QUERIES);
+                    with_lines(lengths, |memory| {
+                        self.simd.run(Forward {
+                            head: self.head(qkv, head),
+                            queries: first..(first + JOB_QUERIES).min(n),
+                            memory,
+                            out: out.as_mut_ptr().wrapping_add(head * d * n),
                         });
                     });
+                });
             })
         }
     }
@@ -122,19 +120,18 @@ impl<'a> Blocks<'a> {
         // SAFETY: the jobs cover all heads, and a head its query, key and value.
         unsafe {
             filled(qkv.len(), |dqkv: SharedMut<'_, f32>| {
-                dout.par_chunks_exact(of_head)
-                    .enumerate()
-                    .for_each(|(head, dout)| {
-                        let to = self.shape.parts(head);
-                        with_lines(lengths, |memory| {
-                            self.simd.run(Backward {
-                                head: self.head(qkv, head),
-                                dout,
-                                memory,
-                                to: to.map(|start| dqkv.as_mut_ptr().wrapping_add(start)),
-                            });
+                each_job(dout.len() / of_head, |head| {
+                    let dout = &dout[head * of_head..][..of_head];
+                    let to = self.shape.parts(head);
+                    with_lines(lengths, |memory| {
+                        self.simd.run(Backward {
+                            head: self.head(qkv, head),
+                            dout,
+                            memory,
+                            to: to.map(|start| dqkv.as_mut_ptr().wrapping_add(start)),
                         });
                     });
+                });
             })
         }
     }

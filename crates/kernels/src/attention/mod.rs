@@ -10,10 +10,10 @@ use crate::choice::Choice;
 use crate::element::{to_bf16, to_f32};
 use crate::gemm::{View, gemm};
 use crate::simd::Simd;
+use crate::threads::{each_chunk_mut, each_job};
 use crate::{Element, Real, SharedMut};
 use blocks::Blocks;
 use half::bf16;
-use rayon::prelude::*;
 use tiled::Tiled;
 
 /// Queries of one block: two vectors, or the side of a block of tiles.
@@ -117,23 +117,21 @@ pub(crate) fn attention_by<T: Real>(simd: Simd, shape: &AttentionShape, qkv: &[T
     }
     let (n, d) = (shape.n, shape.head_channels());
     let mut out = vec![T::default(); shape.batch * shape.channels * n];
-    out.par_chunks_mut(d * n).enumerate().for_each_init(
-        || vec![T::default(); n * n],
-        |weights, (job, out)| {
-            let [q, k, v] = shape.parts(job).map(|start| &qkv[start..start + d * n]);
-            shape.weights(q, k, weights);
-            gemm(
-                d,
-                n,
-                n,
-                out,
-                n,
-                false,
-                View::new(v, n),
-                View::new(weights, n).t(),
-            );
-        },
-    );
+    each_chunk_mut(&mut out, d * n, |job, out| {
+        let mut weights = vec![T::default(); n * n];
+        let [q, k, v] = shape.parts(job).map(|start| &qkv[start..start + d * n]);
+        shape.weights(q, k, &mut weights);
+        gemm(
+            d,
+            n,
+            n,
+            out,
+            n,
+            false,
+            View::new(v, n),
+            View::new(&weights, n).t(),
+        );
+    });
     out
 }
 
@@ -172,70 +170,74 @@ pub(crate) fn gradient_by<T: Real>(
         return T::from_f32(blocks.gradient(qkv, dout));
     }
     let (n, d) = (shape.n, shape.head_channels());
+    assert!(
+        dout.len() == shape.batch * shape.channels * n && qkv.len() == 3 * dout.len(),
+        "attention: sizes do not fit"
+    );
     let mut dqkv = vec![T::default(); qkv.len()];
     let shared = SharedMut::new(&mut dqkv);
     let scale = T::from_f64(shape.scale());
-    dout.par_chunks(d * n).enumerate().for_each_init(
-        || (vec![T::default(); n * n], vec![T::default(); n * n]),
-        |(weights, dweights), (job, dout)| {
-            let starts = shape.parts(job);
-            let [q, k, v] = starts.map(|start| &qkv[start..start + d * n]);
-            // SAFETY: the three parts of a job are distinct, and so are those of two jobs.
-            let [dq, dk, dv] = starts.map(|start| unsafe { shared.slice(start, d * n) });
-            shape.weights(q, k, weights);
-            gemm(
-                d,
-                n,
-                n,
-                dv,
-                n,
-                false,
-                View::new(dout, n),
-                View::new(weights, n),
-            );
-            gemm(
-                n,
-                n,
-                d,
-                dweights,
-                n,
-                false,
-                View::new(dout, n).t(),
-                View::new(v, n),
-            );
-            // Through softmax and scale: ds = scale * p (dp - sum(p dp)).
-            for (p, dp) in weights.chunks_exact(n).zip(dweights.chunks_exact_mut(n)) {
-                let dot: f64 = p
-                    .iter()
-                    .zip(dp.iter())
-                    .map(|(&p, &dp)| p.to_f64() * dp.to_f64())
-                    .sum();
-                let dot = T::from_f64(dot);
-                for (&p, dp) in p.iter().zip(dp.iter_mut()) {
-                    *dp = p * (*dp - dot) * scale;
-                }
+    each_job(shape.batch * shape.heads, |job| {
+        let mut weights = vec![T::default(); n * n];
+        let mut dweights = vec![T::default(); n * n];
+        let dout = &dout[job * d * n..][..d * n];
+        let starts = shape.parts(job);
+        let [q, k, v] = starts.map(|start| &qkv[start..start + d * n]);
+        // SAFETY: the three parts of a job are distinct, and so are those of two jobs.
+        let [dq, dk, dv] = starts.map(|start| unsafe { shared.slice(start, d * n) });
+        shape.weights(q, k, &mut weights);
+        gemm(
+            d,
+            n,
+            n,
+            dv,
+            n,
+            false,
+            View::new(dout, n),
+            View::new(&weights, n),
+        );
+        gemm(
+            n,
+            n,
+            d,
+            &mut dweights,
+            n,
+            false,
+            View::new(dout, n).t(),
+            View::new(v, n),
+        );
+        // Through softmax and scale: ds = scale * p (dp - sum(p dp)).
+        for (p, dp) in weights.chunks_exact(n).zip(dweights.chunks_exact_mut(n)) {
+            let dot: f64 = p
+                .iter()
+                .zip(dp.iter())
+                .map(|(&p, &dp)| p.to_f64() * dp.to_f64())
+                .sum();
+            let dot = T::from_f64(dot);
+            for (&p, dp) in p.iter().zip(dp.iter_mut()) {
+                *dp = p * (*dp - dot) * scale;
             }
-            gemm(
-                d,
-                n,
-                n,
-                dq,
-                n,
-                false,
-                View::new(k, n),
-                View::new(dweights, n).t(),
-            );
-            gemm(
-                d,
-                n,
-                n,
-                dk,
-                n,
-                false,
-                View::new(q, n),
-                View::new(dweights, n),
-            );
-        },
-    );
+        }
+        gemm(
+            d,
+            n,
+            n,
+            dq,
+            n,
+            false,
+            View::new(k, n),
+            View::new(&dweights, n).t(),
+        );
+        gemm(
+            d,
+            n,
+            n,
+            dk,
+            n,
+            false,
+            View::new(q, n),
+            View::new(&dweights, n),
+        );
+    });
     dqkv
 }

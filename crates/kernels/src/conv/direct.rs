@@ -2,8 +2,8 @@
 
 use super::ConvShape;
 use crate::gemm::{View, gemm};
+use crate::threads::{each_chunk_mut, each_job};
 use crate::{Real, SharedMut};
-use rayon::prelude::*;
 
 /// Columns per block that keep the matrix product busy while the block stays in the cache.
 const BLOCK_COLUMNS: usize = 512;
@@ -153,7 +153,7 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
     let (out_w, plane, depth) = (shape.out_w(), shape.out_h() * shape.out_w(), shape.depth());
     let mut y = vec![T::default(); shape.batch * shape.c_out * plane];
     let shared = SharedMut::new(&mut y);
-    (0..shape.n_blocks()).into_par_iter().for_each(|i| {
+    each_job(shape.n_blocks(), |i| {
         let block = shape.block(i);
         let n = block.rows * out_w;
         T::with_scratch([depth * n, shape.c_out * n], |columns, result| {
@@ -213,23 +213,22 @@ pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
     }
     let (depth, n) = (shape.depth(), shape.out_h() * shape.out_w());
     let mut dx = vec![T::default(); shape.batch * shape.c_in * shape.h * shape.w];
-    dx.par_chunks_mut(shape.c_in * shape.h * shape.w)
-        .zip(dy.par_chunks(shape.c_out * n))
-        .for_each(|(dx, dy)| {
-            T::with_scratch([depth * n, 0], |columns, _| {
-                gemm(
-                    depth,
-                    n,
-                    shape.c_out,
-                    columns,
-                    n,
-                    false,
-                    View::new(w, depth).t(),
-                    View::new(dy, n),
-                );
-                shape.col2im(columns, n, dx);
-            });
+    each_chunk_mut(&mut dx, shape.c_in * shape.h * shape.w, |image, dx| {
+        let dy = &dy[image * shape.c_out * n..][..shape.c_out * n];
+        T::with_scratch([depth * n, 0], |columns, _| {
+            gemm(
+                depth,
+                n,
+                shape.c_out,
+                columns,
+                n,
+                false,
+                View::new(w, depth).t(),
+                View::new(dy, n),
+            );
+            shape.col2im(columns, n, dx);
         });
+    });
     dx
 }
 
@@ -241,23 +240,21 @@ pub(super) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
         .min(PARTIAL_ELEMENTS / len.max(1))
         .max(2)
         .min(blocks);
-    let sums: Vec<Vec<T>> = (0..partials)
-        .into_par_iter()
-        .map(|p| {
-            let mut dw = vec![T::default(); len];
-            for i in p * blocks / partials..(p + 1) * blocks / partials {
-                let block = shape.block(i);
-                let n = block.rows * out_w;
-                T::with_scratch([depth * n, shape.c_out * n], |columns, part| {
-                    shape.im2col(x, block, columns);
-                    shape.gather(dy, block, part);
-                    let (left, right) = (View::new(part, n), View::new(columns, n).t());
-                    gemm(shape.c_out, depth, n, &mut dw, depth, true, left, right);
-                });
-            }
-            dw
-        })
-        .collect();
+    let mut sums = vec![Vec::new(); partials];
+    each_chunk_mut(&mut sums, 1, |p, sum| {
+        let mut dw = vec![T::default(); len];
+        for i in p * blocks / partials..(p + 1) * blocks / partials {
+            let block = shape.block(i);
+            let n = block.rows * out_w;
+            T::with_scratch([depth * n, shape.c_out * n], |columns, part| {
+                shape.im2col(x, block, columns);
+                shape.gather(dy, block, part);
+                let (left, right) = (View::new(part, n), View::new(columns, n).t());
+                gemm(shape.c_out, depth, n, &mut dw, depth, true, left, right);
+            });
+        }
+        sum[0] = dw;
+    });
     let mut sums = sums.into_iter();
     let mut dw = sums.next().unwrap_or_else(|| vec![T::default(); len]);
     for part in sums {

@@ -4,8 +4,8 @@ use super::ConvShape;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, floats, with_lines};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Pixels of one image up to which this is faster. The batch size does not count: the result of an image is the same regardless of batch.
@@ -121,43 +121,41 @@ impl<'a> SmallMaps<'a> {
                         columns[term * lines + pixel / 16].0[pixel % 16] = x[place];
                     });
                     let columns = &*columns;
-                    (0..s.c_out.div_ceil(OUTPUTS))
-                        .into_par_iter()
-                        .for_each(|job| {
-                            let first = job * OUTPUTS;
-                            let outputs = OUTPUTS.min(s.c_out - first);
-                            with_lines([outputs * lines], |[sums]| {
-                                for term in (0..depth).step_by(TERMS) {
-                                    self.product(Product {
-                                        rows: outputs,
-                                        columns: 16 * lines,
-                                        depth: TERMS.min(depth - term),
-                                        a: w[first * depth + term..].as_ptr(),
-                                        a_row: depth,
-                                        a_depth: 1,
-                                        b: columns[term * lines..].as_ptr().cast(),
-                                        b_depth: 16 * lines,
-                                        b_panel: 32,
-                                        c: sums.as_mut_ptr().cast(),
-                                        c_row: 16 * lines,
-                                        add: term > 0,
-                                        bias: std::ptr::null(),
-                                    });
-                                }
-                                for o in 0..outputs {
-                                    let bias = bias.map_or(0.0, |bias| bias[first + o]);
-                                    let sums = floats(&sums[o * lines..][..lines]);
-                                    for (image, sums) in
-                                        sums[..self.pixels].chunks_exact(plane).enumerate()
-                                    {
-                                        let to = (image * s.c_out + first + o) * plane;
-                                        for (at, &sum) in sums.iter().enumerate() {
-                                            y.as_mut_ptr().add(to + at).write(sum + bias);
-                                        }
+                    each_job(s.c_out.div_ceil(OUTPUTS), |job| {
+                        let first = job * OUTPUTS;
+                        let outputs = OUTPUTS.min(s.c_out - first);
+                        with_lines([outputs * lines], |[sums]| {
+                            for term in (0..depth).step_by(TERMS) {
+                                self.product(Product {
+                                    rows: outputs,
+                                    columns: 16 * lines,
+                                    depth: TERMS.min(depth - term),
+                                    a: w[first * depth + term..].as_ptr(),
+                                    a_row: depth,
+                                    a_depth: 1,
+                                    b: columns[term * lines..].as_ptr().cast(),
+                                    b_depth: 16 * lines,
+                                    b_panel: 32,
+                                    c: sums.as_mut_ptr().cast(),
+                                    c_row: 16 * lines,
+                                    add: term > 0,
+                                    bias: std::ptr::null(),
+                                });
+                            }
+                            for o in 0..outputs {
+                                let bias = bias.map_or(0.0, |bias| bias[first + o]);
+                                let sums = floats(&sums[o * lines..][..lines]);
+                                for (image, sums) in
+                                    sums[..self.pixels].chunks_exact(plane).enumerate()
+                                {
+                                    let to = (image * s.c_out + first + o) * plane;
+                                    for (at, &sum) in sums.iter().enumerate() {
+                                        y.as_mut_ptr().add(to + at).write(sum + bias);
                                     }
                                 }
-                            });
+                            }
                         });
+                    });
                 });
             })
         }
@@ -175,36 +173,34 @@ impl<'a> SmallMaps<'a> {
         with_lines([s.c_out * lines], |[outputs]| {
             self.gather_outputs(dy, outputs);
             let outputs = &*outputs;
-            (0..s.c_in.div_ceil(INPUTS))
-                .into_par_iter()
-                .for_each(|job| {
-                    let first = job * INPUTS;
-                    let inputs = INPUTS.min(s.c_in - first);
-                    with_lines([inputs * taps * lines], |[columns]| {
-                        for o in (0..s.c_out).step_by(STREAMS) {
-                            self.product(Product {
-                                rows: inputs * taps,
-                                columns: 16 * lines,
-                                depth: STREAMS.min(s.c_out - o),
-                                a: w[o * depth + first * taps..].as_ptr(),
-                                a_row: 1,
-                                a_depth: depth,
-                                b: outputs[o * lines..].as_ptr().cast(),
-                                b_depth: 16 * lines,
-                                b_panel: 32,
-                                c: columns.as_mut_ptr().cast(),
-                                c_row: 16 * lines,
-                                add: o > 0,
-                                bias: std::ptr::null(),
-                            });
-                        }
-                        self.for_each_product(first..first + inputs, |term, pixel, place| {
-                            let line = &columns[(term - first * taps) * lines + pixel / 16];
-                            // SAFETY: a place inside `dx`, of a channel that is this job's alone.
-                            unsafe { *shared.as_mut_ptr().add(place) += line.0[pixel % 16] };
+            each_job(s.c_in.div_ceil(INPUTS), |job| {
+                let first = job * INPUTS;
+                let inputs = INPUTS.min(s.c_in - first);
+                with_lines([inputs * taps * lines], |[columns]| {
+                    for o in (0..s.c_out).step_by(STREAMS) {
+                        self.product(Product {
+                            rows: inputs * taps,
+                            columns: 16 * lines,
+                            depth: STREAMS.min(s.c_out - o),
+                            a: w[o * depth + first * taps..].as_ptr(),
+                            a_row: 1,
+                            a_depth: depth,
+                            b: outputs[o * lines..].as_ptr().cast(),
+                            b_depth: 16 * lines,
+                            b_panel: 32,
+                            c: columns.as_mut_ptr().cast(),
+                            c_row: 16 * lines,
+                            add: o > 0,
+                            bias: std::ptr::null(),
                         });
+                    }
+                    self.for_each_product(first..first + inputs, |term, pixel, place| {
+                        let line = &columns[(term - first * taps) * lines + pixel / 16];
+                        // SAFETY: a place inside `dx`, of a channel that is this job's alone.
+                        unsafe { *shared.as_mut_ptr().add(place) += line.0[pixel % 16] };
                     });
                 });
+            });
         });
         dx
     }
@@ -226,26 +222,24 @@ impl<'a> SmallMaps<'a> {
                         rows[(pixel * depth + term) / 16].0[term % 16] = x[place];
                     });
                     let (outputs, rows) = (&*outputs, &*rows);
-                    (0..s.c_out.div_ceil(OUTPUTS))
-                        .into_par_iter()
-                        .for_each(|job| {
-                            let first = job * OUTPUTS;
-                            self.product(Product {
-                                rows: OUTPUTS.min(s.c_out - first),
-                                columns: depth,
-                                depth: self.pixels,
-                                a: outputs[first * lines..].as_ptr().cast(),
-                                a_row: 16 * lines,
-                                a_depth: 1,
-                                b: rows.as_ptr().cast(),
-                                b_depth: depth,
-                                b_panel: 32,
-                                c: dw.as_mut_ptr().wrapping_add(first * depth),
-                                c_row: depth,
-                                add: false,
-                                bias: std::ptr::null(),
-                            });
+                    each_job(s.c_out.div_ceil(OUTPUTS), |job| {
+                        let first = job * OUTPUTS;
+                        self.product(Product {
+                            rows: OUTPUTS.min(s.c_out - first),
+                            columns: depth,
+                            depth: self.pixels,
+                            a: outputs[first * lines..].as_ptr().cast(),
+                            a_row: 16 * lines,
+                            a_depth: 1,
+                            b: rows.as_ptr().cast(),
+                            b_depth: depth,
+                            b_panel: 32,
+                            c: dw.as_mut_ptr().wrapping_add(first * depth),
+                            c_row: depth,
+                            add: false,
+                            bias: std::ptr::null(),
                         });
+                    });
                 });
             })
         }

@@ -7,11 +7,11 @@ use super::{AttentionShape, JOB_QUERIES, QUERIES};
 use crate::element::Stored;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Simd;
+use crate::threads::each_job;
 use crate::tiles::{BLOCK, Block, Session, TILE, TILE_BYTES, Unit};
 use crate::workspace::{Line, floats, floats_mut, halves_mut, pairs_mut, with_lines};
 use half::bf16;
 use pack::{Map, round_pairs, round_rows};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements of the left factor of one step, and lines that hold as many of bf16 or f32.
@@ -106,14 +106,12 @@ impl<'a> Tiled<'a> {
         // SAFETY: the jobs cover all heads and queries.
         unsafe {
             filled(qkv.len() / 3, |out: SharedMut<'_, bf16>| {
-                (0..s.batch * s.heads * pieces)
-                    .into_par_iter()
-                    .for_each(|job| {
-                        let (head, first) = (job / pieces, job % pieces * JOB_QUERIES);
-                        let queries = first..(first + JOB_QUERIES).min(s.n);
-                        let out = out.as_mut_ptr().wrapping_add(head * of_head);
-                        Tiled { ..*self }.forward_head(self.head(qkv, head), queries, out);
-                    });
+                each_job(s.batch * s.heads * pieces, |job| {
+                    let (head, first) = (job / pieces, job % pieces * JOB_QUERIES);
+                    let queries = first..(first + JOB_QUERIES).min(s.n);
+                    let out = out.as_mut_ptr().wrapping_add(head * of_head);
+                    Tiled { ..*self }.forward_head(self.head(qkv, head), queries, out);
+                });
             })
         }
     }
@@ -190,18 +188,17 @@ impl<'a> Tiled<'a> {
         // SAFETY: the jobs cover all heads, and a head its query, key and value.
         unsafe {
             filled(qkv.len(), |dqkv: SharedMut<'_, bf16>| {
-                dout.par_chunks_exact(of_head.max(1))
-                    .enumerate()
-                    .for_each(|(head, dout)| {
-                        let to = s
-                            .parts(head)
-                            .map(|start| dqkv.as_mut_ptr().wrapping_add(start));
-                        Tiled { ..*self }.gradient_of_head(
-                            self.head(qkv, head),
-                            Map::new(dout, s.n),
-                            to,
-                        );
-                    });
+                each_job(dout.len() / of_head.max(1), |head| {
+                    let dout = &dout[head * of_head..][..of_head];
+                    let to = s
+                        .parts(head)
+                        .map(|start| dqkv.as_mut_ptr().wrapping_add(start));
+                    Tiled { ..*self }.gradient_of_head(
+                        self.head(qkv, head),
+                        Map::new(dout, s.n),
+                        to,
+                    );
+                });
             })
         }
     }

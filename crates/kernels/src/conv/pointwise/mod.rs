@@ -9,8 +9,8 @@ use crate::lanes::gather;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_short_job;
 use crate::workspace::{Line, floats, put, with_lines};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Output channels of one job: enough that copying the pixels again for each job is cheap.
@@ -97,19 +97,19 @@ impl Pointwise {
         // An odd number of lines: rows that are a power of two apart would compete for the same lines of a cache.
         let row = inputs.div_ceil(16) | 1;
         with_lines([outputs.next_multiple_of(16) * row], |[lines]| {
-            lines
-                .par_chunks_exact_mut(16 * row)
-                .enumerate()
-                .with_min_len(MIN_WEIGHTS.div_ceil(16 * inputs.max(1)))
-                .for_each(|(i, to)| {
-                    simd.run(TransposeWeights {
-                        of: self,
-                        w,
-                        first: 16 * i,
-                        row,
-                        to,
-                    });
+            let at_least = MIN_WEIGHTS.div_ceil(16 * inputs.max(1));
+            let shared = SharedMut::new(lines);
+            each_short_job(outputs.div_ceil(16), at_least, |i| {
+                // SAFETY: each job has sixteen rows of its own.
+                let to = unsafe { shared.slice(16 * row * i, 16 * row) };
+                simd.run(TransposeWeights {
+                    of: self,
+                    w,
+                    first: 16 * i,
+                    row,
+                    to,
                 });
+            });
             self.multiply(simd, x, (floats(lines), 16 * row), bias)
         })
     }
@@ -134,25 +134,22 @@ impl Pointwise {
         // SAFETY: the jobs cover all images, outputs and pixels.
         unsafe {
             filled(batch * outputs * plane, |y: SharedMut<'_, f32>| {
-                (0..batch * rows * columns)
-                    .into_par_iter()
-                    .with_min_len((MIN_WORK / work.max(1)).max(1))
-                    .for_each(|i| {
-                        let (row, column) = (i / columns % rows * ROWS, i % columns * COLUMNS);
-                        with_lines([2 * DEPTH.min(inputs)], |[pack]| {
-                            simd.run(Multiply {
-                                of: self,
-                                image: i / columns / rows,
-                                rows: row..(row + ROWS).min(outputs),
-                                columns: column..(column + COLUMNS).min(plane),
-                                x,
-                                weights,
-                                bias,
-                                pack,
-                                y,
-                            });
+                each_short_job(batch * rows * columns, MIN_WORK / work.max(1), |i| {
+                    let (row, column) = (i / columns % rows * ROWS, i % columns * COLUMNS);
+                    with_lines([2 * DEPTH.min(inputs)], |[pack]| {
+                        simd.run(Multiply {
+                            of: self,
+                            image: i / columns / rows,
+                            rows: row..(row + ROWS).min(outputs),
+                            columns: column..(column + COLUMNS).min(plane),
+                            x,
+                            weights,
+                            bias,
+                            pack,
+                            y,
                         });
                     });
+                });
             })
         }
     }

@@ -5,8 +5,8 @@ use crate::lanes::gather;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, put, with_lines};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Inputs of one job, two panels of 32.
@@ -61,23 +61,21 @@ impl PointwiseWeights {
         // SAFETY: the jobs cover all outputs and inputs.
         unsafe {
             filled(self.inputs * self.outputs, |dw: SharedMut<'_, f32>| {
-                (0..self.inputs.div_ceil(INPUTS) * pieces)
-                    .into_par_iter()
-                    .for_each(|job| {
-                        let (input, output) = (job / pieces * INPUTS, job % pieces * OUTPUTS);
-                        with_lines([lines, copied], |[pack, rows]| {
-                            simd.run(Part {
-                                of: self,
-                                inputs: input..(input + INPUTS).min(self.inputs),
-                                outputs: output..(output + OUTPUTS).min(self.outputs),
-                                x,
-                                dy,
-                                pack,
-                                rows,
-                                dw,
-                            });
+                each_job(self.inputs.div_ceil(INPUTS) * pieces, |job| {
+                    let (input, output) = (job / pieces * INPUTS, job % pieces * OUTPUTS);
+                    with_lines([lines, copied], |[pack, rows]| {
+                        simd.run(Part {
+                            of: self,
+                            inputs: input..(input + INPUTS).min(self.inputs),
+                            outputs: output..(output + OUTPUTS).min(self.outputs),
+                            x,
+                            dy,
+                            pack,
+                            rows,
+                            dw,
                         });
                     });
+                });
             })
         }
     }

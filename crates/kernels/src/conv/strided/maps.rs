@@ -4,8 +4,8 @@ use super::pixels::{Left, Pixels, Planes, multiply_add};
 use super::{Part, Strided, Taps};
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, with_lines};
-use rayon::prelude::*;
 
 /// Lines of the pixels that one job reads: with the filters of a panel they stay in the second cache.
 const BLOCK_LINES: usize = (256 << 10) / 64;
@@ -23,7 +23,8 @@ impl Strided<'_> {
             filled(s.batch * s.c_out * s.out_h() * s.out_w(), |y| {
                 self.with_taps(w, false, |taps| {
                     let parts = self.parts(s.out_h(), out_lines, block);
-                    parts.into_par_iter().for_each(|part| {
+                    each_job(parts.len(), |i| {
+                        let part = parts[i].clone();
                         let sums = Pixels::new(wide, part.lines.len());
                         let rows = part.rows.len();
                         let lengths = [
@@ -63,7 +64,8 @@ impl Strided<'_> {
             filled(s.batch * s.c_in * s.h * s.w, |dx| {
                 self.with_taps(w, true, |taps| {
                     let parts = self.parts(down, in_lines, block);
-                    parts.into_par_iter().for_each(|part| {
+                    each_job(parts.len(), |i| {
+                        let part = parts[i].clone();
                         let sums = Pixels::new(across * s.stride, part.lines.len());
                         let rows = part.rows.len();
                         let lengths = [pixels.lines(rows + above), sums.lines(rows * s.stride)];

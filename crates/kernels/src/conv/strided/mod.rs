@@ -8,9 +8,9 @@ use super::ConvShape;
 use crate::lanes::gather;
 use crate::shared_mut::SharedMut;
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, with_lines};
 use pixels::Right;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Fewest channels on both sides: a vector holds sixteen.
@@ -96,7 +96,7 @@ impl<'a> Strided<'a> {
         let panels = results.div_ceil(32);
         with_lines([s.taps() * panels * terms * 2], |[lines]| {
             let shared = SharedMut::new(lines);
-            (0..results.div_ceil(16)).into_par_iter().for_each(|line| {
+            each_job(results.div_ceil(16), |line| {
                 with_lines([s.taps().next_multiple_of(16)], |[scratch]| {
                     self.simd.run(PackTaps {
                         of: *self,

@@ -5,8 +5,8 @@ use super::pixels::{Left, Pixels, Planes, Right, multiply_add};
 use crate::lanes::scatter;
 use crate::shared_mut::SharedMut;
 use crate::simd::{Lanes, Task};
+use crate::threads::{each_chunk_mut, each_job};
 use crate::workspace::{Line, with_lines};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Lines of both sides that one job reads.
@@ -47,25 +47,23 @@ impl Strided<'_> {
                     let start = (first + i) % blocks * rows;
                     start..(start + rows).min(s.out_h())
                 };
-                x_lines
-                    .par_chunks_mut(of_x)
-                    .zip(dy_lines.par_chunks_mut(of_dy))
-                    .take(units.len())
-                    .enumerate()
-                    .for_each(|(i, to)| {
-                        self.simd.run(ReadUnit {
-                            of: *self,
-                            image: (first + i) / blocks,
-                            rows: unit_rows(i),
-                            x,
-                            dy,
-                            layouts: [inputs, outputs],
-                            to,
-                        });
+                let to = (SharedMut::new(x_lines), SharedMut::new(dy_lines));
+                each_job(units.len(), |i| {
+                    // SAFETY: units do not overlap.
+                    let to = unsafe { (to.0.slice(i * of_x, of_x), to.1.slice(i * of_dy, of_dy)) };
+                    self.simd.run(ReadUnit {
+                        of: *self,
+                        image: (first + i) / blocks,
+                        rows: unit_rows(i),
+                        x,
+                        dy,
+                        layouts: [inputs, outputs],
+                        to,
                     });
+                });
                 let (x_lines, dy_lines) = (&*x_lines, &*dy_lines);
                 let shared = SharedMut::new(all_sums);
-                (0..s.taps() * groups).into_par_iter().for_each(|i| {
+                each_job(s.taps() * groups, |i| {
                     let (tap, output) = (i / groups, i % groups * OUTPUTS);
                     let n = OUTPUTS.min(16 * out_lines - output);
                     // SAFETY: jobs have different taps or outputs.
@@ -83,19 +81,17 @@ impl Strided<'_> {
                 });
             }
             let all_sums = &*all_sums;
-            dw.par_chunks_mut((s.c_in * s.taps()).max(1))
-                .enumerate()
-                .for_each(|(output, dw)| {
-                    with_lines([s.taps().next_multiple_of(16)], |[scratch]| {
-                        self.simd.run(WriteFilters {
-                            of: *self,
-                            output,
-                            sums: (sums, all_sums),
-                            scratch,
-                            dw,
-                        });
+            each_chunk_mut(&mut dw, s.c_in * s.taps(), |output, dw| {
+                with_lines([s.taps().next_multiple_of(16)], |[scratch]| {
+                    self.simd.run(WriteFilters {
+                        of: *self,
+                        output,
+                        sums: (sums, all_sums),
+                        scratch,
+                        dw,
                     });
                 });
+            });
         });
         dw
     }

@@ -6,10 +6,10 @@ use crate::conv::Added;
 use crate::element::Stored;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::Simd;
+use crate::threads::{each_chunk_mut, each_job};
 use crate::tiles::{BLOCK, Block, Session, TILE, TILE_BYTES};
 use crate::workspace::{Line, floats_mut, halves_mut, pairs_mut, with_lines};
 use half::bf16;
-use rayon::prelude::*;
 
 /// Elements of a line.
 const PER_LINE: usize = 32;
@@ -75,25 +75,22 @@ impl Tiled {
             1
         };
         with_lines([blocks * steps * STEP / PER_LINE], |[packed]| {
-            packed
-                .par_chunks_exact_mut(steps * STEP / PER_LINE)
-                .enumerate()
-                .for_each(|(block, to)| {
-                    with_lines([filters.buffer() / PER_LINE], |[buffer]| {
-                        let (buffer, to) = (halves_mut(buffer), halves_mut(to));
-                        simd.vectorise(
-                            #[inline(always)]
-                            || filters.pack(block * BLOCK, buffer, to),
-                        );
-                    });
+            each_chunk_mut(packed, steps * STEP / PER_LINE, |block, to| {
+                with_lines([filters.buffer() / PER_LINE], |[buffer]| {
+                    let (buffer, to) = (halves_mut(buffer), halves_mut(to));
+                    simd.vectorise(
+                        #[inline(always)]
+                        || filters.pack(block * BLOCK, buffer, to),
+                    );
                 });
+            });
             let packed = &*packed;
             let length = s.batch * s.c_out * s.out_h() * s.out_w();
             // SAFETY: the jobs cover all rows of all channels, and each writes all of its own.
             unsafe {
                 filled(length, |y: SharedMut<'_, bf16>| {
                     let jobs = bands.len() * parts;
-                    (0..jobs).into_par_iter().for_each(|job| {
+                    each_job(jobs, |job| {
                         let (band, part) = (&bands[job / parts], job % parts);
                         let job = Job {
                             conv: self,

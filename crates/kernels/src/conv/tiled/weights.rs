@@ -4,10 +4,10 @@ use super::{Band, Tiled};
 use crate::lanes::gather;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_chunk_mut;
 use crate::tiles::{BLOCK, Block, TILE, TILE_BYTES};
 use crate::workspace::{Line, floats_mut, halves_mut, with_lines};
 use half::bf16;
-use rayon::prelude::*;
 
 /// Pixels whose factors are in memory at a time.
 const PIXELS: usize = 4096;
@@ -30,12 +30,10 @@ impl Tiled {
                     for (i, band) in self.bands(PIXELS).iter().enumerate() {
                         self.add_band(simd, band, [x, dy], i > 0, sums);
                     }
-                    sums.par_chunks_exact_mut(taps * BLOCK * BLOCK / 16)
-                        .enumerate()
-                        .for_each(|(job, sums)| {
-                            let first = [job / columns, job % columns].map(|i| i * BLOCK);
-                            self.write(first, floats_mut(sums), dw.as_mut_ptr());
-                        });
+                    each_chunk_mut(sums, taps * BLOCK * BLOCK / 16, |job, sums| {
+                        let first = [job / columns, job % columns].map(|i| i * BLOCK);
+                        self.write(first, floats_mut(sums), dw.as_mut_ptr());
+                    });
                 });
             })
         }
@@ -67,12 +65,12 @@ impl Tiled {
             n_in.next_multiple_of(2) * inputs,
         ];
         with_lines(lengths, |[dys, xs]| {
-            let all = dys.par_chunks_exact_mut(results).enumerate();
-            all.for_each(|(i, to)| self.pack_results(simd, band, dy, i * TILE, to));
+            each_chunk_mut(dys, results, |i, to| {
+                self.pack_results(simd, band, dy, i * TILE, to);
+            });
             // The last pair from an odd pixel on ends in one line more.
             let row = 2 * pairs + BLOCK;
-            let all = xs.par_chunks_exact_mut(inputs).enumerate();
-            all.for_each(|(i, to)| {
+            each_chunk_mut(xs, inputs, |i, to| {
                 with_lines([TILE * row / BLOCK], |[rows]| {
                     simd.run(PackInputs {
                         conv: self,
@@ -85,42 +83,40 @@ impl Tiled {
                 });
             });
             let (dys, xs) = (&*dys, &*xs);
-            sums.par_chunks_exact_mut(taps * BLOCK * BLOCK / 16)
-                .enumerate()
-                .for_each(|(job, sums)| {
-                    let (row, column) = (job / columns, job % columns);
-                    let a = dys[2 * row * results..][..2 * results]
-                        .as_ptr()
-                        .cast::<u8>();
-                    let b = xs[2 * column * inputs..][..2 * inputs]
-                        .as_ptr()
-                        .cast::<u8>();
-                    let session = self.unit.start();
-                    let mut table = [[0; 2]; RUN];
-                    for first in (0..steps).step_by(RUN) {
-                        let n = (steps - first).min(RUN);
-                        for (i, step) in table[..n].iter_mut().enumerate() {
-                            *step = [((first + i) * TILE_BYTES) as u32; 2];
-                        }
-                        for (tap, sums) in sums.chunks_exact_mut(BLOCK * BLOCK / 16).enumerate() {
-                            let distance = self.distance(tap);
-                            let pair = distance % 2 * pairs + distance / 2;
-                            let block = Block {
-                                a,
-                                a_second: 64 * results,
-                                b: b.wrapping_add(64 * pair),
-                                b_row: 64,
-                                b_second: 64 * inputs,
-                                steps: &table[..n],
-                                c: floats_mut(sums).as_mut_ptr(),
-                                c_row: 4 * BLOCK,
-                                add: add || first > 0,
-                            };
-                            // SAFETY: two tiles of channels each way, with all steps and as many pairs as the taps reach.
-                            unsafe { session.block(&block) };
-                        }
+            each_chunk_mut(sums, taps * BLOCK * BLOCK / 16, |job, sums| {
+                let (row, column) = (job / columns, job % columns);
+                let a = dys[2 * row * results..][..2 * results]
+                    .as_ptr()
+                    .cast::<u8>();
+                let b = xs[2 * column * inputs..][..2 * inputs]
+                    .as_ptr()
+                    .cast::<u8>();
+                let session = self.unit.start();
+                let mut table = [[0; 2]; RUN];
+                for first in (0..steps).step_by(RUN) {
+                    let n = (steps - first).min(RUN);
+                    for (i, step) in table[..n].iter_mut().enumerate() {
+                        *step = [((first + i) * TILE_BYTES) as u32; 2];
                     }
-                });
+                    for (tap, sums) in sums.chunks_exact_mut(BLOCK * BLOCK / 16).enumerate() {
+                        let distance = self.distance(tap);
+                        let pair = distance % 2 * pairs + distance / 2;
+                        let block = Block {
+                            a,
+                            a_second: 64 * results,
+                            b: b.wrapping_add(64 * pair),
+                            b_row: 64,
+                            b_second: 64 * inputs,
+                            steps: &table[..n],
+                            c: floats_mut(sums).as_mut_ptr(),
+                            c_row: 4 * BLOCK,
+                            add: add || first > 0,
+                        };
+                        // SAFETY: two tiles of channels each way, with all steps and as many pairs as the taps reach.
+                        unsafe { session.block(&block) };
+                    }
+                }
+            });
         });
     }
 

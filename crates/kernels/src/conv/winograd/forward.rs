@@ -9,8 +9,8 @@ use crate::conv::Added;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, new_call, once_per_thread, put, with_lines};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -98,13 +98,11 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
         with_lines([lines], |[memory]| {
             let shared = SharedMut::new(memory);
             let pieces = c_in.div_ceil(INPUTS);
-            (0..filters.panels() * pieces)
-                .into_par_iter()
-                .for_each(|i| {
-                    let (panel, first) = (i / pieces, i % pieces * INPUTS);
-                    let inputs = first..(first + INPUTS).min(c_in);
-                    self.transform_filters(panel, inputs, plane, shared);
-                });
+            each_job(filters.panels() * pieces, |i| {
+                let (panel, first) = (i / pieces, i % pieces * INPUTS);
+                let inputs = first..(first + INPUTS).min(c_in);
+                self.transform_filters(panel, inputs, plane, shared);
+            });
             // SAFETY: all jobs above have ended.
             let transformed = unsafe { shared.read(lines) };
             self.blocks(rows_per_block, plane, Transformed::Once(transformed));
@@ -139,7 +137,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
         let (data, products) = (source.panes.lines(T), sink.panes.lines(T));
         let lengths = [pixels, zeros, half, data, products];
         let blocks = source.grid.all_rows().div_ceil(rows_per_block);
-        (0..blocks).into_par_iter().for_each(|i| {
+        each_job(blocks, |i| {
             let rows = source.grid.block(i, rows_per_block);
             with_lines(lengths, |[pixels, zeros, half, data, products]| {
                 let run = |filters: &[Line]| {
@@ -181,23 +179,21 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
         let [pixels, zeros, half] = source.grid.scratch(T);
         with_lines([source.panes.lines(T)], |[lines]| {
             let shared = SharedMut::new(lines);
-            (0..source.panes.channel_lines)
-                .into_par_iter()
-                .for_each(|line| {
-                    with_lines([pixels, zeros, half], |scratch| {
-                        simd.run(TransformTiles {
-                            of: self,
-                            line,
-                            scratch,
-                            to: shared,
-                        });
+            each_job(source.panes.channel_lines, |line| {
+                with_lines([pixels, zeros, half], |scratch| {
+                    simd.run(TransformTiles {
+                        of: self,
+                        line,
+                        scratch,
+                        to: shared,
                     });
                 });
+            });
             // SAFETY: all jobs above have ended.
             let data = unsafe { shared.read(source.panes.lines(T)) };
             let plane = (PANEL_INPUTS.min(filters.inputs()) * 2) | 1;
             let lengths = [FILTER_SCRATCH, T * T * plane, sink.panes.lines(T), pixels];
-            (0..filters.panels()).into_par_iter().for_each(|panel| {
+            each_job(filters.panels(), |panel| {
                 with_lines(lengths, |[scratch, filters, products, pixels]| {
                     simd.run(Panel {
                         of: self,

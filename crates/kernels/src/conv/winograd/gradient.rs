@@ -7,8 +7,8 @@ use super::transform::Source;
 use crate::micro::Product;
 use crate::shared_mut::{SharedMut, filled};
 use crate::simd::{Lanes, Simd, Task};
+use crate::threads::each_job;
 use crate::workspace::{Line, get, with_lines};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -84,24 +84,22 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
     ) {
         let [pixels, zeros, half] = self.x.grid.scratch(T);
         let data_lines = self.x.panes.channel_lines;
-        (0..data_lines + self.dy.panes.channel_lines)
-            .into_par_iter()
-            .for_each(|i| {
-                with_lines([pixels, zeros, half], |scratch| {
-                    let (line, to) = if i < data_lines {
-                        (Ok(i), data)
-                    } else {
-                        (Err(i - data_lines), gradients)
-                    };
-                    self.simd.run(TransformTiles {
-                        of: self,
-                        rows: rows.clone(),
-                        line,
-                        scratch,
-                        to,
-                    });
+        each_job(data_lines + self.dy.panes.channel_lines, |i| {
+            with_lines([pixels, zeros, half], |scratch| {
+                let (line, to) = if i < data_lines {
+                    (Ok(i), data)
+                } else {
+                    (Err(i - data_lines), gradients)
+                };
+                self.simd.run(TransformTiles {
+                    of: self,
+                    rows: rows.clone(),
+                    line,
+                    scratch,
+                    to,
                 });
             });
+        });
     }
 
     /// For few tiles of many channels: each job computes one part of the gradient from all tiles.
@@ -112,41 +110,39 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
             let (data, gradients) = (SharedMut::new(data), SharedMut::new(gradients));
             self.transform(&(0..self.x.grid.all_rows()), data, gradients);
             let pieces = x.channel_lines.div_ceil(INPUT_LINES);
-            (0..self.dy.channels.div_ceil(OUTPUTS) * pieces)
-                .into_par_iter()
-                .for_each(|i| {
-                    let (outputs, lines) = (i / pieces * OUTPUTS, i % pieces * INPUT_LINES);
-                    let part = Part {
-                        outputs: outputs..(outputs + OUTPUTS).min(self.dy.channels),
-                        lines: lines..(lines + INPUT_LINES).min(x.channel_lines),
-                    };
-                    with_lines([panes.lines(T)], |[sums]| {
-                        // SAFETY: all transforms have ended; the jobs from here on only read them.
-                        let (data, gradients) =
-                            unsafe { (data.read(x.lines(T)), gradients.read(dy.lines(T))) };
-                        let tiles = self.x.grid.tiles();
-                        let sums = SharedMut::new(sums);
-                        self.simd.run(Multiply {
-                            of: self,
-                            tiles,
-                            data,
-                            gradients,
-                            part: part.clone(),
-                            products: 0..T * T,
-                            panes,
-                            sums,
-                            origin: 0,
-                            add: false,
-                        });
-                        self.simd.run(Finish {
-                            of: self,
-                            part,
-                            panes,
-                            sums,
-                            origin: 0,
-                        });
+            each_job(self.dy.channels.div_ceil(OUTPUTS) * pieces, |i| {
+                let (outputs, lines) = (i / pieces * OUTPUTS, i % pieces * INPUT_LINES);
+                let part = Part {
+                    outputs: outputs..(outputs + OUTPUTS).min(self.dy.channels),
+                    lines: lines..(lines + INPUT_LINES).min(x.channel_lines),
+                };
+                with_lines([panes.lines(T)], |[sums]| {
+                    // SAFETY: all transforms have ended; the jobs from here on only read them.
+                    let (data, gradients) =
+                        unsafe { (data.read(x.lines(T)), gradients.read(dy.lines(T))) };
+                    let tiles = self.x.grid.tiles();
+                    let sums = SharedMut::new(sums);
+                    self.simd.run(Multiply {
+                        of: self,
+                        tiles,
+                        data,
+                        gradients,
+                        part: part.clone(),
+                        products: 0..T * T,
+                        panes,
+                        sums,
+                        origin: 0,
+                        add: false,
+                    });
+                    self.simd.run(Finish {
+                        of: self,
+                        part,
+                        panes,
+                        sums,
+                        origin: 0,
                     });
                 });
+            });
         });
     }
 
@@ -168,7 +164,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
                 let rows = self.x.grid.block(block, rows_per_block);
                 self.transform(&rows, data, gradients);
                 let tiles = rows.len() * self.x.grid.columns();
-                (0..T * T * groups).into_par_iter().for_each(|i| {
+                each_job(T * T * groups, |i| {
                     // SAFETY: all transforms have ended; these jobs only read them.
                     let (data, gradients) =
                         unsafe { (data.read(x.lines(T)), gradients.read(dy.lines(T))) };
@@ -187,7 +183,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
                     });
                 });
             }
-            (0..groups).into_par_iter().for_each(|group| {
+            each_job(groups, |group| {
                 self.simd.run(Finish {
                     of: self,
                     part: part(group),
