@@ -223,7 +223,7 @@ fn convolution_onto(sum: &Tensor, shape: ConvShape, inputs: [&Tensor; 3]) -> Res
         );
     }
     let (x, w, bias) = (&dense(x)?, &w.contiguous()?, &bias.contiguous()?);
-    apply_off_graph(Onto(op), [&dense(sum)?, x, w, bias])
+    apply_off_graph(Box::new(Onto(op)), [&dense(sum)?, x, w, bias])
 }
 
 /// Multiplications and additions of a convolution or one of its two large gradients.

@@ -9,7 +9,8 @@ use candle_core::{
 };
 use std::time::Instant;
 
-/// An operation on `N` tensors. Its fields are the arguments of one call that are not tensors.
+/// An operation on `N` tensors. Its fields are the arguments of one call that are not tensors. What applies operations takes them as
+/// `dyn Op`, so that it is compiled once for each `N` and not for each operation.
 pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
@@ -80,34 +81,34 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
 }
 
 /// The result, as part of candle's graph or of a tape if one of them is recording.
-pub(crate) fn apply<const N: usize, O: Op<N>>(op: O, inputs: [&Tensor; N]) -> Result<Tensor>
+pub(crate) fn apply<const N: usize>(op: impl Op<N>, inputs: [&Tensor; N]) -> Result<Tensor>
 where
-    GraphOp<O>: Apply<N>,
+    GraphOp<N>: Apply<N>,
 {
     if GradMode::current() == GradMode::Graph && inputs.iter().any(|x| x.track_op()) {
         let is_feature_map = op.is_feature_map();
-        return channels_second(GraphOp(op).apply(inputs)?, is_feature_map);
+        return channels_second(GraphOp(Box::new(op)).apply(inputs)?, is_feature_map);
     }
-    apply_off_graph(op, inputs)
+    apply_off_graph(Box::new(op), inputs)
 }
 
 /// [`apply`] where inputs are no part of candle's graph, which has no operations of more than three inputs.
-pub(crate) fn apply_off_graph<const N: usize, O: Op<N>>(
-    op: O,
+pub(crate) fn apply_off_graph<const N: usize>(
+    op: Box<dyn Op<N>>,
     inputs: [&Tensor; N],
 ) -> Result<Tensor> {
     match GradMode::current() {
         GradMode::NoGrad => {
             inputs.into_iter().for_each(tape::note_parameter);
-            compute(&op, inputs)
+            compute(&*op, inputs)
         }
-        GradMode::Graph => compute(&op, inputs),
+        GradMode::Graph => compute(&*op, inputs),
         GradMode::Tape => {
             let mut wanted = [false; N];
             for (wanted, x) in wanted.iter_mut().zip(inputs) {
                 *wanted = tape::is_tracked(x)?;
             }
-            let y = compute(&op, inputs)?;
+            let y = compute(&*op, inputs)?;
             if wanted.contains(&true) {
                 let ids = inputs.map(Tensor::id);
                 let mut saved = inputs.map(Tensor::clone);
@@ -138,7 +139,7 @@ pub(crate) fn apply_off_graph<const N: usize, O: Op<N>>(
 }
 
 /// The result, without recording.
-pub(crate) fn compute<const N: usize, O: Op<N>>(op: &O, inputs: [&Tensor; N]) -> Result<Tensor> {
+pub(crate) fn compute<const N: usize>(op: &dyn Op<N>, inputs: [&Tensor; N]) -> Result<Tensor> {
     let guards = inputs.map(Tensor::storage_and_layout);
     let (storage, shape) = match &*guards[0].0 {
         Storage::Cpu(_) => {
@@ -201,8 +202,8 @@ fn all<'a, S, G: std::ops::Deref<Target = Storage>, const N: usize>(
 }
 
 /// [`narrowed`], measured inside [`crate::profile()`].
-fn on_cpu<const N: usize, O: Op<N>>(
-    op: &O,
+fn on_cpu<const N: usize>(
+    op: &dyn Op<N>,
     inputs: [(&CpuStorage, &Layout); N],
 ) -> Result<(CpuStorage, Shape)> {
     sdft_kernels::keep_awake();
@@ -229,8 +230,8 @@ fn on_cpu<const N: usize, O: Op<N>>(
 }
 
 /// Converts half-precision inputs that the operation does not read itself to f32, and rounds the result once.
-fn narrowed<const N: usize, O: Op<N>>(
-    op: &O,
+fn narrowed<const N: usize>(
+    op: &dyn Op<N>,
     inputs: [(&CpuStorage, &Layout); N],
 ) -> Result<(CpuStorage, Shape)> {
     let is_half = |storage: &CpuStorage| matches!(storage.dtype(), DType::BF16 | DType::F16);
@@ -291,22 +292,15 @@ pub(crate) fn channels_second(y: Tensor, is_feature_map: bool) -> Result<Tensor>
 }
 
 /// An operation as a node of candle's graph.
-pub(crate) struct GraphOp<O>(O);
+pub(crate) struct GraphOp<const N: usize>(Box<dyn Op<N>>);
 
 /// Calls candle's `apply_op1`, `apply_op2` or `apply_op3`.
 pub(crate) trait Apply<const N: usize> {
     fn apply(self, inputs: [&Tensor; N]) -> Result<Tensor>;
 }
 
-impl<O> GraphOp<O> {
-    fn gradients<const N: usize>(
-        &self,
-        inputs: [&Tensor; N],
-        dy: &Tensor,
-    ) -> Result<[Option<Tensor>; N]>
-    where
-        O: Op<N>,
-    {
+impl<const N: usize> GraphOp<N> {
+    fn gradients(&self, inputs: [&Tensor; N], dy: &Tensor) -> Result<[Option<Tensor>; N]> {
         let wanted = inputs.map(Tensor::track_op);
         let dy = channels_second(dy.clone(), self.0.is_feature_map())?;
         let mut gradients = self.0.gradients(inputs, &dy, wanted)?;
@@ -322,13 +316,13 @@ impl<O> GraphOp<O> {
 
 macro_rules! graph_op {
     ($custom:ident, $n:literal, $apply:ident, $($s:ident $l:ident $x:ident),+; $first:ident $(, $rest:ident)*) => {
-        impl<O: Op<$n>> $custom for GraphOp<O> {
+        impl $custom for GraphOp<$n> {
             fn name(&self) -> &'static str {
                 self.0.name()
             }
 
             fn cpu_fwd(&self, $($s: &CpuStorage, $l: &Layout),+) -> Result<(CpuStorage, Shape)> {
-                on_cpu(&self.0, [$(($s, $l)),+])
+                on_cpu(&*self.0, [$(($s, $l)),+])
             }
 
             fn cuda_fwd(&self, $($s: &CudaStorage, $l: &Layout),+) -> Result<(CudaStorage, Shape)> {
@@ -338,7 +332,7 @@ macro_rules! graph_op {
             graph_op!(@bwd $custom, $($x),+);
         }
 
-        impl<O: Op<$n>> Apply<$n> for GraphOp<O> {
+        impl Apply<$n> for GraphOp<$n> {
             fn apply(self, [$first $(, $rest)*]: [&Tensor; $n]) -> Result<Tensor> {
                 $first.$apply($($rest,)* self)
             }
