@@ -5,6 +5,7 @@ use candle_core::{Device, Result, Tensor};
 use sdft_checkpoint::{ReadOptions, read, write_safetensors};
 use sdft_diffusion::Denoiser;
 use sdft_files::sha256_bytes;
+use sdft_imaging::Samples;
 use sdft_samplers::StepCallback;
 use sdft_schedule::Schedule;
 use std::cell::RefCell;
@@ -188,7 +189,7 @@ pub fn image_key(image: &Tensor) -> Result<String> {
 
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
+    Ok(Samples::F32(values).to_bytes())
 }
 
 #[cfg(test)]

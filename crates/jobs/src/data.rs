@@ -210,11 +210,9 @@ pub fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     for i in (0..data.len()).step_by(stride) {
         let item = data.item(i, Place::CENTRE)?;
         bytes.extend(item.image.samples.to_bytes());
-        bytes.extend(
-            item.mask
-                .into_iter()
-                .flat_map(|mask| mask.samples.to_bytes()),
-        );
+        if let Some(mask) = item.mask {
+            bytes.extend(mask.samples.to_bytes());
+        }
     }
     Ok(sdft_files::sha256_bytes(&bytes))
 }

@@ -23,7 +23,10 @@ pub(super) fn read_square(
 ) -> Result<Tensor> {
     let images = files.par_iter().map(|(_, path)| extractor.show(path));
     let images = images.collect::<sdft_eval::Result<Vec<_>>>()?;
-    let pixels: Vec<f32> = images.iter().flat_map(to_unit_range).collect();
+    let mut pixels = Vec::with_capacity(files.len() * 3 * side * side);
+    for image in &images {
+        pixels.extend(to_unit_range(image));
+    }
     let shape = (files.len(), 3, side, side);
     Ok(Tensor::from_vec(pixels, shape, &Device::Cpu)?)
 }
